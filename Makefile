@@ -1,0 +1,118 @@
+# roost: `make run` serves, `make test` proves it, `make demo` shows it, `make proof` measures it. `make help` lists all.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BUILD ?= release
+OUT := out/$(BUILD)
+CONNECTIONS ?= 100000
+DURATION ?= 30
+CONFIG ?=
+
+# ---- what must be installed, all from Debian 12
+PACKAGES := build-essential pkg-config openssl android-libboringssl-dev libwslay-dev libmimalloc-dev liburing-dev \
+  liblmdb-dev libinih-dev libhttp-parser-dev libjansson-dev libargon2-dev libisal-dev
+PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev protobuf-compiler python3 python3-protobuf \
+  python3-websockets nodejs npm chromium curl prometheus
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+define install
+  @mkdir -p out; missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+  if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get update -qq && \
+  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >out/apt.log 2>&1 || \
+  { tail -n 20 out/apt.log; echo "could not install: $$missing (see out/apt.log)"; exit 1; }; fi; touch $@
+endef
+
+# ---- compilers and flags; one build kind each: release, debug (asserts marks for the simulator), asan, tsan, clang
+CC_release := gcc
+CC_debug := gcc
+CC_asan := clang
+CC_tsan := clang
+CC_clang := clang
+CC := $(CC_$(BUILD))
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wswitch-enum -Wvla -Wundef -Wstrict-prototypes \
+  -Wmissing-prototypes -Wcast-qual -Wformat=2 -Wnull-dereference -Wimplicit-fallthrough -Wframe-larger-than=16384 \
+  -Werror
+BASE := -std=gnu11 -D_GNU_SOURCE -I. -fno-strict-aliasing -fno-omit-frame-pointer -fstack-protector-strong -g -pthread -msse4.2
+FLAGS_release := -O2 -flto=auto -D_FORTIFY_SOURCE=2
+FLAGS_debug := -Og -DROOST_MARKS -DROOST_DEBUG
+FLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -DROOST_MARKS -DROOST_DEBUG
+FLAGS_tsan := -O1 -fsanitize=thread -DROOST_DEBUG
+FLAGS_clang := -O2 -D_FORTIFY_SOURCE=2
+ifdef BORINGSSL
+SSL_CFLAGS := -isystem $(BORINGSSL)/include
+SSL_LIBS := $(wildcard $(BORINGSSL)/lib/libssl.a $(BORINGSSL)/lib/libcrypto.a) -lstdc++ -Wl,--exclude-libs,ALL
+else
+SSL_CFLAGS := -isystem /usr/include/android
+SSL_LIBS := -L/usr/lib/x86_64-linux-gnu/android -Wl,-rpath,/usr/lib/x86_64-linux-gnu/android -lssl -lcrypto
+endif
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+CFLAGS = $(BASE) $(WARN) $(FLAGS_$(BUILD)) $(SSL_CFLAGS)
+LIBS := -luring -lwslay -lmimalloc -llmdb -linih -lhttp_parser -ljansson -largon2 -lisal $(SSL_LIBS) -lpthread -lm -rdynamic
+
+# ---- what is linked with what: the four seams are object lists
+SEAM_REAL := core/io_uring.c core/file.c core/worker.c store/catalog_lmdb.c gateway/wire/tls_boringssl.c
+SEAM_SIM := gateway/wire/tls_clear.c
+COMMON := $(filter-out $(SEAM_REAL) $(SEAM_SIM),$(wildcard core/*.c store/*.c gateway/config.c gateway/wire/*.c \
+  gateway/chat/*.c gateway/flow/*.c gateway/api/*.c))
+LOADGEN := $(filter-out loadgen/main.c,$(wildcard loadgen/*.c))
+object = $(patsubst %.c,$(OUT)/obj/%.o,$(1))
+LIB := $(OUT)/libroost.a
+LIB_LOADGEN := $(OUT)/libloadgen.a
+REAL := $(call object,$(SEAM_REAL))
+SIM := $(call object,$(SEAM_SIM) $(wildcard tests/sim/*.c))
+UNIT := $(patsubst tests/unit/%.c,$(OUT)/test/%,$(wildcard tests/unit/test_*.c))
+BENCH := $(patsubst bench/%.c,$(OUT)/bin/%,$(wildcard bench/bench_*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,out/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+$(OUT)/obj/%.o: %.c | out/.packages
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -DROOST_VERSION='"$(VERSION)"' -MMD -MP -c -o $@ $<
+$(LIB): $(call object,$(COMMON))
+	@rm -f $@; $(if $(filter gcc,$(CC)),gcc-ar,ar) rcs $@ $^
+$(LIB_LOADGEN): $(call object,$(LOADGEN))
+	@rm -f $@; $(if $(filter gcc,$(CC)),gcc-ar,ar) rcs $@ $^
+$(OUT)/bin/roost: $(call object,gateway/main.c) $(REAL) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
+$(OUT)/bin/roost-loadgen: $(call object,loadgen/main.c) $(LIB_LOADGEN) $(REAL) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
+$(OUT)/bin/sim: $(SIM) $(LIB_LOADGEN) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
+$(OUT)/bin/bench_%: $(OUT)/obj/bench/bench_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
+$(OUT)/test/test_%: $(OUT)/obj/tests/unit/test_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(LIBS) -lcmocka
+out/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(COMMON) $(SEAM_REAL) | out/.packages-test
+	@mkdir -p $(@D)
+	clang $(BASE) -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DROOST_DEBUG $(SSL_CFLAGS) -DROOST_VERSION='"fuzz"' -MMD -MP -MF $@.d -o $@ \
+	  $< $(COMMON) $(SEAM_REAL) $(LIBS)
+-include $(shell find out -name '*.d' 2>/dev/null)
+.SECONDARY:
+
+out/.packages: Makefile
+	$(call install,$(PACKAGES))
+out/.packages-test: Makefile
+	$(call install,$(PACKAGES) $(PACKAGES_TEST))
+
+.PHONY: help run build binaries unit fuzz benches sim test demo proof format clean
+help: ## this list
+	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+run: build ## build and serve on wss://localhost:8443/connect
+	@exec $(OUT)/bin/roost serve $(if $(CONFIG),--config $(CONFIG))
+build: $(OUT)/bin/roost $(OUT)/bin/roost-loadgen ## the two binaries
+unit: $(UNIT)
+benches: $(BENCH)
+fuzz: $(FUZZ)
+sim: $(OUT)/bin/sim ## the simulator: out/debug/bin/sim SEED (BUILD=debug)
+test: out/.packages-test ## every automated test; last line: N passed, N failed
+	@tests/run
+demo: build ## 2,000 users chat for 30 s; a report with the oracle's verdict
+	@bench/demo
+proof: build ## CONNECTIONS=100000 DURATION=30: memory, rates, latency, oracle → out/proof/report.json
+	@bench/proof $(CONNECTIONS) $(DURATION)
+format: ## clang-format over the tree
+	@clang-format -i $$(git ls-files '*.c' '*.h')
+clean: ## remove what was built
+	@rm -rf out

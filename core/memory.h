@@ -1,0 +1,32 @@
+/* memory.h: where memory comes from: mimalloc's heap of the current thread, counted per purpose.
+ * Flow:       everybody → here → mimalloc; BoringSSL's OPENSSL_memory_* hooks land here too
+ * (gateway/wire/tls.c) Invariants: bytes(purpose) = allocated - freed over all threads (counters
+ * are per thread, summed when read) Failure:    NULL when out of memory or when a test's N-th
+ * allocation fails (memory_fail_at) */
+#ifndef CORE_MEMORY_H
+#define CORE_MEMORY_H
+
+#include "core/err.h"
+
+enum memory_purpose {
+    MEMORY_CORE, /* rings, pools, tables, mesh */
+    MEMORY_TLS,
+    MEMORY_CONNECTION, /* connections, parsers, output */
+    MEMORY_CHAT,       /* users, sessions, conversations, cached messages */
+    MEMORY_STORE,
+    MEMORY_API, /* HTTP, JSON */
+    MEMORY_PURPOSE_COUNT
+};
+
+void *memory_take(size_t size, enum memory_purpose purpose); /* uninitialised, 16-byte aligned */
+void *memory_take_zeroed(size_t size, enum memory_purpose purpose);
+void *memory_resize(void *old, size_t size, enum memory_purpose purpose);
+void memory_give(void *p, enum memory_purpose purpose); /* any thread; NULL is fine */
+/* memory_take_aligned: for O_DIRECT and rings; give back with memory_give. */
+void *memory_take_aligned(size_t size, size_t alignment, enum memory_purpose purpose);
+int64_t memory_bytes(enum memory_purpose purpose);
+const char *memory_purpose_name(enum memory_purpose purpose);
+/* memory_fail_at: tests: the n-th take from now fails, once (0: never). */
+void memory_fail_at(uint64_t n);
+
+#endif

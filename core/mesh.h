@@ -1,0 +1,71 @@
+/* mesh.h: bounded single-producer single-consumer rings of variable-size messages between every
+ * ordered pair of shards. Flow:       a shard's turn → mesh_reserve/mesh_commit → the target's mesh
+ * phase → mesh_peek/mesh_pop; mesh_flush once a turn publishes what was committed and wakes
+ * sleepers Owns:       the rings' memory; a message is copied in once and read in place Invariants:
+ * messages of one (source, target, class) arrive in order; a shard talks to itself through the same
+ * rings; per class: head ≤ published ≤ tail ≤ head + capacity Failure:    ERR_FULL: no room; who
+ * called decides (STYLE 5) Bounds:     ring_bytes per ring; a message ≤ ring_bytes / 2 */
+#ifndef CORE_MESH_H
+#define CORE_MESH_H
+
+#include "core/bytes.h"
+
+struct io_group;
+struct mesh;
+
+/* Classes are separate rings, so that nothing waits behind what cannot make progress (DESIGN 2). */
+enum mesh_class {
+    MESH_ANSWER,  /* room was reserved before the request was sent; always drained */
+    MESH_LOG,     /* conversation → lane; needs only answers to proceed */
+    MESH_REQUEST, /* session → conversation; may wait for MESH_LOG */
+    MESH_FANOUT,  /* conversation → home shard; never waited for: full means a dirty mark */
+    MESH_CLASS_COUNT
+};
+
+struct mesh_options {
+    uint32_t shards;
+    uint32_t ring_bytes[MESH_CLASS_COUNT];   /* power of two */
+    uint32_t messages_max[MESH_CLASS_COUNT]; /* messages per ring at one time; 0: only bytes count.
+                                                The simulator uses 1. */
+};
+
+MUST_USE enum err mesh_create(struct mesh **mesh, struct io_group *group,
+                              const struct mesh_options *options);
+void mesh_destroy(struct mesh *mesh);
+
+/* mesh_reserve: size writable bytes at the ring's tail, 8-byte aligned, or NULL when full. One at a
+ * time per source; followed by mesh_commit with the bytes really used (≤ size), or by nothing: then
+ * the reservation is void. */
+uint8_t *mesh_reserve(struct mesh *mesh, uint32_t source, uint32_t target, enum mesh_class class,
+                      size_t size);
+void mesh_commit(struct mesh *mesh, uint32_t source, uint32_t target, enum mesh_class class,
+                 size_t size);
+
+/* mesh_promise: book room for one future message of up to size bytes in ring (source → target), by
+ * the shard that will read it (the target): how a requester reserves its answer's place. ERR_FULL.
+ * The promise is used up by mesh_commit_promised, given back by mesh_unpromise. Kept by the target,
+ * so no shared writes: the source never needs to ask, because everything it commits in MESH_ANSWER
+ * was promised. */
+MUST_USE enum err mesh_promise(struct mesh *mesh, uint32_t target, uint32_t source, size_t size);
+/* mesh_unpromise: the target took the answer of a promise of that size off the ring (or will never
+ * get it). */
+void mesh_unpromise(struct mesh *mesh, uint32_t target, uint32_t source, size_t size);
+
+/* mesh_peek: the oldest unread published message of a ring, or {NULL, 0}; valid until mesh_pop. */
+struct bytes mesh_peek(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class);
+void mesh_pop(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class);
+
+/* mesh_flush: publish all that source committed; wake targets that sleep. */
+void mesh_flush(struct mesh *mesh, uint32_t source);
+/* mesh_sleep: source is about to sleep; returns false if a message is waiting for it (then it must
+ * not). */
+bool mesh_sleep(struct mesh *mesh, uint32_t shard);
+void mesh_awake(struct mesh *mesh, uint32_t shard);
+
+/* mesh_room: whether a message of size bytes would fit now. */
+bool mesh_room(struct mesh *mesh, uint32_t source, uint32_t target, enum mesh_class class,
+               size_t size);
+uint32_t mesh_depth(const struct mesh *mesh, uint32_t source, uint32_t target,
+                    enum mesh_class class);
+
+#endif

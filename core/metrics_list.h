@@ -1,0 +1,66 @@
+/* metrics_list.h: every metric: id, type (COUNTER, GAUGE, HISTOGRAM), Prometheus name, help. No
+ * include guard: an X-macro. A line per metric; README's list is checked against this file. */
+METRIC(CONNECTIONS_ACCEPTED, COUNTER, "roost_connections_accepted_total",
+       "Connections taken from the kernel.")
+METRIC(CONNECTIONS_OPEN, GAUGE, "roost_connections_open", "Connections open now.")
+METRIC(CONNECTIONS_REFUSED, COUNTER, "roost_connections_refused_total",
+       "Connections refused because max_connections or a limit per address was reached.")
+METRIC(CONNECTIONS_CLOSED, COUNTER, "roost_connections_closed_total",
+       "Connections closed, whoever began.")
+METRIC(CONNECTIONS_MOVED, COUNTER, "roost_connections_moved_total",
+       "Connections moved to their user's shard.")
+METRIC(CONNECTIONS_MOVE_FAILED, COUNTER, "roost_connections_move_failed_total",
+       "Moves refused by a full shard; the connection stays where it was.")
+METRIC(SESSIONS_OPEN, GAUGE, "roost_sessions_open", "Authenticated sessions open now.")
+METRIC(TLS_HANDSHAKES, COUNTER, "roost_tls_handshakes_total", "TLS handshakes completed.")
+METRIC(TLS_RESUMED, COUNTER, "roost_tls_resumed_total", "TLS handshakes that resumed a session.")
+METRIC(TLS_FAILED, COUNTER, "roost_tls_failed_total", "TLS handshakes or records that failed.")
+METRIC(BYTES_RECEIVED, COUNTER, "roost_received_bytes_total",
+       "Bytes received from clients, as on the wire.")
+METRIC(BYTES_SENT, COUNTER, "roost_sent_bytes_total", "Bytes sent to clients, as on the wire.")
+METRIC(HTTP_REQUESTS, COUNTER, "roost_http_requests_total",
+       "HTTP requests answered, upgrades included.")
+METRIC(HTTP_ERRORS, COUNTER, "roost_http_errors_total",
+       "HTTP requests answered with status 400 or above.")
+METRIC(PROTOCOL_ERRORS, COUNTER, "roost_protocol_errors_total",
+       "Malformed input of any layer above TLS.")
+METRIC(MESSAGES_ACCEPTED, COUNTER, "roost_messages_accepted_total",
+       "Messages given a sequence number.")
+METRIC(MESSAGES_ACKED, COUNTER, "roost_messages_acked_total",
+       "Messages acknowledged to their sender, after the sync.")
+METRIC(MESSAGES_DUPLICATE, COUNTER, "roost_messages_duplicate_total",
+       "Repeated sends answered with the first result.")
+METRIC(MESSAGES_REFUSED, COUNTER, "roost_messages_refused_total", "Sends refused with an error.")
+METRIC(MESSAGES_DELIVERED, COUNTER, "roost_messages_delivered_total", "Messages pushed to devices.")
+METRIC(RECEIPTS, COUNTER, "roost_receipts_total",
+       "Delivered and read watermarks taken from devices.")
+METRIC(LAGGING, COUNTER, "roost_sessions_lagging_total",
+       "Times a live session fell back to catching up.")
+METRIC(SYNCED, COUNTER, "roost_sessions_synced_total", "Times a session caught up.")
+METRIC(MESH_FULL, COUNTER, "roost_mesh_full_total", "Times a ring between shards was full.")
+METRIC(PARKED_FULL, COUNTER, "roost_parked_full_total",
+       "Requests refused because too many wait for state to load.")
+METRIC(RATE_LIMITED, COUNTER, "roost_rate_limited_total", "Requests refused by a rate limit.")
+METRIC(HASH_QUEUE_FULL, COUNTER, "roost_hash_queue_full_total",
+       "Logins and registrations refused because the hashing queue was full.")
+METRIC(LOG_APPENDED, COUNTER, "roost_log_records_total", "Records made durable.")
+METRIC(LOG_APPENDED_BYTES, COUNTER, "roost_log_written_bytes_total",
+       "Bytes written to the log, padding included.")
+METRIC(LOG_BATCHES, COUNTER, "roost_log_batches_total", "Batches written and synced.")
+METRIC(LOG_READS, COUNTER, "roost_log_reads_total", "Disk reads for history and catch-up.")
+METRIC(LOG_SEGMENTS, GAUGE, "roost_log_segments", "Segments in the log.")
+METRIC(LOG_STATE, GAUGE, "roost_log_state",
+       "0 working, 1 no space (sends refused), 2 failed (read-only until restart).")
+METRIC(LOG_CORRUPT, COUNTER, "roost_log_corrupt_records_total",
+       "Damaged records found and not served.")
+METRIC(CHECKPOINTS, COUNTER, "roost_checkpoints_total", "Checkpoints committed to the catalog.")
+METRIC(EVICTED, COUNTER, "roost_state_evicted_total",
+       "User and conversation states evicted to stay in their budget.")
+METRIC(STATE_USERS, GAUGE, "roost_state_users", "User states in memory.")
+METRIC(STATE_CONVERSATIONS, GAUGE, "roost_state_conversations", "Conversation states in memory.")
+METRIC(SYNC_SECONDS, HISTOGRAM, "roost_log_commit_seconds", "Write and sync of one batch.")
+METRIC(ACK_SECONDS, HISTOGRAM, "roost_ack_seconds", "From a send's arrival to its acknowledgement.")
+METRIC(DELIVER_SECONDS, HISTOGRAM, "roost_deliver_seconds",
+       "From a send's arrival to the first push to a recipient.")
+METRIC(CONNECT_SECONDS, HISTOGRAM, "roost_connect_seconds", "From accept to ready.")
+METRIC(TURN_SECONDS, HISTOGRAM, "roost_turn_seconds", "Working time of one turn of a shard.")

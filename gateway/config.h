@@ -1,0 +1,89 @@
+/* config.h: the configuration file (INI, read by libinih): every key, its unit, default and bounds
+ * in one table (config.c). Failure:    config_load: ERR_INVALID with "file:line: what is wrong and
+ * what to do" in *explanation Invariants: a loaded struct config is complete and within bounds;
+ * constant afterwards */
+#ifndef GATEWAY_CONFIG_H
+#define GATEWAY_CONFIG_H
+
+#include "core/io.h"
+#include "core/logging.h"
+
+#define CONFIG_TEXT_BYTES 1024
+
+struct config {
+    /* [listen] */
+    char address[CONFIG_TEXT_BYTES];       /* "0.0.0.0:8443" */
+    char admin_address[CONFIG_TEXT_BYTES]; /* "127.0.0.1:9443" */
+    uint32_t backlog;
+    char proxy_sources[CONFIG_TEXT_BYTES]; /* comma-separated networks that send PROXY v2; "": none
+                                            */
+    char origins[CONFIG_TEXT_BYTES]; /* comma-separated allowed Origins; "*": any; "": same host
+                                        only */
+    /* [tls] */
+    char certificate[CONFIG_TEXT_BYTES];
+    char key[CONFIG_TEXT_BYTES];
+    /* [store] */
+    char directory[CONFIG_TEXT_BYTES]; /* "./data" */
+    uint64_t segment_bytes;
+    uint64_t reserve_bytes;
+    uint64_t catalog_map_bytes;
+    uint32_t batch_bytes;
+    uint32_t checkpoint_interval_ms;
+    bool direct;
+    /* [shards] */
+    uint32_t shards; /* 0: one per CPU of the process's affinity */
+    bool pin;
+    /* [limits] */
+    uint32_t max_connections;
+    uint32_t connections_per_address; /* not yet upgraded */
+    uint32_t upgrade_timeout_ms;
+    uint32_t hello_timeout_ms;
+    uint32_t header_bytes;
+    uint32_t header_fields;
+    uint32_t body_bytes;
+    uint32_t message_bytes;
+    uint32_t fragments;
+    uint32_t requests_per_frame;
+    uint32_t heartbeat_ms;
+    uint32_t heartbeat_min_ms;
+    uint32_t heartbeat_max_ms;
+    uint32_t devices_per_user;
+    uint32_t sends_per_second; /* per device, sustained */
+    uint32_t sends_burst;
+    uint32_t output_bytes;    /* unsent bytes per connection before it is switched to catching up */
+    uint32_t parked_requests; /* per shard, waiting for state to load */
+    uint64_t state_bytes;     /* budget for user and conversation state, over all shards */
+    uint64_t cache_bytes;     /* recent messages kept in memory, over all shards */
+    uint32_t mesh_ring_bytes;
+    /* [auth] */
+    char issuer[CONFIG_TEXT_BYTES];
+    char audience[CONFIG_TEXT_BYTES];
+    char jwks[CONFIG_TEXT_BYTES]; /* file of operators' public keys; "": none */
+    bool create_users;            /* make users of operators' tokens on first sight */
+    bool registration;            /* POST /users is open */
+    uint32_t access_token_s;
+    uint32_t refresh_token_s;
+    uint32_t hash_threads;
+    uint32_t hash_queue;
+    uint32_t hash_memory_kib;
+    uint32_t hash_passes;
+    /* [log] */
+    enum log_level log_level;
+    enum log_format log_format;
+    /* [drain] */
+    uint32_t drain_ms;
+    /* [bench] */
+    bool echo;
+};
+
+/* config_defaults: what an empty file means. */
+void config_defaults(struct config *config);
+/* config_load: path NULL: defaults alone. explanation_size bytes of explanation are written on
+ * failure. */
+MUST_USE enum err config_load(struct config *config, const char *path, char *explanation,
+                              size_t explanation_size);
+/* config_print: every key with its value, unit, default and meaning, as a file that config_load
+ * reads (`roost check-config`). */
+void config_print(const struct config *config);
+
+#endif

@@ -1,0 +1,134 @@
+/* log.h: one lane of the append-only segmented log: append, group commit, recovery, read back.
+ * Flow:       flow/commit.c → log_append … log_flush → io → log_on_file → log_completed →
+ * flow/commit.c Owns:       the lane's directory, segments, batch buffers and index; lives on one
+ * shard; log_open and log_close block Invariants: replicated ≤ durable ≤ written ≤ appended
+ * (asserted); a record is readable only once durable; OPEN → NO_SPACE → OPEN …; any → FAILED,
+ * sticky: after the first write or sync error nothing is acknowledged and no sync retried Failure:
+ * ERR_NO_SPACE refused before anything was assigned, goes on when space returns; ERR_IO the lane is
+ * FAILED; ERR_FULL the gathering batch is full: come back after the next completion; ERR_CORRUPT,
+ * ERR_NEWER from log_open Bounds:     struct log_options; one batch in flight, one gathering
+ * Format:     byte by byte in store/segment.c */
+#ifndef STORE_LOG_H
+#define STORE_LOG_H
+
+#include "core/io.h"
+#include "core/metrics.h"
+#include "store/ids.h"
+
+struct workers;
+struct log;
+
+enum record_kind {                       /* of the log, not of the protocol */
+                   RECORD_MESSAGE = 1,   /* has a sequence number */
+                   RECORD_WATERMARK = 2, /* sequence number = delivered; body: read watermark u64 */
+                   RECORD_MEMBERSHIP = 3, /* has a sequence number */
+};
+
+struct log_record {
+    struct realm_id realm;
+    uint32_t key; /* key id the body is encrypted at rest with; 0: clear */
+    uint16_t kind;
+    uint64_t expires_ms; /* 0: never */
+    struct conversation_id conversation;
+    uint64_t seq;
+    struct user_id sender;
+    struct device_id device;
+    struct message_id message_id;
+    uint64_t time_ms;
+    struct bytes body;
+};
+
+struct log_options {
+    const char *directory;
+    uint32_t lane;
+    uint32_t shard;           /* where it lives; worker jobs come back there */
+    uint64_t segment_bytes;   /* 64 MiB by default; a multiple of 1 MiB */
+    uint32_t batch_bytes_max; /* 4 MiB; bounds one record too */
+    uint64_t reserve_bytes; /* refuse with ERR_NO_SPACE rather than leave less than this on the file
+                               system */
+    uint64_t writer_epoch;  /* raised at every open, kept in the catalog; fencing */
+    uint64_t checkpoint;    /* position from which log_open replays; 0: from the beginning */
+    bool direct;            /* O_DIRECT where the file system can */
+    bool skip_sync;         /* the crash test's negative control only */
+};
+
+/* log_open: recover: cut the torn tail, index what is unsealed, and hand every valid record at or
+ * after `checkpoint` to replay in order (replay != NULL). Blocking. *damaged counts records that
+ * are lost below the durable mark (never served, reported). */
+MUST_USE enum err log_open(struct log **log, const struct log_options *options, struct io *io,
+                           struct workers *workers, struct metrics *metrics,
+                           void (*replay)(void *context, const struct log_record *record,
+                                          uint64_t position),
+                           void *context, uint64_t *damaged);
+/* log_close: everything durable and closed in order; blocks. */
+void log_close(struct log *log);
+
+/* log_append: copy the record into the gathering batch. cookie comes back in log_completed. Order
+ * of appends is order of completions. */
+MUST_USE enum err log_append(struct log *log, const struct log_record *record, uint64_t cookie);
+/* log_flush: start a batch if something is gathered and none is in flight. Call once a turn. */
+void log_flush(struct log *log);
+/* log_on_file: an IO_FILE_DONE whose op->owner is the log's (log_owns). */
+bool log_owns(const struct log *log, const struct io_file_op *op);
+void log_on_file(struct log *log, struct io_file_op *op);
+
+struct log_completion {
+    uint64_t cookie;
+    enum err err;      /* OK: durable */
+    uint64_t position; /* of the record: segment id << 32 | offset */
+};
+/* log_completed: the next result in append order; false if none. */
+bool log_completed(struct log *log, struct log_completion *out);
+
+enum log_state { LOG_OPEN, LOG_NO_SPACE, LOG_FAILED };
+enum log_state log_state(const struct log *log);
+/* log_durable: everything below this position is durable: what a checkpoint may name. */
+uint64_t log_durable(const struct log *log);
+/* log_checkpointed: the catalog holds everything below position; older segments need no replay. */
+void log_checkpointed(struct log *log, uint64_t position);
+
+/* ---- reading: asynchronous, finished reads come out of log_read_done */
+
+enum log_read_kind { LOG_READ_RANGE, LOG_READ_FIND };
+
+struct log_read {
+    enum log_read_kind kind;
+    uint64_t cookie;
+    struct conversation_id conversation;
+    uint64_t from_seq; /* RANGE: first wanted; only records with sequence numbers of their own
+                          (message, membership) */
+    uint64_t to_seq;   /* RANGE: last wanted */
+    uint32_t records_max;
+    struct user_id sender; /* FIND: an earlier record of that key */
+    struct device_id device;
+    struct message_id message_id;
+    struct buffer out; /* caller's memory: encoded records, ascending, for log_record_next */
+    /* result */
+    enum err err; /* OK; ERR_NOT_FOUND; ERR_FULL: not even the first record fits, size_needed says
+                     what would; ERR_CORRUPT: from missing_from to missing_to cannot be had (what
+                     came before is in out) */
+    uint32_t records;
+    size_t size_needed;
+    uint64_t missing_from;
+    uint64_t missing_to;
+    /* private */
+    struct log_read *next;
+    void *state;
+};
+
+/* log_read: start; the read is the log's until log_read_done returns it. ERR_FULL: too many in
+ * flight. */
+MUST_USE enum err log_read(struct log *log, struct log_read *read);
+struct log_read *log_read_done(struct log *log);
+/* log_record_next: take one record off *encoded (log_read.out's bytes); body points into it.
+ * ERR_NOT_FOUND at the end. */
+MUST_USE enum err log_record_next(struct bytes *encoded, struct log_record *out);
+#define LOG_RECORD_OVERHEAD                                                                        \
+    128 /* bytes that a record in log_read.out costs beyond its body, at most */
+
+/* log_verify: `roost log verify DIR`: walks every segment, calls back per finding. Blocking.
+ * Returns ERR_CORRUPT if any is damage. */
+MUST_USE enum err log_verify(const char *directory,
+                             void (*finding)(void *context, const char *line), void *context);
+
+#endif

@@ -322,12 +322,12 @@ static void transfer_tight(size_t sealed_room, size_t plaintext_room, size_t cho
 {
     enum { SIZE = 300000 };
     uint8_t *source = malloc(SIZE), *target = malloc(SIZE);
+    uint8_t *sealed = malloc(sealed_room), *opened = malloc(plaintext_room);
     pattern_fill(source, SIZE, (uint32_t)(sealed_room + plaintext_room + chop));
     struct pair *p = pair_make(server_context, client_context, 0);
     shake(p, (struct bytes){NULL, 0});
     struct bytes rest = bytes_of(source, SIZE);
     size_t received = 0;
-    uint8_t sealed[20000], opened[20000];
     while (received < SIZE) {
         struct buffer out = buffer_of(sealed, sealed_room);
         enum err err = tls_send(p->server.tls, server_engine, &rest, &out);
@@ -354,6 +354,8 @@ static void transfer_tight(size_t sealed_room, size_t plaintext_room, size_t cho
     pair_free(p);
     free(source);
     free(target);
+    free(sealed);
+    free(opened);
 }
 
 static void test_transfer_tight(void **state)

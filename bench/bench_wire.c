@@ -240,7 +240,9 @@ static void bench_http(struct bench *b)
         struct bytes input = bytes_of(upgrade, sizeof upgrade - 1);
         must(http_receive(reader, &input, &request));
         CHECK(request.upgrade);
-        must(websocket_accept_key(accept, http_field_find(&request, "Sec-WebSocket-Key")->value));
+        const struct http_field *key = http_field_find(&request, "Sec-WebSocket-Key");
+        CHECK(key != NULL);
+        must(websocket_accept_key(accept, key->value));
         http_reader_destroy(reader);
     }
     report("http upgrade request", (double)(now_ns() - start) / (double)count, "ns per request");

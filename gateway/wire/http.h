@@ -46,6 +46,9 @@ MUST_USE enum err http_receive(struct http_reader *reader, struct bytes *input,
 void http_next(struct http_reader *reader);
 /* http_reader_status: after a failure, the status code to answer with. */
 unsigned http_reader_status(const struct http_reader *reader);
+/* http_reader_wants_continue: after ERR_AGAIN, true once where the client waits for "100 Continue"
+ * before it sends its body (RFC 9110 10.1.1). Other expectations fail with ERR_UNSUPPORTED, 417. */
+bool http_reader_wants_continue(struct http_reader *reader);
 /* http_reader_idle: no byte of a further request was seen. */
 bool http_reader_idle(const struct http_reader *reader);
 

@@ -27,7 +27,8 @@ struct tls_server_options {
 };
 
 /* tls_context_create_server: reads and checks both files (blocking: start and reload only). On
- * failure *explanation is one line for a person (static storage until the next call). */
+ * failure *explanation is one line for a person (static storage until the next call). OK with a
+ * non-empty *explanation: it works, but warn (the certificate is out of its time). */
 MUST_USE enum err tls_context_create_server(struct tls_context **context,
                                             const struct tls_server_options *options,
                                             const char **explanation);
@@ -57,7 +58,8 @@ void tls_destroy(struct tls *tls);
 MUST_USE enum err tls_client_start(struct tls *tls, struct tls_engine *engine,
                                    struct buffer *answer, const char *server_name,
                                    struct bytes session);
-/* tls_client_session: a ticket to resume with, serialised; ERR_NOT_FOUND until one has arrived. */
+/* tls_client_session: a ticket to resume with, serialised, handed out once; ERR_NOT_FOUND until one
+ * has arrived. It stays in memory (about 1 KB) until asked for. */
 MUST_USE enum err tls_client_session(struct tls *tls, struct buffer *out);
 
 /* tls_receive: take ciphertext off *input (what is not taken stays in it only with ERR_FULL),
@@ -65,7 +67,8 @@ MUST_USE enum err tls_client_session(struct tls *tls, struct buffer *out);
  * nothing came out yet. */
 MUST_USE enum err tls_receive(struct tls *tls, struct tls_engine *engine, struct bytes *input,
                               struct buffer *plaintext, struct buffer *answer);
-/* tls_send: seal from *input as much as fits; OK: all of it; ERR_FULL: the rest stays in *input. */
+/* tls_send: seal from *input as much as fits; OK: all of it; ERR_FULL: the rest stays in *input;
+ * ERR_AGAIN: not established yet, nothing done. */
 MUST_USE enum err tls_send(struct tls *tls, struct tls_engine *engine, struct bytes *input,
                            struct buffer *ciphertext);
 /* tls_close: append close_notify. */

@@ -471,7 +471,8 @@ static void token_hashes(struct device_row *row, const uint8_t token[REFRESH_TOK
     SHA256(token, REFRESH_TOKEN_BYTES, row->token_hash);
 }
 
-/* identify: fill out from rows; the transaction may have been written to since. */
+/* identify: fill out from rows. Before the device's row is put, because a failure must not follow a
+ * write. */
 static enum err identify(struct catalog_txn *txn, struct identity *out, struct user_id user,
                          struct device_id device, const struct device_row *row)
 {
@@ -498,8 +499,8 @@ enum err account_login(struct catalog_txn *txn, struct identity *out, struct use
     row.used_ms = now_ms;
     row.refresh_expires_ms = now_ms + policy->refresh_lifetime_ms;
     token_hashes(&row, refresh_token);
-    TRY(device_put(txn, user, device, &row));
-    return identify(txn, out, user, device, &row);
+    TRY(identify(txn, out, user, device, &row));
+    return device_put(txn, user, device, &row);
 }
 
 /* ---- refresh and logout */
@@ -546,8 +547,8 @@ enum err account_refresh(struct catalog_txn *txn, struct identity *out,
         return ERR_DENIED;
     if (CRYPTO_memcmp(row.token_hash, offered.token_hash, sizeof row.token_hash) != 0) {
         device_log_out(&row);
-        TRY(device_put(txn, user, device, &row));
         TRY(identify(txn, out, user, device, &row));
+        TRY(device_put(txn, user, device, &row));
         return ERR_CONFLICT;
     }
     if (now_ms >= row.refresh_expires_ms)
@@ -556,8 +557,8 @@ enum err account_refresh(struct catalog_txn *txn, struct identity *out,
     token_hashes(&row, new_token);
     row.used_ms = now_ms;
     row.refresh_expires_ms = now_ms + policy->refresh_lifetime_ms;
-    TRY(device_put(txn, user, device, &row));
-    return identify(txn, out, user, device, &row);
+    TRY(identify(txn, out, user, device, &row));
+    return device_put(txn, user, device, &row);
 }
 
 enum err account_logout(struct catalog_txn *txn, struct user_id user, struct device_id device,
@@ -642,8 +643,8 @@ static enum err authenticate_operator(struct catalog_txn *txn, struct identity *
         row.generation++;
     row.flags = 0;
     row.used_ms = now_ms;
-    TRY(device_put(txn, user, device, &row));
-    return identify(txn, out, user, device, &row);
+    TRY(identify(txn, out, user, device, &row));
+    return device_put(txn, user, device, &row);
 }
 
 enum err account_authenticate(struct catalog_txn *txn, struct identity *out,

@@ -499,12 +499,26 @@ static uint32_t line_of(const struct loader *l, const char *section, const char 
     return 0;
 }
 
+/* line_of_last: where the last of some keys of one section, up to a NULL, was set. */
+static uint32_t line_of_last(const struct loader *l, const char *section, const char *const *names)
+{
+    uint32_t last = 0;
+    for (; *names != NULL; names++) {
+        uint32_t line = line_of(l, section, *names);
+        last = line > last ? line : last;
+    }
+    return last;
+}
+
+#define LINE_OF_LAST(l, section, ...)                                                              \
+    line_of_last(l, section, (const char *const[]){__VA_ARGS__, NULL})
+
 /* check_together: what one key's bounds cannot say. */
 static void check_together(struct loader *l)
 {
     const struct config *c = l->config;
     if ((c->certificate[0] == '\0') != (c->key[0] == '\0')) {
-        uint32_t line = line_of(l, "tls", c->key[0] == '\0' ? "certificate" : "key");
+        uint32_t line = LINE_OF_LAST(l, "tls", "certificate", "key");
         loader_fail(l, line, "[tls] certificate and key belong together: set both, or neither");
     }
     if (c->jwks[0] != '\0' && (c->issuer[0] == '\0' || c->audience[0] == '\0'))
@@ -517,21 +531,23 @@ static void check_together(struct loader *l)
         loader_fail(l, line_of(l, "store", "segment_size"),
                     "segment_size is not a multiple of 1 MiB: round it");
     if (c->segment_bytes < c->batch_bytes + MIB)
-        loader_fail(l, line_of(l, "store", "segment_size"),
+        loader_fail(l, LINE_OF_LAST(l, "store", "segment_size", "batch_size"),
                     "segment_size must be at least 1 MiB above batch_size: raise it");
+    uint32_t message_line = line_of(l, "limits", "message_size");
+    uint32_t batch_line = line_of(l, "store", "batch_size");
     if (c->batch_bytes < 2ull * c->message_bytes)
-        loader_fail(l, line_of(l, "limits", "message_size"),
+        loader_fail(l, message_line > batch_line ? message_line : batch_line,
                     "a message must fit twice into [store] batch_size: lower message_size or "
                     "raise batch_size");
     if (c->mesh_ring_bytes < 2ull * c->message_bytes ||
         (c->mesh_ring_bytes & (c->mesh_ring_bytes - 1)) != 0)
-        loader_fail(l, line_of(l, "limits", "mesh_ring_size"),
+        loader_fail(l, LINE_OF_LAST(l, "limits", "mesh_ring_size", "message_size"),
                     "mesh_ring_size must be a power of two and at least twice message_size");
     if (c->heartbeat_ms < c->heartbeat_min_ms || c->heartbeat_ms > c->heartbeat_max_ms)
-        loader_fail(l, line_of(l, "limits", "heartbeat"),
+        loader_fail(l, LINE_OF_LAST(l, "limits", "heartbeat", "heartbeat_min", "heartbeat_max"),
                     "heartbeat must lie between heartbeat_min and heartbeat_max: change one");
     if (c->refresh_token_s <= c->access_token_s)
-        loader_fail(l, line_of(l, "auth", "refresh_token"),
+        loader_fail(l, LINE_OF_LAST(l, "auth", "refresh_token", "access_token"),
                     "refresh_token must live longer than access_token: raise it");
 }
 

@@ -4,24 +4,28 @@
  * marks, so that a walk (table_next) may remove what it stands on: no cell moves except in
  * table_put. table_put also does the house-keeping, at most MOVE_STEP cells of it per call:
  *
- *     used (live + removed) reaches 3/4 of the cells   → a new array, old cells move over step by
- * step live > 3/8: twice the size; live < 1/8: half; else the same (only marks are shed) live < 1/4
- * of the cells (and more than CELLS_MIN) → the same, with half the size
+ *     used (live + removed) at 3/4 of the cells: a new array; the old cells move over step by step
+ *         live > 3/8: twice the size; live < 1/8: half; else the same (only marks are shed)
+ *     live < 1/4 of the cells, more than CELLS_MIN: the same, with half the size
  *
- * Why a move is always over before the next begins: with N old cells it takes N / MOVE_STEP puts.
- * The new array has 3/4 of its cells to fill, less what moves in. Doubling: 3/4 × 2N - 15/16 N >
- * N / 2 puts; same size: 3/4 N - 3/8 N; halving: 3/8 N - 1/4 N = N / 8 puts. N / 16 is less than
- * each. A failed allocation lets the table fill up to 15/16 before table_put says ERR_NO_MEMORY.
+ * Why a move is always over before the next begins: with N old cells it takes N / MOVE_STEP puts,
+ * and N / SEGMENT_CELLS more to give the old memory back. The new array has 3/4 of its cells to
+ * fill, less what moves in. Doubling: 3/4 × 2N - 15/16 N > N / 2 puts; same size: 3/4 N - 3/8 N;
+ * halving: 3/8 N - 1/4 N = N / 8 puts. N / 16 + N / 1024 is less than each. A put that cannot take
+ * its step for lack of memory fails, so puts never outrun the move. Where a move cannot begin, the
+ * table fills up to 15/16 before table_put says ERR_NO_MEMORY.
  *
- * Old cells below old_at were moved and are marked removed, so that probing through them goes on.
- */
+ * Cells come in segments, taken when their first cell is filled and given back one per put, so that
+ * no put clears or frees the memory of a whole large array. Old cells that were moved are marked
+ * removed, so that probing through them goes on. */
 #include "core/table.h"
 
 #include "core/hash.h"
 #include "core/memory.h"
 
-#define CELLS_MIN 16
-#define MOVE_STEP 16
+#define CELLS_MIN     16
+#define MOVE_STEP     16
+#define SEGMENT_CELLS 1024 /* 24 KiB */
 
 struct table_cell {
     uint64_t hi;
@@ -39,7 +43,38 @@ static void *removed(void)
 
 static bool cell_live(const struct table_cell *cell)
 {
-    return cell->value != NULL && cell->value != removed();
+    return cell != NULL && cell->value != NULL && cell->value != removed();
+}
+
+/* cell_at: NULL: empty, its segment was never taken. */
+static struct table_cell *cell_at(const struct table_cells *cells, size_t at)
+{
+    struct table_cell *segment = cells->segments[at / SEGMENT_CELLS];
+    return segment != NULL ? &segment[at % SEGMENT_CELLS] : NULL;
+}
+
+static size_t cells_count(const struct table_cells *cells)
+{
+    return cells->segments != NULL ? cells->mask + 1 : 0;
+}
+
+static size_t segments_count(const struct table_cells *cells)
+{
+    return (cells_count(cells) + SEGMENT_CELLS - 1) / SEGMENT_CELLS;
+}
+
+static size_t segment_bytes(const struct table_cells *cells)
+{
+    size_t count = cells->mask < SEGMENT_CELLS ? cells->mask + 1 : SEGMENT_CELLS;
+    return count * sizeof(struct table_cell);
+}
+
+static void cells_give(struct table_cells *cells)
+{
+    for (size_t i = 0; i < segments_count(cells); i++)
+        memory_give(cells->segments[i], MEMORY_CORE);
+    memory_give(cells->segments, MEMORY_CORE);
+    *cells = (struct table_cells){NULL, 0};
 }
 
 static size_t key_hash(const struct table *table, struct table_key key)
@@ -48,97 +83,127 @@ static size_t key_hash(const struct table *table, struct table_key key)
     return hash_u128(&seed, key.hi, key.lo);
 }
 
-/* cells_find: the live cell of key, or NULL. There is always an empty cell: used < cells. */
-static struct table_cell *cells_find(struct table_cell *cells, size_t mask, struct table_key key,
-                                     size_t hash)
+/* cells_find: the live cell of key and its number, or NULL. There is always an empty cell to stop
+ * at: used < cells. */
+static struct table_cell *cells_find(const struct table_cells *cells, struct table_key key,
+                                     size_t hash, size_t *out_at)
 {
-    if (cells == NULL)
-        return NULL;
-    for (size_t at = hash & mask; cells[at].value != NULL; at = (at + 1) & mask) {
-        if (cells[at].lo == key.lo && cells[at].hi == key.hi && cells[at].value != removed())
-            return &cells[at];
+    for (size_t at = hash & cells->mask;; at = (at + 1) & cells->mask) {
+        struct table_cell *cell = cell_at(cells, at);
+        if (cell == NULL || cell->value == NULL)
+            return NULL;
+        if (cell->lo == key.lo && cell->hi == key.hi && cell->value != removed()) {
+            *out_at = at;
+            return cell;
+        }
     }
-    return NULL;
 }
 
-static struct table_cell *table_find(const struct table *table, struct table_key key, size_t hash)
+static bool moving(const struct table *table)
 {
-    struct table_cell *cell = cells_find(table->cells, table->mask, key, hash);
-    return cell != NULL ? cell : cells_find(table->old_cells, table->old_mask, key, hash);
+    return table->old_at < cells_count(&table->old);
+}
+
+#define IN_OLD SIZE_MAX
+
+/* table_find: the live cell of key or NULL; at: its number, IN_OLD if it is not in the new array.
+ */
+static struct table_cell *table_find(const struct table *table, struct table_key key,
+                                     size_t *out_at)
+{
+    if (table->count == 0)
+        return NULL;
+    size_t hash = key_hash(table, key);
+    struct table_cell *cell = cells_find(&table->cells, key, hash, out_at);
+    if (cell == NULL && moving(table)) {
+        cell = cells_find(&table->old, key, hash, out_at);
+        *out_at = IN_OLD;
+    }
+    return cell;
 }
 
 /* cells_add: key is not there. Takes the first cell that is not live. */
-static void cells_add(struct table *table, struct table_key key, size_t hash, void *value)
+static MUST_USE enum err cells_add(struct table *table, struct table_key key, void *value)
 {
-    size_t at = hash & table->mask;
-    while (cell_live(&table->cells[at]))
-        at = (at + 1) & table->mask;
-    if (table->cells[at].value == NULL)
+    size_t at = key_hash(table, key) & table->cells.mask;
+    while (cell_live(cell_at(&table->cells, at)))
+        at = (at + 1) & table->cells.mask;
+    struct table_cell **segment = &table->cells.segments[at / SEGMENT_CELLS];
+    if (*segment == NULL)
+        *segment = memory_take_zeroed(segment_bytes(&table->cells), MEMORY_CORE);
+    if (*segment == NULL)
+        return ERR_NO_MEMORY;
+    struct table_cell *cell = &(*segment)[at % SEGMENT_CELLS];
+    if (cell->value == NULL)
         table->used++;
-    table->cells[at] = (struct table_cell){key.hi, key.lo, value};
+    *cell = (struct table_cell){key.hi, key.lo, value};
+    return OK;
 }
 
-static void drop_old(struct table *table)
+static MUST_USE enum err move_cell(struct table *table)
 {
-    memory_give(table->old_cells, MEMORY_CORE);
-    table->old_cells = NULL;
-    table->old_mask = 0;
-    table->old_at = 0;
-    table->old_count = 0;
-}
-
-static void move_step(struct table *table)
-{
-    for (int i = 0; i < MOVE_STEP && table->old_cells != NULL; i++) {
-        struct table_cell *cell = &table->old_cells[table->old_at++];
-        if (cell_live(cell)) {
-            struct table_key key = {cell->hi, cell->lo};
-            cells_add(table, key, key_hash(table, key), cell->value);
-            cell->value = removed();
-            table->old_count--;
-        }
-        if (table->old_at > table->old_mask || table->old_count == 0)
-            drop_old(table);
+    struct table_cell *cell = cell_at(&table->old, table->old_at);
+    if (cell_live(cell)) {
+        TRY(cells_add(table, (struct table_key){cell->hi, cell->lo}, cell->value));
+        cell->value = removed();
     }
+    table->old_at++;
+    return OK;
 }
 
-/* move_begin: false: out of memory, nothing changed. */
-static bool move_begin(struct table *table, size_t cells_count)
+/* move_step: MOVE_STEP cells or, when all are moved, one segment given back. */
+static MUST_USE enum err move_step(struct table *table)
 {
-    struct table_cell *cells =
-        memory_take_zeroed(cells_count * sizeof(struct table_cell), MEMORY_CORE);
-    if (cells == NULL)
-        return false;
-    CHECK(table->old_cells == NULL);
-    table->old_cells = table->cells;
-    table->old_mask = table->mask;
+    struct table_cells *old = &table->old;
+    if (moving(table)) {
+        for (int i = 0; i < MOVE_STEP && moving(table); i++)
+            TRY(move_cell(table));
+        return OK;
+    }
+    size_t segment = table->old_at++ - cells_count(old);
+    memory_give(old->segments[segment], MEMORY_CORE);
+    old->segments[segment] = NULL;
+    if (segment + 1 == segments_count(old))
+        cells_give(old);
+    return OK;
+}
+
+/* move_begin: ERR_NO_MEMORY: nothing changed. */
+static MUST_USE enum err move_begin(struct table *table, size_t count)
+{
+    struct table_cells cells = {NULL, count - 1};
+    size_t segments = (count + SEGMENT_CELLS - 1) / SEGMENT_CELLS;
+    cells.segments = memory_take_zeroed(segments * sizeof(struct table_cell *), MEMORY_CORE);
+    if (cells.segments == NULL)
+        return ERR_NO_MEMORY;
+    CHECK(table->old.segments == NULL);
+    table->old = table->cells;
     table->old_at = 0;
-    table->old_count = table->count;
     table->cells = cells;
-    table->mask = cells_count - 1;
     table->used = 0;
-    if (table->old_count == 0)
-        drop_old(table);
-    return true;
+    return OK;
 }
 
 /* make_room: before one cell is added. */
-static enum err make_room(struct table *table)
+static MUST_USE enum err make_room(struct table *table)
 {
-    if (table->cells == NULL)
-        return move_begin(table, CELLS_MIN) ? OK : ERR_NO_MEMORY;
-    move_step(table);
-    if (table->old_cells != NULL)
-        return OK;
-    size_t size = table->mask + 1;
+    size_t size = cells_count(&table->cells);
+    if (size == 0)
+        return move_begin(table, CELLS_MIN);
+    if (table->old.segments != NULL)
+        return move_step(table);
     if (table->used >= size / 4 * 3) {
-        size_t next = table->count > size / 8 * 3                   ? size * 2
-                      : table->count < size / 8 && size > CELLS_MIN ? size / 2
-                                                                    : size;
-        if (!move_begin(table, next) && table->used >= size / 16 * 15)
-            return ERR_NO_MEMORY;
-    } else if (size > CELLS_MIN && table->count < size / 4) {
-        (void)move_begin(table, size / 2); /* without memory it stays large */
+        size_t next = size;
+        if (table->count > size / 8 * 3)
+            next = size * 2;
+        else if (table->count < size / 8 && size > CELLS_MIN)
+            next = size / 2;
+        enum err err = move_begin(table, next);
+        return table->used >= size / 16 * 15 ? err : OK; /* without memory there is still room */
+    }
+    if (size > CELLS_MIN && table->count < size / 4) {
+        enum err err = move_begin(table, size / 2);
+        (void)err; /* without memory it stays large */
     }
     return OK;
 }
@@ -150,77 +215,73 @@ void table_init(struct table *table, uint64_t seed)
 
 void table_deinit(struct table *table)
 {
-    memory_give(table->cells, MEMORY_CORE);
-    memory_give(table->old_cells, MEMORY_CORE);
+    cells_give(&table->cells);
+    cells_give(&table->old);
     *table = (struct table){.seed = table->seed};
 }
 
 void *table_get(const struct table *table, struct table_key key)
 {
-    struct table_cell *cell = table_find(table, key, key_hash(table, key));
+    size_t at;
+    const struct table_cell *cell = table_find(table, key, &at);
     return cell != NULL ? cell->value : NULL;
 }
 
 enum err table_put(struct table *table, struct table_key key, void *value)
 {
     CHECK(value != NULL);
-    size_t hash = key_hash(table, key);
-    struct table_cell *cell = table_find(table, key, hash);
+    size_t at;
+    struct table_cell *cell = table_find(table, key, &at);
     if (cell != NULL) {
         cell->value = value;
         return OK;
     }
     TRY(make_room(table));
-    CHECK(table->used < table->mask);
-    cells_add(table, key, hash, value);
+    CHECK(table->used < table->cells.mask);
+    TRY(cells_add(table, key, value));
     table->count++;
     return OK;
 }
 
-/* forget_marks: at is marked removed and its next cell is empty: nothing probes on through the
- * marks that end there, they become empty. */
+/* forget_marks: at is marked removed. If the next cell is empty, nothing probes on through the
+ * marks that end there: they become empty. */
 static void forget_marks(struct table *table, size_t at)
 {
-    while (table->cells[at].value == removed()) {
-        table->cells[at].value = NULL;
+    const struct table_cells *cells = &table->cells;
+    const struct table_cell *next = cell_at(cells, (at + 1) & cells->mask);
+    if (next != NULL && next->value != NULL)
+        return;
+    struct table_cell *cell;
+    while ((cell = cell_at(cells, at)) != NULL && cell->value == removed()) {
+        cell->value = NULL;
         table->used--;
-        at = (at - 1) & table->mask;
+        at = (at - 1) & cells->mask;
     }
 }
 
 void *table_remove(struct table *table, struct table_key key)
 {
-    struct table_cell *cell = table_find(table, key, key_hash(table, key));
+    size_t at;
+    struct table_cell *cell = table_find(table, key, &at);
     if (cell == NULL)
         return NULL;
     void *value = cell->value;
     cell->value = removed();
     table->count--;
-    if (table->count == 0 && table->mask + 1 > CELLS_MIN) {
+    if (table->count == 0 && table->cells.mask >= CELLS_MIN)
         table_deinit(table);
-        return value;
-    }
-    if (table->old_cells != NULL && cell >= table->old_cells &&
-        cell <= table->old_cells + table->old_mask) {
-        table->old_count--; /* the array goes with the next put */
-    } else {
-        size_t at = (size_t)(cell - table->cells);
-        if (table->cells[(at + 1) & table->mask].value == NULL)
-            forget_marks(table, at);
-    }
+    else if (at != IN_OLD)
+        forget_marks(table, at);
     return value;
 }
 
 void *table_next(const struct table *table, size_t *at)
 {
-    size_t old_size = table->old_cells != NULL ? table->old_mask + 1 : 0;
-    for (; *at < old_size; (*at)++) {
-        if (cell_live(&table->old_cells[*at]))
-            return table->old_cells[(*at)++].value;
-    }
-    size_t size = table->cells != NULL ? table->mask + 1 : 0;
-    for (; *at - old_size < size; (*at)++) {
-        const struct table_cell *cell = &table->cells[*at - old_size];
+    size_t old_count = cells_count(&table->old);
+    size_t count = old_count + cells_count(&table->cells);
+    for (; *at < count; (*at)++) {
+        const struct table_cell *cell =
+            *at < old_count ? cell_at(&table->old, *at) : cell_at(&table->cells, *at - old_count);
         if (cell_live(cell)) {
             (*at)++;
             return cell->value;
@@ -229,9 +290,15 @@ void *table_next(const struct table *table, size_t *at)
     return NULL;
 }
 
+static size_t cells_memory(const struct table_cells *cells)
+{
+    size_t bytes = segments_count(cells) * sizeof(struct table_cell *);
+    for (size_t i = 0; i < segments_count(cells); i++)
+        bytes += cells->segments[i] != NULL ? segment_bytes(cells) : 0;
+    return bytes;
+}
+
 size_t table_memory(const struct table *table)
 {
-    size_t cells = table->cells != NULL ? table->mask + 1 : 0;
-    size_t old_cells = table->old_cells != NULL ? table->old_mask + 1 : 0;
-    return (cells + old_cells) * sizeof(struct table_cell);
+    return cells_memory(&table->cells) + cells_memory(&table->old);
 }

@@ -16,16 +16,19 @@ struct table_key {
 };
 
 struct table_cell;
+struct table_cells {
+    struct table_cell *
+        *segments; /* NULL: no cells at all; one that is NULL: all its cells are empty */
+    size_t mask;   /* number of cells - 1 */
+};
+
 struct table {
     /* private */
-    struct table_cell *cells;
-    struct table_cell *old_cells; /* being moved over, or NULL */
-    size_t mask;
-    size_t old_mask;
-    size_t old_at;
-    size_t count;     /* live, in both arrays */
-    size_t old_count; /* live, in old_cells */
-    size_t used;      /* cells of `cells` that are not empty */
+    struct table_cells cells;
+    struct table_cells old; /* being moved over, then given back */
+    size_t old_at;          /* next old cell to move; past the last: cells + next segment to give */
+    size_t count;           /* live, in both */
+    size_t used;            /* cells of `cells` that are not empty */
     uint64_t seed;
 };
 

@@ -460,9 +460,9 @@ enum err tls_context_create_server(struct tls_context **context,
     if (err == OK)
         err = context_create(&created, true);
     if (err == OK)
-        err = chain_install(created, &chain, key);
-    if (err == OK)
         err = leaf_validate(chain.certificates[0], key, options);
+    if (err == OK)
+        err = chain_install(created, &chain, key);
     if (err == OK) {
         server_settings(created, options);
         *context = created;
@@ -479,7 +479,9 @@ static enum err trusted_load(struct tls_context *context, const char *path)
     struct chain chain = {.count = 0};
     TRY(chain_load(&chain, path, "certificate authority file"));
     context->trusted = X509_STORE_new();
-    bool good = context->trusted != NULL;
+    /* what is in the file is trusted as it stands, a self-signed leaf too */
+    bool good = context->trusted != NULL &&
+                X509_STORE_set_flags(context->trusted, X509_V_FLAG_PARTIAL_CHAIN) == 1;
     for (size_t i = 0; good && i < chain.count; i++)
         good = X509_STORE_add_cert(context->trusted, chain.certificates[i]) == 1;
     chain_free(&chain);

@@ -65,7 +65,8 @@ struct websocket_engine {
     struct websocket_parser *spares;
     uint32_t spare_count;
     struct buffer scratch; /* messages that one input holds, and those just handed out */
-    struct wslay_frame_context *sender;
+    /* wslay goes on masking after one masked frame: a context for each direction */
+    struct wslay_frame_context *senders[2];
     struct buffer *out; /* of the websocket_frame at work */
     void (*entropy)(void *context, void *out, size_t size);
     void *context;
@@ -190,11 +191,11 @@ static struct websocket_parser *parser_take(struct websocket_engine *engine)
 static void parser_give(struct websocket_engine *engine, struct websocket_parser *p)
 {
     if (engine->spare_count == SPARES_MAX) {
-        /* the message just handed out may lie in wslay's buffer: an older spare goes instead */
-        struct websocket_parser *oldest = engine->spares;
-        engine->spares = oldest->next_spare;
+        /* the message just handed out may lie in p: another spare goes instead */
+        struct websocket_parser *other = engine->spares;
+        engine->spares = other->next_spare;
         engine->spare_count--;
-        parser_destroy(oldest);
+        parser_destroy(other);
     }
     p->next_spare = engine->spares;
     engine->spares = p;
@@ -546,9 +547,12 @@ enum err websocket_engine_create(struct websocket_engine **engine,
     if (e == NULL)
         return ERR_NO_MEMORY;
     struct wslay_frame_callbacks callbacks = {send_to_out, NULL, mask_from_entropy};
-    if (wslay_frame_context_init(&e->sender, &callbacks, e) != 0) {
-        memory_give(e, MEMORY_CONNECTION);
-        return ERR_NO_MEMORY;
+    for (size_t i = 0; i < COUNT_OF(e->senders); i++) {
+        if (wslay_frame_context_init(&e->senders[i], &callbacks, e) != 0) {
+            e->senders[i] = NULL;
+            websocket_engine_destroy(e);
+            return ERR_NO_MEMORY;
+        }
     }
     e->entropy = entropy;
     e->context = context;
@@ -566,7 +570,8 @@ void websocket_engine_destroy(struct websocket_engine *engine)
         parser_destroy(p);
     }
     buffer_drop(&engine->scratch);
-    wslay_frame_context_free(engine->sender);
+    for (size_t i = 0; i < COUNT_OF(engine->senders); i++)
+        wslay_frame_context_free(engine->senders[i]);
     memory_give(engine, MEMORY_CONNECTION);
 }
 
@@ -595,7 +600,7 @@ enum err websocket_frame(struct buffer *out, struct websocket_engine *engine,
     engine->out = out;
     size_t end = out->size + header + data.size;
     do {
-        ssize_t count = wslay_frame_send(engine->sender, &iocb);
+        ssize_t count = wslay_frame_send(engine->senders[limits->client], &iocb);
         CHECK(count >= 0); /* room was checked; only a control frame over 125 bytes is refused */
         iocb.data += count;
         iocb.data_length -= (size_t)count;

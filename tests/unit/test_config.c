@@ -2,14 +2,11 @@
 #include "gateway/config.h"
 
 #include "core/file.h"
+#include "tests/unit/check.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 static char directory[] = "/tmp/test_config_XXXXXX";
 static char path[64];

@@ -65,6 +65,7 @@ FUZZ := $(patsubst tests/fuzz/%.c,out/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 $(OUT)/obj/%.o: %.c | out/.packages
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -DROOST_VERSION='"$(VERSION)"' -MMD -MP -c -o $@ $<
+$(OUT)/obj/gateway/api/openapi.o: gateway/api/openapi.json
 $(LIB): $(call object,$(COMMON))
 	@rm -f $@; $(if $(filter gcc,$(CC)),gcc-ar,ar) rcs $@ $^
 $(LIB_LOADGEN): $(call object,$(LOADGEN))

@@ -28,6 +28,8 @@ MUST_USE enum err file_rename(const char *source, const char *target);
 MUST_USE enum err file_remove(const char *path);
 MUST_USE enum err file_make_directory(const char *path); /* OK if it exists */
 MUST_USE enum err file_sync_directory(const char *path);
+/* file_is_private: nobody but the owner has any right on it (mode & 077 is 0). */
+MUST_USE enum err file_is_private(int fd, bool *private);
 /* file_lock: exclusive advisory lock, held until the descriptor is closed. ERR_BUSY: another
  * process has it. */
 MUST_USE enum err file_lock(int fd);

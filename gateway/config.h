@@ -1,7 +1,10 @@
 /* config.h: the configuration file (INI, read by libinih): every key, its unit, default and bounds
- * in one table (config.c). Failure:    config_load: ERR_INVALID with "file:line: what is wrong and
- * what to do" in *explanation Invariants: a loaded struct config is complete and within bounds;
- * constant afterwards */
+ * in one table (config.c). A field's key is its name, with _bytes written _size and the unit of a
+ * time left out, because values carry their units ("64 MiB", "10 s").
+ * Owns:       nothing; values are copied into struct config
+ * Invariants: a loaded struct config is complete and within bounds; constant afterwards
+ * Failure:    config_load: ERR_INVALID with "file:line: what is wrong and what to do"
+ * Bounds:     a file up to 1 MiB, a value up to CONFIG_TEXT_BYTES - 1 bytes */
 #ifndef GATEWAY_CONFIG_H
 #define GATEWAY_CONFIG_H
 
@@ -82,8 +85,24 @@ void config_defaults(struct config *config);
  * failure. */
 MUST_USE enum err config_load(struct config *config, const char *path, char *explanation,
                               size_t explanation_size);
+/* config_format: what config_print prints, appended to out. ERR_FULL: CONFIG_FILE_BYTES is always
+ * enough room. */
+MUST_USE enum err config_format(struct buffer *out, const struct config *config);
+#define CONFIG_FILE_BYTES 32768
+
 /* config_print: every key with its value, unit, default and meaning, as a file that config_load
  * reads (`roost check-config`). */
 void config_print(const struct config *config);
+
+/* network: addresses whose first `bits` bits are those of ip; IPv4 is v4-mapped, as in io_address.
+ */
+struct network {
+    uint8_t ip[16];
+    uint8_t bits; /* 0 … 128 */
+};
+/* network_next: take one element off a comma-separated list ("10.0.0.0/8, ::1"; no prefix length:
+ * one address), such as config.proxy_sources. ERR_NOT_FOUND at the end, ERR_INVALID. */
+MUST_USE enum err network_next(struct network *network, struct bytes *list);
+bool network_contains(const struct network *network, const uint8_t ip[16]);
 
 #endif

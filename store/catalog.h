@@ -30,6 +30,8 @@ enum catalog_table {
     CATALOG_TABLE_COUNT
 };
 
+/* catalog_open: makes the directory where it is missing, refuses a second process (ERR_BUSY);
+ * blocks. On failure *explanation is one line for a person (constant text). */
 MUST_USE enum err catalog_open(struct catalog **catalog, const char *directory, uint64_t map_bytes,
                                const char **explanation);
 void catalog_close(struct catalog *catalog);
@@ -48,7 +50,7 @@ MUST_USE enum err catalog_put(struct catalog_txn *txn, enum catalog_table table,
 MUST_USE enum err catalog_delete(struct catalog_txn *txn, enum catalog_table table,
                                  struct bytes key); /* OK if absent */
 /* catalog_scan: rows whose key starts with prefix, in key order, until row returns other than OK
- * (which is handed on, except ERR_CANCELLED: stop, OK). */
+ * (which is handed on, except ERR_CANCELLED: stop, OK). row may read but not write (CHECKed). */
 MUST_USE enum err catalog_scan(struct catalog_txn *txn, enum catalog_table table,
                                struct bytes prefix,
                                enum err (*row)(void *context, struct bytes key, struct bytes value),
@@ -57,7 +59,7 @@ MUST_USE enum err catalog_scan(struct catalog_txn *txn, enum catalog_table table
 struct catalog_job {
     struct worker_job job; /* job.done is the caller's to set */
     enum err (*body)(struct catalog_txn *txn, struct catalog_job *job);
-    enum err err;            /* body's result, or the commit's */
+    enum err err; /* body's result, or the commit's, which then every job of the batch gets */
     struct catalog *catalog; /* set by catalog_submit */
 };
 

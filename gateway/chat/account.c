@@ -1,0 +1,660 @@
+/* account.c: accounts as rows of the catalog.
+ *
+ * Keys are big-endian, so that key order is id order; values are little-endian and begin with a
+ * version, now 1; a higher one is ERR_NEWER, another length than the version says ERR_CORRUPT.
+ *
+ * CATALOG_USERS        key: user id 8
+ *   0 version 1 | 1 realm 4 | 5 created, ms since 1970 8 | 13 last device number given 4
+ *   17 password hash's length 1, its text (argon2 encoded; empty: an operator's user)
+ *   .. name's length 1, its UTF-8
+ * CATALOG_USER_NAMES   key: realm 4, name
+ *   0 version 1 | 1 user id 8
+ * CATALOG_DEVICES      key: user id 8, device number 4
+ *   0 version 1 | 1 flags 1 (bit 0: logged out) | 2 login generation 8
+ *   10 last login, refresh or noted use, ms 8 | 18 refresh token expires, ms 8 (0: has none)
+ *   26 operators' tokens are refused up to this expiry, ms 8
+ *   34 SHA-256 of the refresh token's first 16 bytes 32 | 66 SHA-256 of all its 32 bytes 32
+ *   98 device key's length 1, its UTF-8
+ * CATALOG_DEVICE_KEYS  key: user id 8, device key
+ *   0 version 1 | 1 device number 4
+ *
+ * Refresh tokens: 32 bytes. The first half names the login and stays; the second half is new with
+ * every refresh. A token whose first half fits and whose whole does not was used before, however
+ * long ago: it was stolen or a client lost its state, and the device is logged out. A wrong first
+ * half is a guess and changes nothing, so nobody can log others out by their ids.
+ *
+ * A device is live while it is not logged out and its last use is within the refresh lifetime.
+ * Others give up their row when a new device needs the room. */
+#include "gateway/chat/account.h"
+
+#include "core/text.h"
+
+#include <openssl/mem.h>
+#include <openssl/sha.h>
+
+#define ROW_VERSION       1
+#define FAMILY_BYTES      (REFRESH_TOKEN_BYTES / 2)
+#define DEVICE_LOGGED_OUT 1
+#define USER_ROW_MAX      (19 + ACCOUNT_HASH_TEXT_BYTES + JWT_NAME_BYTES_MAX)
+#define DEVICE_ROW_MAX    (99 + JWT_NAME_BYTES_MAX)
+#define KEY_BYTES_MAX     (8 + JWT_NAME_BYTES_MAX)
+#define USER_PROBES       16 /* ids tried from a random one on; the first practically always fits */
+#define USE_NOTED_PARTS   4  /* an operator's device notes its use once per this part of its life */
+
+struct user_row {
+    struct realm_id realm;
+    uint64_t created_ms;
+    uint32_t device_last;
+    struct bytes hash; /* borrowed from the transaction or the caller */
+    struct bytes name;
+};
+
+struct device_row {
+    uint8_t flags;
+    uint64_t generation;
+    uint64_t used_ms;
+    uint64_t refresh_expires_ms;
+    uint64_t refused_until_ms;
+    uint8_t family_hash[SHA256_DIGEST_LENGTH];
+    uint8_t token_hash[SHA256_DIGEST_LENGTH];
+    uint8_t key_size;
+    char key[JWT_NAME_BYTES_MAX];
+};
+
+/* ---- keys */
+
+struct key {
+    uint8_t data[KEY_BYTES_MAX];
+    size_t size;
+};
+
+static struct bytes key_bytes(const struct key *key)
+{
+    return bytes_of(key->data, key->size);
+}
+
+static void key_put(struct key *key, const void *data, size_t size)
+{
+    CHECK(size <= sizeof key->data - key->size);
+    memcpy(key->data + key->size, data, size);
+    key->size += size;
+}
+
+static struct key key_user(struct user_id user)
+{
+    struct key key = {.size = 0};
+    uint64_t big = __builtin_bswap64(user.v);
+    key_put(&key, &big, sizeof big);
+    return key;
+}
+
+static struct key key_device(struct user_id user, struct device_id device)
+{
+    struct key key = key_user(user);
+    uint32_t big = __builtin_bswap32(device.v);
+    key_put(&key, &big, sizeof big);
+    return key;
+}
+
+static struct key key_device_key(struct user_id user, struct bytes device_key)
+{
+    struct key key = key_user(user);
+    key_put(&key, device_key.data, device_key.size);
+    return key;
+}
+
+static struct key key_name(struct realm_id realm, const char *name)
+{
+    struct key key = {.size = 0};
+    uint32_t big = __builtin_bswap32(realm.v);
+    key_put(&key, &big, sizeof big);
+    key_put(&key, name, strlen(name));
+    return key;
+}
+
+/* ---- rows */
+
+static enum err version_check(struct reader *r)
+{
+    uint8_t version = reader_u8(r);
+    if (r->failed || version == 0)
+        return ERR_CORRUPT;
+    return version > ROW_VERSION ? ERR_NEWER : OK;
+}
+
+static enum err end_check(const struct reader *r)
+{
+    return r->failed || r->rest.size != 0 ? ERR_CORRUPT : OK;
+}
+
+static enum err user_decode(struct user_row *out, struct bytes value)
+{
+    struct reader r = reader_of(value);
+    TRY(version_check(&r));
+    out->realm.v = reader_u32(&r);
+    out->created_ms = reader_u64(&r);
+    out->device_last = reader_u32(&r);
+    out->hash = reader_bytes(&r, reader_u8(&r));
+    out->name = reader_bytes(&r, reader_u8(&r));
+    TRY(end_check(&r));
+    return out->name.size == 0 || out->name.size > JWT_NAME_BYTES_MAX ? ERR_CORRUPT : OK;
+}
+
+/* user_encode: into room for USER_ROW_MAX bytes; never fails on rows within their bounds. */
+static void user_encode(struct buffer *out, const struct user_row *row)
+{
+    CHECK(row->hash.size < ACCOUNT_HASH_TEXT_BYTES && row->name.size <= JWT_NAME_BYTES_MAX);
+    enum err err = buffer_put_u8(out, ROW_VERSION);
+    err = err != OK ? err : buffer_put_u32(out, row->realm.v);
+    err = err != OK ? err : buffer_put_u64(out, row->created_ms);
+    err = err != OK ? err : buffer_put_u32(out, row->device_last);
+    err = err != OK ? err : buffer_put_u8(out, (uint8_t)row->hash.size);
+    err = err != OK ? err : buffer_append(out, row->hash);
+    err = err != OK ? err : buffer_put_u8(out, (uint8_t)row->name.size);
+    err = err != OK ? err : buffer_append(out, row->name);
+    CHECK(err == OK);
+}
+
+static enum err user_get(struct catalog_txn *txn, struct user_row *out, struct user_id user)
+{
+    struct key key = key_user(user);
+    struct bytes value;
+    TRY(catalog_get(txn, CATALOG_USERS, key_bytes(&key), &value));
+    return user_decode(out, value);
+}
+
+static enum err user_put(struct catalog_txn *txn, struct user_id user, const struct user_row *row)
+{
+    uint8_t data[USER_ROW_MAX];
+    struct buffer out = buffer_of(data, sizeof data);
+    struct key key = key_user(user);
+    user_encode(&out, row);
+    return catalog_put(txn, CATALOG_USERS, key_bytes(&key), buffer_bytes(&out));
+}
+
+static enum err device_decode(struct device_row *out, struct bytes value)
+{
+    struct reader r = reader_of(value);
+    TRY(version_check(&r));
+    out->flags = reader_u8(&r);
+    out->generation = reader_u64(&r);
+    out->used_ms = reader_u64(&r);
+    out->refresh_expires_ms = reader_u64(&r);
+    out->refused_until_ms = reader_u64(&r);
+    struct bytes family = reader_bytes(&r, sizeof out->family_hash);
+    struct bytes token = reader_bytes(&r, sizeof out->token_hash);
+    out->key_size = reader_u8(&r);
+    struct bytes key = reader_bytes(&r, out->key_size);
+    TRY(end_check(&r));
+    if (key.size == 0 || key.size > sizeof out->key)
+        return ERR_CORRUPT;
+    memcpy(out->family_hash, family.data, sizeof out->family_hash);
+    memcpy(out->token_hash, token.data, sizeof out->token_hash);
+    memcpy(out->key, key.data, key.size);
+    return OK;
+}
+
+static enum err device_get(struct catalog_txn *txn, struct device_row *out, struct user_id user,
+                           struct device_id device)
+{
+    struct key key = key_device(user, device);
+    struct bytes value;
+    TRY(catalog_get(txn, CATALOG_DEVICES, key_bytes(&key), &value));
+    return device_decode(out, value);
+}
+
+static enum err device_put(struct catalog_txn *txn, struct user_id user, struct device_id device,
+                           const struct device_row *row)
+{
+    uint8_t data[DEVICE_ROW_MAX];
+    struct buffer out = buffer_of(data, sizeof data);
+    enum err err = buffer_put_u8(&out, ROW_VERSION);
+    err = err != OK ? err : buffer_put_u8(&out, row->flags);
+    err = err != OK ? err : buffer_put_u64(&out, row->generation);
+    err = err != OK ? err : buffer_put_u64(&out, row->used_ms);
+    err = err != OK ? err : buffer_put_u64(&out, row->refresh_expires_ms);
+    err = err != OK ? err : buffer_put_u64(&out, row->refused_until_ms);
+    err = err != OK ? err : buffer_append(&out, bytes_of(row->family_hash, 32));
+    err = err != OK ? err : buffer_append(&out, bytes_of(row->token_hash, 32));
+    err = err != OK ? err : buffer_put_u8(&out, row->key_size);
+    err = err != OK ? err : buffer_append(&out, bytes_of(row->key, row->key_size));
+    CHECK(err == OK);
+    struct key key = key_device(user, device);
+    return catalog_put(txn, CATALOG_DEVICES, key_bytes(&key), buffer_bytes(&out));
+}
+
+static enum err device_find(struct catalog_txn *txn, struct device_id *out, struct user_id user,
+                            struct bytes device_key)
+{
+    struct key key = key_device_key(user, device_key);
+    struct bytes value;
+    TRY(catalog_get(txn, CATALOG_DEVICE_KEYS, key_bytes(&key), &value));
+    struct reader r = reader_of(value);
+    TRY(version_check(&r));
+    out->v = reader_u32(&r);
+    return end_check(&r);
+}
+
+/* ---- names */
+
+enum err account_name_local(char out[ACCOUNT_NAME_BYTES_MAX + 1], struct bytes name)
+{
+    if (name.size == 0 || name.size > ACCOUNT_NAME_BYTES_MAX)
+        return ERR_INVALID;
+    for (size_t i = 0; i < name.size; i++) {
+        char c = (char)name.data[i];
+        if (c >= 'A' && c <= 'Z')
+            c = (char)(c - 'A' + 'a');
+        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '.' && c != '_' && c != '-')
+            return ERR_INVALID;
+        out[i] = c;
+    }
+    out[name.size] = '\0';
+    return OK;
+}
+
+/* label_check: names of users and devices that others chose. */
+static enum err label_check(const char *text)
+{
+    size_t size = strnlen(text, JWT_NAME_BYTES_MAX + 1);
+    if (size == 0 || size > JWT_NAME_BYTES_MAX || !utf8_valid(bytes_of(text, size)))
+        return ERR_INVALID;
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+        bool c1 = c == 0xc2 && (unsigned char)text[i + 1] < 0xa0; /* U+0080 … U+009F */
+        if (c < ' ' || c == 0x7f || c1)
+            return ERR_INVALID;
+    }
+    return OK;
+}
+
+static void name_copy(char out[JWT_NAME_BYTES_MAX + 1], struct bytes name)
+{
+    memcpy(out, name.data, name.size);
+    out[name.size] = '\0';
+}
+
+/* ---- users */
+
+/* user_pick: an id that nobody has, from a random one on. */
+static enum err user_pick(struct catalog_txn *txn, struct user_id *out, const uint8_t random[8])
+{
+    uint64_t v = load_u64(random) & INT64_MAX;
+    for (int i = 0; i < USER_PROBES; i++, v = (v + 1) & INT64_MAX) {
+        struct key key = key_user((struct user_id){v});
+        struct bytes value;
+        enum err err = v == 0 ? OK : catalog_get(txn, CATALOG_USERS, key_bytes(&key), &value);
+        if (err == ERR_NOT_FOUND) {
+            out->v = v;
+            return OK;
+        }
+        TRY(err);
+    }
+    return ERR_BUSY;
+}
+
+enum err account_create(struct catalog_txn *txn, struct user_id *user, struct realm_id realm,
+                        const char *name, const char *password_hash, const uint8_t random_user[8],
+                        uint64_t now_ms)
+{
+    struct user_id id;
+    TRY(label_check(name));
+    if (strlen(password_hash) >= ACCOUNT_HASH_TEXT_BYTES)
+        return ERR_INVALID;
+    enum err err = account_find(txn, &id, realm, name);
+    if (err != ERR_NOT_FOUND)
+        return err == OK ? ERR_EXISTS : err;
+    TRY(user_pick(txn, &id, random_user));
+    struct user_row row = {.realm = realm,
+                           .created_ms = now_ms,
+                           .hash = bytes_of_text(password_hash),
+                           .name = bytes_of_text(name)};
+    uint8_t value[9] = {ROW_VERSION};
+    store_u64(value + 1, id.v);
+    struct key key = key_name(realm, name);
+    TRY(user_put(txn, id, &row));
+    TRY(catalog_put(txn, CATALOG_USER_NAMES, key_bytes(&key), bytes_of(value, sizeof value)));
+    *user = id;
+    return OK;
+}
+
+enum err account_find(struct catalog_txn *txn, struct user_id *user, struct realm_id realm,
+                      const char *name)
+{
+    if (label_check(name) != OK)
+        return ERR_NOT_FOUND;
+    struct key key = key_name(realm, name);
+    struct bytes value;
+    TRY(catalog_get(txn, CATALOG_USER_NAMES, key_bytes(&key), &value));
+    struct reader r = reader_of(value);
+    TRY(version_check(&r));
+    user->v = reader_u64(&r);
+    return end_check(&r);
+}
+
+enum err account_name(struct catalog_txn *txn, struct realm_id *realm,
+                      char name[JWT_NAME_BYTES_MAX + 1], struct user_id user)
+{
+    struct user_row row;
+    TRY(user_get(txn, &row, user));
+    *realm = row.realm;
+    name_copy(name, row.name);
+    return OK;
+}
+
+enum err account_password_hash(struct catalog_txn *txn, struct realm_id realm, const char *name,
+                               struct user_id *user, char out[ACCOUNT_HASH_TEXT_BYTES])
+{
+    struct user_row row;
+    TRY(account_find(txn, user, realm, name));
+    TRY(user_get(txn, &row, *user));
+    if (row.hash.size == 0)
+        return ERR_NOT_FOUND;
+    if (row.hash.size >= ACCOUNT_HASH_TEXT_BYTES)
+        return ERR_CORRUPT;
+    memcpy(out, row.hash.data, row.hash.size);
+    out[row.hash.size] = '\0';
+    return OK;
+}
+
+/* ---- devices */
+
+struct device_count {
+    uint64_t live_since_ms; /* used before: no longer counted */
+    uint32_t live;
+    uint32_t rows;
+    struct device_id oldest; /* of those that are not live; 0: none */
+    uint64_t oldest_used_ms;
+    struct bytes oldest_key;
+    char oldest_key_text[JWT_NAME_BYTES_MAX];
+};
+
+static enum err device_counted(void *context, struct bytes key, struct bytes value)
+{
+    struct device_count *count = context;
+    struct device_row row;
+    if (key.size != 12)
+        return ERR_CORRUPT;
+    TRY(device_decode(&row, value));
+    count->rows++;
+    if ((row.flags & DEVICE_LOGGED_OUT) == 0 && row.used_ms >= count->live_since_ms) {
+        count->live++;
+    } else if (count->oldest.v == 0 || row.used_ms < count->oldest_used_ms) {
+        count->oldest.v = __builtin_bswap32(load_u32(key.data + 8));
+        count->oldest_used_ms = row.used_ms;
+        memcpy(count->oldest_key_text, row.key, row.key_size);
+        count->oldest_key = bytes_of(count->oldest_key_text, row.key_size);
+    }
+    return OK;
+}
+
+static enum err devices_count(struct catalog_txn *txn, struct device_count *out,
+                              struct user_id user, const struct account_policy *policy,
+                              uint64_t now_ms)
+{
+    uint64_t life = policy->refresh_lifetime_ms;
+    struct key prefix = key_user(user);
+    memset(out, 0, sizeof *out);
+    out->live_since_ms = now_ms > life ? now_ms - life : 0;
+    return catalog_scan(txn, CATALOG_DEVICES, key_bytes(&prefix), device_counted, out);
+}
+
+/* device_make_room: ERR_FULL unless a new device may be added beside those that are live. Twice
+ * devices_max rows are kept, so that a device that comes back keeps its number. */
+static enum err device_make_room(struct catalog_txn *txn, struct user_id user,
+                                 const struct account_policy *policy, uint64_t now_ms)
+{
+    struct device_count count;
+    TRY(devices_count(txn, &count, user, policy, now_ms));
+    if (count.live >= policy->devices_max)
+        return ERR_FULL;
+    if (count.rows < 2 * policy->devices_max || count.oldest.v == 0)
+        return OK;
+    struct key row = key_device(user, count.oldest);
+    struct key name = key_device_key(user, count.oldest_key);
+    TRY(catalog_delete(txn, CATALOG_DEVICES, key_bytes(&row)));
+    return catalog_delete(txn, CATALOG_DEVICE_KEYS, key_bytes(&name));
+}
+
+/* device_add: the next number for a new key; the row itself is the caller's to put. */
+static enum err device_add(struct catalog_txn *txn, struct device_id *device,
+                           struct device_row *row, struct user_id user, const char *device_key,
+                           const struct account_policy *policy, uint64_t now_ms)
+{
+    struct user_row owner;
+    TRY(device_make_room(txn, user, policy, now_ms));
+    TRY(user_get(txn, &owner, user));
+    /* what owner borrows ends with the next write */
+    char hash[ACCOUNT_HASH_TEXT_BYTES], name[JWT_NAME_BYTES_MAX];
+    memcpy(hash, owner.hash.data, owner.hash.size);
+    memcpy(name, owner.name.data, owner.name.size);
+    owner.hash.data = (const uint8_t *)hash;
+    owner.name.data = (const uint8_t *)name;
+    if (owner.device_last == UINT32_MAX)
+        return ERR_FULL;
+    device->v = ++owner.device_last;
+    TRY(user_put(txn, user, &owner));
+    uint8_t value[5] = {ROW_VERSION};
+    store_u32(value + 1, device->v);
+    struct bytes key_text = bytes_of_text(device_key);
+    struct key key = key_device_key(user, key_text);
+    TRY(catalog_put(txn, CATALOG_DEVICE_KEYS, key_bytes(&key), bytes_of(value, sizeof value)));
+    memset(row, 0, sizeof *row);
+    row->key_size = (uint8_t)key_text.size;
+    memcpy(row->key, key_text.data, key_text.size);
+    return OK;
+}
+
+/* device_for_login: the device of that key, made if there is none. A device that is not live takes
+ * a place like a new one. */
+static enum err device_for_login(struct catalog_txn *txn, struct device_id *device,
+                                 struct device_row *row, struct user_id user,
+                                 const char *device_key, const struct account_policy *policy,
+                                 uint64_t now_ms)
+{
+    enum err err = device_find(txn, device, user, bytes_of_text(device_key));
+    if (err == ERR_NOT_FOUND)
+        return device_add(txn, device, row, user, device_key, policy, now_ms);
+    TRY(err);
+    err = device_get(txn, row, user, *device);
+    TRY(err == ERR_NOT_FOUND ? ERR_CORRUPT : err);
+    struct device_count count;
+    TRY(devices_count(txn, &count, user, policy, now_ms));
+    if ((row->flags & DEVICE_LOGGED_OUT) == 0 && row->used_ms >= count.live_since_ms)
+        return OK;
+    return count.live >= policy->devices_max ? ERR_FULL : OK;
+}
+
+static void token_hashes(struct device_row *row, const uint8_t token[REFRESH_TOKEN_BYTES])
+{
+    SHA256(token, FAMILY_BYTES, row->family_hash);
+    SHA256(token, REFRESH_TOKEN_BYTES, row->token_hash);
+}
+
+/* identify: fill out from rows. Before the device's row is put, because a failure must not follow a
+ * write. */
+static enum err identify(struct catalog_txn *txn, struct identity *out, struct user_id user,
+                         struct device_id device, const struct device_row *row)
+{
+    memset(out, 0, sizeof *out);
+    TRY(account_name(txn, &out->realm, out->name, user));
+    out->user = user;
+    out->device = device;
+    out->generation = row->generation;
+    return OK;
+}
+
+enum err account_login(struct catalog_txn *txn, struct identity *out, struct user_id user,
+                       const char *device_key, const uint8_t refresh_token[REFRESH_TOKEN_BYTES],
+                       const struct account_policy *policy, uint64_t now_ms)
+{
+    struct device_id device;
+    struct device_row row;
+    struct user_row owner;
+    TRY(label_check(device_key));
+    TRY(user_get(txn, &owner, user));
+    TRY(device_for_login(txn, &device, &row, user, device_key, policy, now_ms));
+    row.flags = 0;
+    row.generation++;
+    row.used_ms = now_ms;
+    row.refresh_expires_ms = now_ms + policy->refresh_lifetime_ms;
+    token_hashes(&row, refresh_token);
+    TRY(identify(txn, out, user, device, &row));
+    return device_put(txn, user, device, &row);
+}
+
+/* ---- refresh and logout */
+
+void account_refresh_encode(uint8_t out[REFRESH_WIRE_BYTES], struct user_id user,
+                            struct device_id device, const uint8_t secret[REFRESH_TOKEN_BYTES])
+{
+    store_u64(out, __builtin_bswap64(user.v));
+    store_u32(out + 8, __builtin_bswap32(device.v));
+    memcpy(out + 12, secret, REFRESH_TOKEN_BYTES);
+}
+
+void account_refresh_decode(struct user_id *user, struct device_id *device,
+                            const uint8_t token[REFRESH_WIRE_BYTES])
+{
+    user->v = __builtin_bswap64(load_u64(token));
+    device->v = __builtin_bswap32(load_u32(token + 8));
+}
+
+static void device_log_out(struct device_row *row)
+{
+    row->flags |= DEVICE_LOGGED_OUT;
+    row->generation++;
+    row->refresh_expires_ms = 0;
+    memset(row->family_hash, 0, sizeof row->family_hash);
+    memset(row->token_hash, 0, sizeof row->token_hash);
+}
+
+enum err account_refresh(struct catalog_txn *txn, struct identity *out,
+                         const uint8_t old_token[REFRESH_WIRE_BYTES],
+                         uint8_t new_token[REFRESH_TOKEN_BYTES],
+                         const struct account_policy *policy, uint64_t now_ms)
+{
+    struct user_id user;
+    struct device_id device;
+    struct device_row row, offered;
+    account_refresh_decode(&user, &device, old_token);
+    enum err err = device_get(txn, &row, user, device);
+    if (err != OK)
+        return err == ERR_NOT_FOUND ? ERR_DENIED : err;
+    token_hashes(&offered, old_token + 12);
+    if ((row.flags & DEVICE_LOGGED_OUT) != 0 || row.refresh_expires_ms == 0 ||
+        CRYPTO_memcmp(row.family_hash, offered.family_hash, sizeof row.family_hash) != 0)
+        return ERR_DENIED;
+    if (CRYPTO_memcmp(row.token_hash, offered.token_hash, sizeof row.token_hash) != 0) {
+        device_log_out(&row);
+        TRY(identify(txn, out, user, device, &row));
+        TRY(device_put(txn, user, device, &row));
+        return ERR_CONFLICT;
+    }
+    if (now_ms >= row.refresh_expires_ms)
+        return ERR_EXPIRED;
+    memcpy(new_token, old_token + 12, FAMILY_BYTES);
+    token_hashes(&row, new_token);
+    row.used_ms = now_ms;
+    row.refresh_expires_ms = now_ms + policy->refresh_lifetime_ms;
+    TRY(identify(txn, out, user, device, &row));
+    return device_put(txn, user, device, &row);
+}
+
+enum err account_logout(struct catalog_txn *txn, struct user_id user, struct device_id device,
+                        uint64_t token_expires_ms)
+{
+    struct device_row row;
+    TRY(device_get(txn, &row, user, device));
+    if ((row.flags & DEVICE_LOGGED_OUT) == 0)
+        device_log_out(&row);
+    if (token_expires_ms > row.refused_until_ms)
+        row.refused_until_ms = token_expires_ms;
+    return device_put(txn, user, device, &row);
+}
+
+/* ---- access tokens */
+
+static enum err authenticate_local(struct catalog_txn *txn, struct identity *out,
+                                   const struct jwt_claims *claims)
+{
+    struct device_row row;
+    enum err err = device_get(txn, &row, claims->user, claims->device);
+    if (err != OK)
+        return err == ERR_NOT_FOUND ? ERR_DENIED : err;
+    if ((row.flags & DEVICE_LOGGED_OUT) != 0 || row.generation != claims->generation)
+        return ERR_DENIED;
+    TRY(identify(txn, out, claims->user, claims->device, &row));
+    return out->realm.v == claims->realm.v ? OK : ERR_DENIED;
+}
+
+/* user_of_operator: the user a token names, made where policy allows. */
+static enum err user_of_operator(struct catalog_txn *txn, struct user_id *user,
+                                 const struct jwt_claims *claims,
+                                 const struct account_policy *policy, bool write,
+                                 const uint8_t random_user[8], uint64_t now_ms)
+{
+    struct user_row row;
+    if (label_check(claims->subject) != OK)
+        return ERR_DENIED;
+    enum err err = account_find(txn, user, claims->realm, claims->subject);
+    if (err == ERR_NOT_FOUND) {
+        if (!policy->create_on_first_sight)
+            return ERR_DENIED;
+        return write ? account_create(txn, user, claims->realm, claims->subject, "", random_user,
+                                      now_ms)
+                     : ERR_AGAIN;
+    }
+    TRY(err);
+    err = user_get(txn, &row, *user);
+    TRY(err == ERR_NOT_FOUND ? ERR_CORRUPT : err);
+    return row.hash.size == 0 ? OK : ERR_DENIED; /* the name has a password: not the operator's */
+}
+
+static enum err authenticate_operator(struct catalog_txn *txn, struct identity *out,
+                                      const struct jwt_claims *claims, const char *device_key,
+                                      const struct account_policy *policy, bool write,
+                                      const uint8_t random_user[8], uint64_t now_ms)
+{
+    struct user_id user;
+    struct device_id device;
+    struct device_row row;
+    const char *key = claims->device_key[0] != '\0' ? claims->device_key : device_key;
+    key = key == NULL || key[0] == '\0' ? "default" : key;
+    TRY(label_check(key));
+    TRY(user_of_operator(txn, &user, claims, policy, write, random_user, now_ms));
+    enum err err = device_find(txn, &device, user, bytes_of_text(key));
+    if (err == OK)
+        err = device_get(txn, &row, user, device);
+    if (err != OK && err != ERR_NOT_FOUND)
+        return err;
+    if (err == OK) {
+        if (claims->expires_ms <= row.refused_until_ms)
+            return ERR_DENIED;
+        uint64_t unused_ms = now_ms > row.used_ms ? now_ms - row.used_ms : 0;
+        if ((row.flags & DEVICE_LOGGED_OUT) == 0 &&
+            unused_ms < policy->refresh_lifetime_ms / USE_NOTED_PARTS)
+            return identify(txn, out, user, device, &row);
+    }
+    if (!write)
+        return ERR_AGAIN;
+    TRY(device_for_login(txn, &device, &row, user, key, policy, now_ms));
+    if (row.generation == 0 || (row.flags & DEVICE_LOGGED_OUT) != 0)
+        row.generation++;
+    row.flags = 0;
+    row.used_ms = now_ms;
+    TRY(identify(txn, out, user, device, &row));
+    return device_put(txn, user, device, &row);
+}
+
+enum err account_authenticate(struct catalog_txn *txn, struct identity *out,
+                              const struct jwt_claims *claims, const char *device_key,
+                              const struct account_policy *policy, bool write,
+                              const uint8_t random_user[8], uint64_t now_ms)
+{
+    TRY(claims->local ? authenticate_local(txn, out, claims)
+                      : authenticate_operator(txn, out, claims, device_key, policy, write,
+                                              random_user, now_ms));
+    out->token_expires_ms = claims->expires_ms;
+    return OK;
+}

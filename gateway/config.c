@@ -1,0 +1,754 @@
+/* config.c: the table of all keys, and its four uses: defaults, loading, checking, printing.
+ * File:   INI as libinih reads it: "[section]", "key = value", comments after '#' or ';' at a
+ *         line's start or after " ;". A key appears once; sections may be repeated.
+ * Values: text; yes or no; a whole number; a size "64 MiB" (B, KiB, MiB, GiB; no unit: bytes); a
+ *         time "10 s" (ms, s, min, h, d; the unit is required); an address "[::]:8443". */
+#include "gateway/config.h"
+
+#include "core/file.h"
+#include "core/memory.h"
+#include "core/text.h"
+
+#include <arpa/inet.h>
+#include <ini.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define KIB             1024ull
+#define MIB             (1024 * KIB)
+#define GIB             (1024 * MIB)
+#define FILE_BYTES_MAX  MIB
+#define LINE_BYTES_MAX  (CONFIG_TEXT_BYTES + 256)
+#define VALUE_TEXT_MAX  32
+#define MS_PER_S        1000ull
+#define MS_PER_MIN      (60 * MS_PER_S)
+#define MS_PER_H        (60 * MS_PER_MIN)
+#define MS_PER_D        (24 * MS_PER_H)
+#define CONFIG_KEYS_MAX 64
+
+enum kind {
+    KIND_TEXT,
+    KIND_ADDRESS,
+    KIND_NETWORKS,
+    KIND_BOOL,
+    KIND_COUNT,
+    KIND_BYTES,
+    KIND_KIB, /* written as a size, kept in KiB */
+    KIND_MS,
+    KIND_S, /* written as a time, kept in seconds */
+    KIND_LEVEL,
+    KIND_FORMAT,
+};
+
+struct key {
+    const char *section;
+    const char *name;
+    enum kind kind;
+    uint16_t offset;
+    uint16_t width;      /* bytes of the field */
+    const char *initial; /* default, as it would be written in the file */
+    uint64_t min;        /* in the field's unit */
+    uint64_t max;
+    const char *meaning;
+};
+
+#define FIELD(f)  offsetof(struct config, f), sizeof(((struct config *)NULL)->f)
+#define UNBOUNDED 0, 0
+
+static const struct key keys[] = {
+    {"listen", "address", KIND_ADDRESS, FIELD(address), "[::]:8443", UNBOUNDED,
+     "Where clients connect; [::] takes IPv4 too, 0.0.0.0 only IPv4."},
+    {"listen", "admin_address", KIND_ADDRESS, FIELD(admin_address), "127.0.0.1:9443", UNBOUNDED,
+     "Where /readyz and /metrics are served; keep it off the public network."},
+    {"listen", "backlog", KIND_COUNT, FIELD(backlog), "4096", 1, 65535,
+     "Connections that may wait in the kernel to be accepted, per shard."},
+    {"listen", "proxy_sources", KIND_NETWORKS, FIELD(proxy_sources), "", UNBOUNDED,
+     "Networks of load balancers that send a PROXY v2 header, like 10.0.0.0/8, fd00::/8; empty: "
+     "none."},
+    {"listen", "origins", KIND_TEXT, FIELD(origins), "", UNBOUNDED,
+     "Origins of web pages that may connect, like https://chat.example, comma-separated; *: any; "
+     "empty: only pages from this host."},
+    {"tls", "certificate", KIND_TEXT, FIELD(certificate), "", UNBOUNDED,
+     "PEM file, leaf first; empty: a self-signed certificate is made in the store's directory."},
+    {"tls", "key", KIND_TEXT, FIELD(key), "", UNBOUNDED,
+     "PEM file with the certificate's private key."},
+    {"store", "directory", KIND_TEXT, FIELD(directory), "./data", UNBOUNDED,
+     "Where everything that must last is kept."},
+    {"store", "segment_size", KIND_BYTES, FIELD(segment_bytes), "64 MiB", MIB, 4 * GIB - MIB,
+     "Size of one file of the log; a multiple of 1 MiB."},
+    {"store", "reserve_size", KIND_BYTES, FIELD(reserve_bytes), "256 MiB", 0, 1024 * GIB,
+     "Sends are refused rather than leave less than this free on the disk."},
+    {"store", "catalog_map_size", KIND_BYTES, FIELD(catalog_map_bytes), "16 GiB", 16 * MIB,
+     16384 * GIB, "Address space for the catalog; it cannot grow beyond this."},
+    {"store", "batch_size", KIND_BYTES, FIELD(batch_bytes), "4 MiB", 256 * KIB, 64 * MIB,
+     "What is written and synced at once, at most."},
+    {"store", "checkpoint_interval", KIND_MS, FIELD(checkpoint_interval_ms), "10 s", 100, MS_PER_H,
+     "How often the catalog catches up with the log; a restart replays the rest."},
+    {"store", "direct", KIND_BOOL, FIELD(direct), "yes", UNBOUNDED,
+     "Write the log with O_DIRECT where the file system can."},
+    {"shards", "count", KIND_COUNT, FIELD(shards), "0", 0, 256,
+     "Threads that serve connections; 0: one per CPU of this process."},
+    {"shards", "pin", KIND_BOOL, FIELD(pin), "yes", UNBOUNDED, "Pin each shard to its CPU."},
+    {"limits", "max_connections", KIND_COUNT, FIELD(max_connections), "100000", 1, 4000000,
+     "Connections that are promised room; the next one is refused with a time to retry."},
+    {"limits", "connections_per_address", KIND_COUNT, FIELD(connections_per_address), "64", 1,
+     4000000, "Connections of one address that have not upgraded to WebSocket yet."},
+    {"limits", "upgrade_timeout", KIND_MS, FIELD(upgrade_timeout_ms), "10 s", 100, MS_PER_H,
+     "From accept to the WebSocket upgrade or a complete request."},
+    {"limits", "hello_timeout", KIND_MS, FIELD(hello_timeout_ms), "10 s", 100, MS_PER_H,
+     "From the upgrade to an accepted token."},
+    {"limits", "header_size", KIND_BYTES, FIELD(header_bytes), "8 KiB", 512, 64 * KIB,
+     "Headers of one HTTP request."},
+    {"limits", "header_fields", KIND_COUNT, FIELD(header_fields), "64", 8, 256,
+     "Header fields of one HTTP request."},
+    {"limits", "body_size", KIND_BYTES, FIELD(body_bytes), "64 KiB", KIB, 16 * MIB,
+     "Body of one HTTP request."},
+    {"limits", "message_size", KIND_BYTES, FIELD(message_bytes), "96 KiB", KIB, 16 * MIB,
+     "One WebSocket message from a client, all fragments together."},
+    {"limits", "fragments", KIND_COUNT, FIELD(fragments), "64", 1, 65535,
+     "Fragments of one WebSocket message."},
+    {"limits", "requests_per_frame", KIND_COUNT, FIELD(requests_per_frame), "64", 1, 1024,
+     "Requests in one WebSocket message."},
+    {"limits", "heartbeat", KIND_MS, FIELD(heartbeat_ms), "120 s", MS_PER_S, MS_PER_H,
+     "Silence after which a connection is taken for dead, where the client asks for nothing else."},
+    {"limits", "heartbeat_min", KIND_MS, FIELD(heartbeat_min_ms), "15 s", MS_PER_S, MS_PER_H,
+     "Shortest heartbeat that a client may ask for."},
+    {"limits", "heartbeat_max", KIND_MS, FIELD(heartbeat_max_ms), "600 s", MS_PER_S, MS_PER_H,
+     "Longest heartbeat that a client may ask for."},
+    {"limits", "devices_per_user", KIND_COUNT, FIELD(devices_per_user), "8", 1, 64,
+     "Devices of one user that are logged in."},
+    {"limits", "sends_per_second", KIND_COUNT, FIELD(sends_per_second), "50", 1, 1000000,
+     "Messages per second from one device, sustained."},
+    {"limits", "sends_burst", KIND_COUNT, FIELD(sends_burst), "200", 1, 1000000,
+     "Messages that one device may send at once after a pause."},
+    {"limits", "output_size", KIND_BYTES, FIELD(output_bytes), "256 KiB", 16 * KIB, 64 * MIB,
+     "Unsent bytes of one connection before it falls back to catching up."},
+    {"limits", "parked_requests", KIND_COUNT, FIELD(parked_requests), "4096", 1, 1000000,
+     "Requests per shard that may wait for state to load."},
+    {"limits", "state_size", KIND_BYTES, FIELD(state_bytes), "1 GiB", MIB, 1024 * GIB,
+     "Memory for the state of users and conversations, over all shards."},
+    {"limits", "cache_size", KIND_BYTES, FIELD(cache_bytes), "256 MiB", MIB, 1024 * GIB,
+     "Memory for recent messages, over all shards."},
+    {"limits", "mesh_ring_size", KIND_BYTES, FIELD(mesh_ring_bytes), "1 MiB", 256 * KIB, GIB,
+     "One ring of messages between two shards; a power of two."},
+    {"auth", "issuer", KIND_TEXT, FIELD(issuer), "", UNBOUNDED,
+     "Claim iss that tokens of your identity system must carry."},
+    {"auth", "audience", KIND_TEXT, FIELD(audience), "", UNBOUNDED,
+     "Claim aud that tokens of your identity system must carry."},
+    {"auth", "jwks", KIND_TEXT, FIELD(jwks), "", UNBOUNDED,
+     "File with the public keys (JWK Set) of your identity system; empty: none."},
+    {"auth", "create_users", KIND_BOOL, FIELD(create_users), "no", UNBOUNDED,
+     "Make a user when a token of your identity system names a new one."},
+    {"auth", "registration", KIND_BOOL, FIELD(registration), "yes", UNBOUNDED,
+     "Anybody may make an account with POST /users."},
+    {"auth", "access_token", KIND_S, FIELD(access_token_s), "900 s", 10, 86400,
+     "Life of an access token."},
+    {"auth", "refresh_token", KIND_S, FIELD(refresh_token_s), "30 d", 60, 31536000,
+     "Life of a refresh token, and how long a silent device counts as logged in."},
+    {"auth", "hash_threads", KIND_COUNT, FIELD(hash_threads), "1", 1, 64,
+     "Threads that hash passwords."},
+    {"auth", "hash_queue", KIND_COUNT, FIELD(hash_queue), "64", 1, 65535,
+     "Logins and registrations that may wait for hashing; the next gets 503 and Retry-After."},
+    {"auth", "hash_memory", KIND_KIB, FIELD(hash_memory_kib), "19456 KiB", 8, 4194304,
+     "Memory of one argon2id hash; holds for passwords set from now on."},
+    {"auth", "hash_passes", KIND_COUNT, FIELD(hash_passes), "2", 1, 64,
+     "Passes of one argon2id hash; holds for passwords set from now on."},
+    {"log", "level", KIND_LEVEL, FIELD(log_level), "info", UNBOUNDED,
+     "Least important line that is written: debug, info, warn or error."},
+    {"log", "format", KIND_FORMAT, FIELD(log_format), "text", UNBOUNDED,
+     "text (key=value) or json, one line per event, on standard error."},
+    {"drain", "timeout", KIND_MS, FIELD(drain_ms), "5 s", 0, MS_PER_H,
+     "After SIGTERM: time for clients to take their goodbye before the process ends."},
+    {"bench", "echo", KIND_BOOL, FIELD(echo), "no", UNBOUNDED,
+     "Serve /echo, which answers every message with itself; for conformance suites only."},
+};
+
+_Static_assert(COUNT_OF(keys) <= CONFIG_KEYS_MAX, "a loader has a line number per key");
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+/* Largest first: printing takes the first that divides. */
+static const struct unit size_units[] = {{"GiB", GIB}, {"MiB", MIB}, {"KiB", KIB}, {"B", 1}};
+static const struct unit time_units[] = {
+    {"d", MS_PER_D}, {"h", MS_PER_H}, {"min", MS_PER_MIN}, {"s", MS_PER_S}, {"ms", 1}};
+
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+static const char *const format_names[] = {"text", "json"};
+
+/* ---- one value */
+
+static void *field_of(struct config *config, const struct key *key)
+{
+    return (uint8_t *)config + key->offset;
+}
+
+static uint64_t field_number(const struct config *config, const struct key *key)
+{
+    const uint8_t *field = (const uint8_t *)config + key->offset;
+    if (key->width == sizeof(uint64_t))
+        return load_u64(field);
+    return key->width == sizeof(uint32_t) ? load_u32(field) : *field;
+}
+
+static void field_set_number(struct config *config, const struct key *key, uint64_t value)
+{
+    uint8_t *field = field_of(config, key);
+    if (key->width == sizeof(uint64_t))
+        store_u64(field, value);
+    else
+        store_u32(field, (uint32_t)value);
+}
+
+/* number_parse: digits, blanks, a unit of the list. bare: without a unit the factor is 1. */
+static enum err number_parse(uint64_t *out, const char *text, const struct unit *units,
+                             size_t unit_count, bool bare)
+{
+    size_t digits = strspn(text, "0123456789");
+    uint64_t value;
+    TRY(decimal_parse(&value, bytes_of(text, digits)));
+    const char *name = text + digits + strspn(text + digits, " \t");
+    if (*name == '\0') {
+        *out = value;
+        return bare ? OK : ERR_INVALID;
+    }
+    for (size_t i = 0; i < unit_count; i++) {
+        if (strcmp(units[i].name, name) == 0)
+            return __builtin_mul_overflow(value, units[i].factor, out) ? ERR_TOO_BIG : OK;
+    }
+    return ERR_INVALID;
+}
+
+static void number_format(char out[VALUE_TEXT_MAX], uint64_t value, const struct unit *units,
+                          size_t unit_count)
+{
+    size_t i = 0;
+    while (i + 1 < unit_count && (value == 0 || value % units[i].factor != 0))
+        i++;
+    snprintf(out, VALUE_TEXT_MAX, "%llu %s", (unsigned long long)(value / units[i].factor),
+             units[i].name);
+}
+
+static void count_format(char out[VALUE_TEXT_MAX], const struct key *key, uint64_t value)
+{
+    if (key->kind == KIND_BYTES)
+        number_format(out, value, size_units, COUNT_OF(size_units));
+    else if (key->kind == KIND_KIB)
+        number_format(out, value * KIB, size_units, COUNT_OF(size_units));
+    else if (key->kind == KIND_MS)
+        number_format(out, value, time_units, COUNT_OF(time_units));
+    else if (key->kind == KIND_S)
+        number_format(out, value * MS_PER_S, time_units, COUNT_OF(time_units));
+    else
+        snprintf(out, VALUE_TEXT_MAX, "%llu", (unsigned long long)value);
+}
+
+static enum err name_parse(uint64_t *out, const char *text, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(names[i], text) == 0) {
+            *out = i;
+            return OK;
+        }
+    }
+    return ERR_INVALID;
+}
+
+/* value_number: the field's value of a number, size, time or name. ERR_INVALID: wrong type. */
+static enum err value_number(uint64_t *out, const struct key *key, const char *text)
+{
+    uint64_t value = 0;
+    switch (key->kind) {
+    case KIND_COUNT:
+        TRY(number_parse(&value, text, NULL, 0, true));
+        break;
+    case KIND_BYTES:
+        TRY(number_parse(&value, text, size_units, COUNT_OF(size_units), true));
+        break;
+    case KIND_KIB:
+        TRY(number_parse(&value, text, size_units, COUNT_OF(size_units), true));
+        if (value % KIB != 0)
+            return ERR_INVALID;
+        value /= KIB;
+        break;
+    case KIND_MS:
+        TRY(number_parse(&value, text, time_units, COUNT_OF(time_units), false));
+        break;
+    case KIND_S:
+        TRY(number_parse(&value, text, time_units, COUNT_OF(time_units), false));
+        if (value % MS_PER_S != 0)
+            return ERR_INVALID;
+        value /= MS_PER_S;
+        break;
+    case KIND_LEVEL:
+        TRY(name_parse(&value, text, level_names, COUNT_OF(level_names)));
+        break;
+    case KIND_FORMAT:
+        TRY(name_parse(&value, text, format_names, COUNT_OF(format_names)));
+        break;
+    case KIND_TEXT:
+    case KIND_ADDRESS:
+    case KIND_NETWORKS:
+    case KIND_BOOL:
+        return ERR_INVALID; /* not a number: value_set has other branches for these */
+    }
+    *out = value;
+    return key->max != 0 && (value < key->min || value > key->max) ? ERR_TOO_BIG : OK;
+}
+
+static enum err networks_check(const char *text)
+{
+    struct bytes list = bytes_of_text(text);
+    struct network network;
+    enum err err;
+    while ((err = network_next(&network, &list)) == OK) {
+    }
+    return err == ERR_NOT_FOUND ? OK : err;
+}
+
+static enum err text_check(const struct key *key, const char *text)
+{
+    struct io_address address;
+    if (!utf8_valid(bytes_of_text(text)))
+        return ERR_INVALID;
+    for (const char *c = text; *c != '\0'; c++) {
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            return ERR_INVALID;
+    }
+    if (strlen(text) >= CONFIG_TEXT_BYTES)
+        return ERR_TOO_BIG;
+    if (key->kind == KIND_ADDRESS)
+        return address_parse(&address, text);
+    return key->kind == KIND_NETWORKS ? networks_check(text) : OK;
+}
+
+/* value_set: ERR_INVALID wrong type, ERR_TOO_BIG out of bounds; the field is unchanged then. */
+static enum err value_set(struct config *config, const struct key *key, const char *text)
+{
+    uint64_t number;
+    switch (key->kind) {
+    case KIND_TEXT:
+    case KIND_ADDRESS:
+    case KIND_NETWORKS:
+        TRY(text_check(key, text));
+        memcpy(field_of(config, key), text, strlen(text) + 1);
+        return OK;
+    case KIND_BOOL:
+        if (strcmp(text, "yes") != 0 && strcmp(text, "no") != 0)
+            return ERR_INVALID;
+        *(bool *)field_of(config, key) = text[0] == 'y';
+        return OK;
+    case KIND_COUNT:
+    case KIND_BYTES:
+    case KIND_KIB:
+    case KIND_MS:
+    case KIND_S:
+    case KIND_LEVEL:
+    case KIND_FORMAT:
+        TRY(value_number(&number, key, text));
+        field_set_number(config, key, number);
+        return OK;
+    }
+    return ERR_INVALID;
+}
+
+/* ---- loading */
+
+struct loader {
+    struct config *config;
+    const char *path;
+    struct bytes rest; /* of the file */
+    uint32_t line;
+    uint32_t lines[CONFIG_KEYS_MAX]; /* where each key was set, 0: not yet */
+    bool failed;
+    char *explanation;
+    size_t explanation_size;
+};
+
+/* loader_fail: the first failure is kept. Returns 0: libinih's "stop". */
+static int loader_fail(struct loader *l, uint32_t line, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static int loader_fail(struct loader *l, uint32_t line, const char *format, ...)
+{
+    if (l->failed)
+        return 0;
+    l->failed = true;
+    char text[CONFIG_TEXT_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    if (line == 0)
+        snprintf(l->explanation, l->explanation_size, "%s: %s", l->path, text);
+    else
+        snprintf(l->explanation, l->explanation_size, "%s:%u: %s", l->path, line, text);
+    return 0;
+}
+
+static const char *kind_expects(enum kind kind)
+{
+    switch (kind) {
+    case KIND_TEXT:
+        return "UTF-8 text without control characters";
+    case KIND_ADDRESS:
+        return "an address with a port, like 127.0.0.1:8443 or [::]:8443";
+    case KIND_NETWORKS:
+        return "networks separated by commas, like 10.0.0.0/8, fd00::/8";
+    case KIND_BOOL:
+        return "yes or no";
+    case KIND_COUNT:
+        return "a whole number";
+    case KIND_BYTES:
+        return "a size, like 64 MiB (units: B, KiB, MiB, GiB)";
+    case KIND_KIB:
+        return "a size in whole KiB, like 64 MiB (units: B, KiB, MiB, GiB)";
+    case KIND_MS:
+        return "a time with its unit, like 10 s (units: ms, s, min, h, d)";
+    case KIND_S:
+        return "a time of whole seconds with its unit, like 15 min (units: s, min, h, d)";
+    case KIND_LEVEL:
+        return "debug, info, warn or error";
+    case KIND_FORMAT:
+        return "text or json";
+    }
+    return "";
+}
+
+static int loader_fail_value(struct loader *l, const struct key *key, enum err err,
+                             const char *value)
+{
+    if (err == ERR_TOO_BIG && key->max != 0) {
+        char min[VALUE_TEXT_MAX], max[VALUE_TEXT_MAX];
+        count_format(min, key, key->min);
+        count_format(max, key, key->max);
+        return loader_fail(l, l->line, "%s = %.64s is out of bounds: write %s to %s", key->name,
+                           value, min, max);
+    }
+    if (err == ERR_TOO_BIG)
+        return loader_fail(l, l->line, "%s is too long: write at most %u bytes", key->name,
+                           CONFIG_TEXT_BYTES - 1);
+    return loader_fail(l, l->line, "%s = %.64s is not understood: write %s", key->name, value,
+                       kind_expects(key->kind));
+}
+
+static int on_key(void *context, const char *section, const char *name, const char *value)
+{
+    struct loader *l = context;
+    bool section_known = false;
+    if (l->failed)
+        return 0;
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        if (strcmp(keys[i].section, section) != 0)
+            continue;
+        section_known = true;
+        if (strcmp(keys[i].name, name) != 0)
+            continue;
+        if (l->lines[i] != 0)
+            return loader_fail(l, l->line, "%s was set in line %u already: remove one of the two",
+                               name, l->lines[i]);
+        l->lines[i] = l->line;
+        enum err err = value_set(l->config, &keys[i], value);
+        return err == OK ? 1 : loader_fail_value(l, &keys[i], err, value);
+    }
+    if (section[0] == '\0')
+        return loader_fail(l, l->line, "key \"%.64s\" stands before any [section]: move it", name);
+    if (!section_known)
+        return loader_fail(l, l->line,
+                           "unknown section [%.64s]: remove it (`roost check-config` "
+                           "prints all that exist)",
+                           section);
+    return loader_fail(l, l->line,
+                       "unknown key \"%.64s\" in [%.64s]: remove it (`roost check-config` prints "
+                       "all that exist)",
+                       name, section);
+}
+
+/* read_line: fgets over the loaded bytes; counts lines, because libinih's handler is not told
+ * them. */
+static char *read_line(char *out, int capacity, void *context)
+{
+    struct loader *l = context;
+    if (l->rest.size == 0 || l->failed)
+        return NULL;
+    l->line++;
+    const uint8_t *end = memchr(l->rest.data, '\n', l->rest.size);
+    size_t size = end != NULL ? (size_t)(end - l->rest.data) + 1 : l->rest.size;
+    if (memchr(l->rest.data, '\0', size) != NULL) {
+        loader_fail(l, l->line, "contains a zero byte: write the file as plain text");
+        return NULL;
+    }
+    if (size >= (size_t)capacity) {
+        loader_fail(l, l->line, "line is too long: write at most %d bytes", capacity - 1);
+        return NULL;
+    }
+    memcpy(out, l->rest.data, size);
+    out[size] = '\0';
+    l->rest = bytes_skip(l->rest, size);
+    return out;
+}
+
+static uint32_t line_of(const struct loader *l, const char *section, const char *name)
+{
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        if (strcmp(keys[i].section, section) == 0 && strcmp(keys[i].name, name) == 0)
+            return l->lines[i];
+    }
+    CHECK(section == NULL); /* no such key in the table */
+    return 0;
+}
+
+/* line_of_last: where the last of some keys of one section, up to a NULL, was set. */
+static uint32_t line_of_last(const struct loader *l, const char *section, const char *const *names)
+{
+    uint32_t last = 0;
+    for (; *names != NULL; names++) {
+        uint32_t line = line_of(l, section, *names);
+        last = line > last ? line : last;
+    }
+    return last;
+}
+
+#define LINE_OF_LAST(l, section, ...)                                                              \
+    line_of_last(l, section, (const char *const[]){__VA_ARGS__, NULL})
+
+/* check_together: what one key's bounds cannot say. */
+static void check_together(struct loader *l)
+{
+    const struct config *c = l->config;
+    if ((c->certificate[0] == '\0') != (c->key[0] == '\0')) {
+        uint32_t line = LINE_OF_LAST(l, "tls", "certificate", "key");
+        loader_fail(l, line, "[tls] certificate and key belong together: set both, or neither");
+    }
+    if (c->jwks[0] != '\0' && (c->issuer[0] == '\0' || c->audience[0] == '\0'))
+        loader_fail(l, line_of(l, "auth", "jwks"),
+                    "[auth] jwks needs issuer and audience: set both, so that tokens made for "
+                    "others are refused");
+    if (c->directory[0] == '\0')
+        loader_fail(l, line_of(l, "store", "directory"), "[store] directory is empty: name one");
+    if (c->segment_bytes % MIB != 0)
+        loader_fail(l, line_of(l, "store", "segment_size"),
+                    "segment_size is not a multiple of 1 MiB: round it");
+    if (c->segment_bytes < c->batch_bytes + MIB)
+        loader_fail(l, LINE_OF_LAST(l, "store", "segment_size", "batch_size"),
+                    "segment_size must be at least 1 MiB above batch_size: raise it");
+    uint32_t message_line = line_of(l, "limits", "message_size");
+    uint32_t batch_line = line_of(l, "store", "batch_size");
+    if (c->batch_bytes < 2ull * c->message_bytes)
+        loader_fail(l, message_line > batch_line ? message_line : batch_line,
+                    "a message must fit twice into [store] batch_size: lower message_size or "
+                    "raise batch_size");
+    if (c->mesh_ring_bytes < 2ull * c->message_bytes ||
+        (c->mesh_ring_bytes & (c->mesh_ring_bytes - 1)) != 0)
+        loader_fail(l, LINE_OF_LAST(l, "limits", "mesh_ring_size", "message_size"),
+                    "mesh_ring_size must be a power of two and at least twice message_size");
+    if (c->heartbeat_ms < c->heartbeat_min_ms || c->heartbeat_ms > c->heartbeat_max_ms)
+        loader_fail(l, LINE_OF_LAST(l, "limits", "heartbeat", "heartbeat_min", "heartbeat_max"),
+                    "heartbeat must lie between heartbeat_min and heartbeat_max: change one");
+    if (c->refresh_token_s <= c->access_token_s)
+        loader_fail(l, LINE_OF_LAST(l, "auth", "refresh_token", "access_token"),
+                    "refresh_token must live longer than access_token: raise it");
+}
+
+static void parse(struct loader *l)
+{
+    /* libinih's settings are process-wide; these are the only ones that any part here uses. */
+    ini_max_line = LINE_BYTES_MAX;
+    ini_allow_multiline = false;
+    int line = ini_parse_stream(read_line, l, on_key, l);
+    if (line > 0)
+        loader_fail(l, (uint32_t)line, "is neither [section], key = value nor a comment");
+    else if (line < 0)
+        loader_fail(l, 0, "could not be read: out of memory");
+    if (!l->failed)
+        check_together(l);
+}
+
+static enum err file_load(struct bytes *out, const char *path)
+{
+    int fd;
+    uint64_t size;
+    TRY(file_open(&fd, path, FILE_READ));
+    enum err err = file_size(fd, &size);
+    if (err == OK && size > FILE_BYTES_MAX)
+        err = ERR_TOO_BIG;
+    uint8_t *data = NULL;
+    size_t done = 0;
+    if (err == OK && (data = memory_take((size_t)size + 1, MEMORY_API)) == NULL)
+        err = ERR_NO_MEMORY;
+    if (err == OK)
+        err = file_read(fd, 0, data, (size_t)size, &done);
+    file_close(fd);
+    if (err != OK) {
+        memory_give(data, MEMORY_API);
+        return err;
+    }
+    *out = bytes_of(data, done);
+    return OK;
+}
+
+void config_defaults(struct config *config)
+{
+    memset(config, 0, sizeof *config);
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        enum err err = value_set(config, &keys[i], keys[i].initial);
+        CHECK(err == OK);
+    }
+}
+
+enum err config_load(struct config *config, const char *path, char *explanation,
+                     size_t explanation_size)
+{
+    config_defaults(config);
+    if (path == NULL)
+        return OK;
+    struct loader loader = {.config = config,
+                            .path = path,
+                            .explanation = explanation,
+                            .explanation_size = explanation_size};
+    enum err err = file_load(&loader.rest, path);
+    if (err != OK) {
+        loader_fail(&loader, 0, "cannot be read (%s): check the path and its rights",
+                    err_name(err));
+        return err;
+    }
+    const uint8_t *data = loader.rest.data;
+    parse(&loader);
+    memory_give((void *)(uintptr_t)data, MEMORY_API);
+    return loader.failed ? ERR_INVALID : OK;
+}
+
+/* ---- printing */
+
+static enum err put(struct buffer *out, const char *text)
+{
+    return buffer_append(out, bytes_of_text(text));
+}
+
+static enum err put_value(struct buffer *out, const struct config *config, const struct key *key)
+{
+    char number[VALUE_TEXT_MAX];
+    switch (key->kind) {
+    case KIND_TEXT:
+    case KIND_ADDRESS:
+    case KIND_NETWORKS:
+        return put(out, (const char *)config + key->offset);
+    case KIND_BOOL:
+        return put(out, *((const bool *)config + key->offset) ? "yes" : "no");
+    case KIND_LEVEL:
+        return put(out, level_names[field_number(config, key)]);
+    case KIND_FORMAT:
+        return put(out, format_names[field_number(config, key)]);
+    case KIND_COUNT:
+    case KIND_BYTES:
+    case KIND_KIB:
+    case KIND_MS:
+    case KIND_S:
+        count_format(number, key, field_number(config, key));
+        return put(out, number);
+    }
+    return ERR_INVALID;
+}
+
+static enum err put_key(struct buffer *out, const struct config *config, const struct key *key)
+{
+    char line[512];
+    TRY(put(out, "# "));
+    TRY(put(out, key->meaning));
+    if (key->max != 0) {
+        char min[VALUE_TEXT_MAX], max[VALUE_TEXT_MAX];
+        count_format(min, key, key->min);
+        count_format(max, key, key->max);
+        snprintf(line, sizeof line, "\n# %s; %s to %s; default: %s\n", kind_expects(key->kind), min,
+                 max, key->initial);
+    } else {
+        snprintf(line, sizeof line, "\n# %s; default: %s\n", kind_expects(key->kind),
+                 key->initial[0] == '\0' ? "empty" : key->initial);
+    }
+    TRY(put(out, line));
+    TRY(put(out, key->name));
+    TRY(put(out, " = "));
+    TRY(put_value(out, config, key));
+    return put(out, "\n");
+}
+
+enum err config_format(struct buffer *out, const struct config *config)
+{
+    TRY(put(out, "# roost's configuration: every key with its meaning, what may be written, and "
+                 "its default.\n"));
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        if (i == 0 || strcmp(keys[i].section, keys[i - 1].section) != 0) {
+            TRY(put(out, "\n["));
+            TRY(put(out, keys[i].section));
+            TRY(put(out, "]\n"));
+        }
+        TRY(put_key(out, config, &keys[i]));
+    }
+    return OK;
+}
+
+void config_print(const struct config *config)
+{
+    uint8_t *data = memory_take(CONFIG_FILE_BYTES, MEMORY_API);
+    struct buffer out = buffer_of(data, data != NULL ? CONFIG_FILE_BYTES : 0);
+    if (config_format(&out, config) == OK)
+        fwrite(out.data, 1, out.size, stdout);
+    memory_give(data, MEMORY_API);
+}
+
+/* ---- networks */
+
+static struct bytes trim(struct bytes text)
+{
+    while (text.size > 0 && (text.data[0] == ' ' || text.data[0] == '\t'))
+        text = bytes_skip(text, 1);
+    while (text.size > 0 && (text.data[text.size - 1] == ' ' || text.data[text.size - 1] == '\t'))
+        text.size--;
+    return text;
+}
+
+static enum err network_parse(struct network *network, struct bytes text)
+{
+    char ip[64];
+    uint64_t bits;
+    const uint8_t *slash = text.size != 0 ? memchr(text.data, '/', text.size) : NULL;
+    size_t size = slash != NULL ? (size_t)(slash - text.data) : text.size;
+    if (size == 0 || size >= sizeof ip)
+        return ERR_INVALID;
+    memcpy(ip, text.data, size);
+    ip[size] = '\0';
+    bool v4 = inet_pton(AF_INET, ip, network->ip + 12) == 1;
+    if (v4)
+        memcpy(network->ip, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12);
+    else if (inet_pton(AF_INET6, ip, network->ip) != 1)
+        return ERR_INVALID;
+    uint64_t bits_max = v4 ? 32 : 128;
+    bits = bits_max;
+    if (slash != NULL)
+        TRY(decimal_parse(&bits, bytes_skip(text, size + 1)));
+    if (bits > bits_max)
+        return ERR_INVALID;
+    network->bits = (uint8_t)(v4 ? 96 + bits : bits);
+    return OK;
+}
+
+enum err network_next(struct network *network, struct bytes *list)
+{
+    struct bytes rest = trim(*list);
+    if (rest.size == 0)
+        return ERR_NOT_FOUND;
+    const uint8_t *comma = memchr(rest.data, ',', rest.size);
+    size_t size = comma != NULL ? (size_t)(comma - rest.data) : rest.size;
+    *list = bytes_skip(rest, comma != NULL ? size + 1 : size);
+    return network_parse(network, trim(bytes_of(rest.data, size)));
+}
+
+bool network_contains(const struct network *network, const uint8_t ip[16])
+{
+    size_t whole = network->bits / 8;
+    if (memcmp(network->ip, ip, whole) != 0)
+        return false;
+    unsigned rest = network->bits % 8;
+    return rest == 0 || ((network->ip[whole] ^ ip[whole]) >> (8 - rest)) == 0;
+}

@@ -1,14 +1,19 @@
 /* mesh.h: bounded single-producer single-consumer rings of variable-size messages between every
- * ordered pair of shards. Flow:       a shard's turn → mesh_reserve/mesh_commit → the target's mesh
- * phase → mesh_peek/mesh_pop; mesh_flush once a turn publishes what was committed and wakes
- * sleepers Owns:       the rings' memory; a message is copied in once and read in place Invariants:
- * messages of one (source, target, class) arrive in order; a shard talks to itself through the same
- * rings; per class: head ≤ published ≤ tail ≤ head + capacity Failure:    ERR_FULL: no room; who
- * called decides (STYLE 5) Bounds:     ring_bytes per ring; a message ≤ ring_bytes / 2 */
+ * ordered pair of shards.
+ * Flow:       a shard's turn → mesh_reserve/mesh_commit → the target's mesh phase →
+ *             mesh_peek/mesh_pop; mesh_flush once a turn publishes what was committed and wakes
+ *             sleepers
+ * Owns:       the rings' memory; a message is copied in once and read in place
+ * Invariants: messages of one (source, target, class) arrive in order; a shard talks to itself
+ *             through the same rings; per ring: head ≤ published ≤ tail ≤ head + capacity
+ * Failure:    ERR_FULL: no room; who called decides (STYLE 5)
+ * Bounds:     ring_bytes per ring; a message ≤ ring_bytes / 2 - MESH_HEAD_BYTES (CHECKed) */
 #ifndef CORE_MESH_H
 #define CORE_MESH_H
 
 #include "core/bytes.h"
+
+#define MESH_HEAD_BYTES 8
 
 struct io_group;
 struct mesh;
@@ -24,11 +29,12 @@ enum mesh_class {
 
 struct mesh_options {
     uint32_t shards;
-    uint32_t ring_bytes[MESH_CLASS_COUNT];   /* power of two */
+    uint32_t ring_bytes[MESH_CLASS_COUNT];   /* power of two, at least 64 */
     uint32_t messages_max[MESH_CLASS_COUNT]; /* messages per ring at one time; 0: only bytes count.
                                                 The simulator uses 1. */
 };
 
+/* mesh_create: group may be NULL: then nobody is woken (one thread runs all shards). */
 MUST_USE enum err mesh_create(struct mesh **mesh, struct io_group *group,
                               const struct mesh_options *options);
 void mesh_destroy(struct mesh *mesh);
@@ -41,14 +47,14 @@ uint8_t *mesh_reserve(struct mesh *mesh, uint32_t source, uint32_t target, enum 
 void mesh_commit(struct mesh *mesh, uint32_t source, uint32_t target, enum mesh_class class,
                  size_t size);
 
-/* mesh_promise: book room for one future message of up to size bytes in ring (source → target), by
- * the shard that will read it (the target): how a requester reserves its answer's place. ERR_FULL.
- * The promise is used up by mesh_commit_promised, given back by mesh_unpromise. Kept by the target,
- * so no shared writes: the source never needs to ask, because everything it commits in MESH_ANSWER
- * was promised. */
+/* mesh_promise: book room for one future MESH_ANSWER of up to size bytes (source → target), by the
+ * shard that will read it (the target): how a requester reserves its answer's place. ERR_FULL. Kept
+ * by the target, so no shared writes; the source never needs to ask: what it commits in MESH_ANSWER
+ * was promised, so its mesh_reserve succeeds once it has taken the request off its ring, as long as
+ * every MESH_ANSWER to that target was promised. */
 MUST_USE enum err mesh_promise(struct mesh *mesh, uint32_t target, uint32_t source, size_t size);
-/* mesh_unpromise: the target took the answer of a promise of that size off the ring (or will never
- * get it). */
+/* mesh_unpromise: with the size that was promised: after the target popped the answer, or when none
+ * will ever come. */
 void mesh_unpromise(struct mesh *mesh, uint32_t target, uint32_t source, size_t size);
 
 /* mesh_peek: the oldest unread published message of a ring, or {NULL, 0}; valid until mesh_pop. */
@@ -57,14 +63,16 @@ void mesh_pop(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_cla
 
 /* mesh_flush: publish all that source committed; wake targets that sleep. */
 void mesh_flush(struct mesh *mesh, uint32_t source);
-/* mesh_sleep: source is about to sleep; returns false if a message is waiting for it (then it must
- * not). */
+/* mesh_sleep: shard is about to sleep: flushes, and returns false if a message is waiting for it
+ * (then it must not). After true and the sleep: mesh_awake. */
 bool mesh_sleep(struct mesh *mesh, uint32_t shard);
 void mesh_awake(struct mesh *mesh, uint32_t shard);
 
 /* mesh_room: whether a message of size bytes would fit now. */
 bool mesh_room(struct mesh *mesh, uint32_t source, uint32_t target, enum mesh_class class,
                size_t size);
+/* mesh_depth: published messages not yet popped; exact for source and target, a guess for others.
+ */
 uint32_t mesh_depth(const struct mesh *mesh, uint32_t source, uint32_t target,
                     enum mesh_class class);
 

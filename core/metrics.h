@@ -34,14 +34,15 @@ void metric_set(struct metrics *metrics, enum metric id, int64_t value);
 /* metric_observe: values in the unit the name ends in, times 1e9 for _seconds (that is:
  * nanoseconds), bytes for _bytes. */
 void metric_observe(struct metrics *metrics, enum metric id, uint64_t value);
-/* metrics_render: all shards summed, histograms as summaries' cumulative buckets; ERR_FULL: out is
+/* metrics_render: all shards summed, histograms with cumulative buckets; ERR_FULL: out is
  * too small (nothing useful in it). */
 MUST_USE enum err metrics_render(struct buffer *out, struct metrics *const *shards, uint32_t count);
 int64_t metrics_sum(struct metrics *const *shards, uint32_t count, enum metric id);
 
 void histogram_record(struct histogram *histogram, uint64_t value);
 void histogram_merge(struct histogram *target, const struct histogram *source);
-/* histogram_quantile: upper edge of the bucket that holds quantile q (0 … 1), 0 if empty. */
+/* histogram_quantile: upper edge of the bucket that holds quantile q (0 … 1), at most the largest
+ * value recorded; 0 if empty. */
 uint64_t histogram_quantile(const struct histogram *histogram, double q);
 
 #endif

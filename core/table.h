@@ -1,6 +1,7 @@
 /* table.h: open-addressing hash table from fixed-size keys (8 or 16 bytes) to pointers; grows by
- * doubling, shrinks at a quarter; incremental, so that no single insert of a million-row table
- * stalls a turn by more than a bounded step. Owns:       its cells; the values belong to the caller
+ * doubling, shrinks at a quarter (with the next put); incremental, so that no single insert of a
+ * million-row table stalls a turn by more than a bounded step.
+ * Owns:       its cells; the values belong to the caller
  * Invariants: keys are unique; NULL is no value
  * Failure:    ERR_NO_MEMORY from table_put
  * Note:       keys are hashed with the table's own seed (core/hash.h) */
@@ -22,8 +23,9 @@ struct table {
     size_t mask;
     size_t old_mask;
     size_t old_at;
-    size_t count;
-    size_t old_count;
+    size_t count;     /* live, in both arrays */
+    size_t old_count; /* live, in old_cells */
+    size_t used;      /* cells of `cells` that are not empty */
     uint64_t seed;
 };
 

@@ -20,6 +20,8 @@ MUST_USE enum err base64_decode(struct buffer *out, struct bytes text);    /* st
 MUST_USE enum err base64url_encode(struct buffer *out, struct bytes data); /* no padding */
 MUST_USE enum err base64url_decode(struct buffer *out, struct bytes text); /* strict, no padding */
 
+/* utf8_size: bytes of the well-formed character that text (not empty) begins with, 0: none. */
+size_t utf8_size(struct bytes text);
 bool utf8_valid(struct bytes text);
 MUST_USE enum err decimal_parse(uint64_t *out, struct bytes text); /* digits only, no overflow */
 

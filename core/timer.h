@@ -1,8 +1,9 @@
 /* timer.h: hierarchical timing wheel; one per shard; timers are embedded in what they time.
- * Owns:       its slots only
+ * Owns:       its slots only; never moves in memory after timers_init (its lists point into it)
  * Invariants: a timer fires once, at or up to one tick (8 ms) after its due time, in a later
- * timers_expire; never early Bounds:     start, stop O(1); due times up to 49 days ahead, later
- * ones are clamped */
+ *             timers_advance; never early. One started with a due time that has passed fires one
+ *             tick after the last timers_advance.
+ * Bounds:     start, stop O(1); due times up to 49 days ahead, later ones are clamped */
 #ifndef CORE_TIMER_H
 #define CORE_TIMER_H
 
@@ -41,8 +42,9 @@ void timers_advance(struct timers *timers, uint64_t now_ns);
 /* timers_pop: the next expired timer, stopped, or NULL. Stopping one that expired but was not
  * popped takes it off. */
 struct timer *timers_pop(struct timers *timers);
-/* timers_next_ns: a time not after the next due time, for io_poll's deadline; UINT64_MAX if none
- * runs. */
+/* timers_next_ns: when timers_advance next has something to do, for io_poll's deadline: not after
+ * the next timer's due time rounded up to the tick, and until then nothing fires; UINT64_MAX if
+ * none runs. With expired timers not yet popped: a time that has passed. */
 uint64_t timers_next_ns(const struct timers *timers);
 
 #endif

@@ -1,6 +1,6 @@
 /* background.c: what happens to segments beside the appending: a lane's turn starts a job, a worker
- * runs it over core/file.h, the shard takes the result up in job_done. A job touches its own fields,
- * constant options, and (sealing) the index of a segment that nobody changes any more.
+ * runs it over core/file.h, the shard takes the result up in job_done. A job touches its own
+ * fields, constant options, and (sealing) the index of a segment that nobody changes any more.
  *
  *   make  zeros to "<id>.making", header, sync, rename to "<id>.segment": READY
  *   seal  index → "<id>.index", load what of it stays resident: SEALED
@@ -77,7 +77,8 @@ static enum err make_file(struct lane_job *job, const char *working, const char 
     uint64_t bytes = job->header.bytes;
     TRY(file_free_bytes(job->directory, &space));
     /* an eighth more: the sidecars of this segment and the one before it */
-    if (space < job->options->reserve_bytes || space - job->options->reserve_bytes < bytes + bytes / 8)
+    if (space < job->options->reserve_bytes ||
+        space - job->options->reserve_bytes < bytes + bytes / 8)
         return ERR_NO_SPACE;
     TRY(open_direct(&job->write_fd, working, FILE_WRITE | FILE_CREATE, job->options->direct));
     TRY(write_zeros(job->write_fd, bytes, &job->header));
@@ -287,14 +288,15 @@ static void evict(struct log *log)
             struct lane_segment *segment = log->segments[i];
             if (segment->state != SEGMENT_SEALED || segment->read_fd < 0)
                 continue;
-            bytes += segment->sidecar != NULL ? segment->sidecar->memory
-                                              : index_memory(segment->index);
+            bytes +=
+                segment->sidecar != NULL ? segment->sidecar->memory : index_memory(segment->index);
             count++;
             if (segment->users == 0 && !segment->busy &&
                 (oldest == NULL || segment->used < oldest->used))
                 oldest = segment;
         }
-        if (oldest == NULL || count <= 1 || (bytes <= LANE_LOADED_BYTES && count <= LANE_LOADED_MAX))
+        if (oldest == NULL || count <= 1 ||
+            (bytes <= LANE_LOADED_BYTES && count <= LANE_LOADED_MAX))
             return;
         segment_unload(oldest);
         index_destroy(oldest->index);

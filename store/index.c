@@ -1,6 +1,7 @@
 /* index.c: two chained hash tables over append-only arrays: conversation → its newest record, from
- * there back through `older` and `jump`; message fingerprint → records. The bucket arrays have their
- * final size from the start and the arrays grow by chunks, so no append ever moves what is there. */
+ * there back through `older` and `jump`; message fingerprint → records. The bucket arrays have
+ * their final size from the start and the arrays grow by chunks, so no append ever moves what is
+ * there. */
 #include "store/index.h"
 
 #include "core/memory.h"
@@ -116,7 +117,8 @@ static uint32_t jump_of(const struct index *index, uint32_t older)
     if (a->jump == INDEX_NONE)
         return older;
     const struct index_entry *b = index_entry(index, a->jump);
-    if (b->jump != INDEX_NONE && a->depth - b->depth == b->depth - index_entry(index, b->jump)->depth)
+    if (b->jump != INDEX_NONE &&
+        a->depth - b->depth == b->depth - index_entry(index, b->jump)->depth)
         return b->jump;
     return older;
 }
@@ -199,7 +201,8 @@ uint32_t index_range(const struct index *index, struct conversation_id conversat
                      uint32_t below, struct index_hit *hits, uint32_t hits_max, bool *before)
 {
     *before = false;
-    uint32_t found = conversation_find(index, conversation, conversation_bucket(index, conversation));
+    uint32_t found =
+        conversation_find(index, conversation, conversation_bucket(index, conversation));
     if (found == INDEX_NONE)
         return 0;
     uint32_t newest = index_conversation(index, found)->newest;
@@ -244,9 +247,8 @@ size_t index_memory(const struct index *index)
                    2 * ((size_t)index->mask + 1) * sizeof(uint32_t);
     for (uint32_t i = 0; i < index->chunks_max; i++) {
         bytes += index->entries[i] ? INDEX_CHUNK_ENTRIES * sizeof(struct index_entry) : 0;
-        bytes += index->conversations[i]
-                     ? INDEX_CHUNK_ENTRIES * sizeof(struct index_conversation)
-                     : 0;
+        bytes +=
+            index->conversations[i] ? INDEX_CHUNK_ENTRIES * sizeof(struct index_conversation) : 0;
     }
     return bytes;
 }

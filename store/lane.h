@@ -17,12 +17,12 @@
 #include "core/worker.h"
 #include "store/sidecar.h"
 
-#define LANE_READS_MAX     64u            /* reads in flight or waiting; each 70 KB of state at most */
-#define LANE_LOADED_BYTES  (64ull << 20)  /* resident parts of sidecars, least recently used go */
-#define LANE_LOADED_MAX    256u           /* loaded segments: two descriptors each */
-#define LANE_RETRY_NS      NS_PER_S       /* between attempts to make, seal or load a segment */
-#define READ_BUFFER_BYTES  (64u << 10)    /* one merged disk read, unless a record is larger */
-#define READ_GAP_BYTES     (16u << 10)    /* records nearer than that are read together */
+#define LANE_READS_MAX    64u /* reads in flight or waiting; each 70 KB of state at most */
+#define LANE_LOADED_BYTES (64ull << 20) /* resident parts of sidecars, least recently used go */
+#define LANE_LOADED_MAX   256u          /* loaded segments: two descriptors each */
+#define LANE_RETRY_NS     NS_PER_S      /* between attempts to make, seal or load a segment */
+#define READ_BUFFER_BYTES (64u << 10)   /* one merged disk read, unless a record is larger */
+#define READ_GAP_BYTES    (16u << 10)   /* records nearer than that are read together */
 
 enum lane_segment_state {
     SEGMENT_READY,
@@ -37,17 +37,17 @@ struct lane_segment {
     enum lane_segment_state state;
     struct segment_header header; /* id 0: not read yet */
     struct segment_key key;
-    int write_fd;            /* READY, ACTIVE, SEALING; else -1 */
-    int read_fd;             /* -1: not loaded */
-    uint32_t data_end;       /* end of its last batch; ACTIVE: see lane */
-    struct index *index;     /* READY (empty), ACTIVE, SEALING; SEALED if no sidecar can be written */
+    int write_fd;        /* READY, ACTIVE, SEALING; else -1 */
+    int read_fd;         /* -1: not loaded */
+    uint32_t data_end;   /* end of its last batch; ACTIVE: see lane */
+    struct index *index; /* READY (empty), ACTIVE, SEALING; SEALED if no sidecar can be written */
     struct sidecar *sidecar; /* SEALED and loaded */
     uint32_t users;          /* disk reads in flight on its descriptors */
     bool busy;               /* a job works on it */
     bool rebuild;            /* its sidecar was found damaged */
     uint64_t retry_ns;       /* a failed job is not repeated before */
     enum err load_err;       /* of the newest load, if it failed */
-    uint64_t used; /* log.clock at its last use */
+    uint64_t used;           /* log.clock at its last use */
 };
 
 struct lane_ack {

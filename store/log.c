@@ -3,10 +3,10 @@
  *   log_append → gather (copy, checksum, index) ─ log_flush → flight (one write + sync)
  *     → log_on_file → acks → log_completed
  *
- * Two buffers alternate: one is in flight, the other gathers. Where a batch will stand is known when
- * its first record comes, because the one before it has its final size by then; so a record's checksum
- * and position are final at append time, and room in the segment is checked there: what log_append
- * accepted never fails for want of space.
+ * Two buffers alternate: one is in flight, the other gathers. Where a batch will stand is known
+ * when its first record comes, because the one before it has its final size by then; so a record's
+ * checksum and position are final at append time, and room in the segment is checked there: what
+ * log_append accepted never fails for want of space.
  *
  *   LOG_OPEN --segment full, none can be made--> LOG_NO_SPACE --made (background.c)--> LOG_OPEN
  *   any --lane_fail--> LOG_FAILED */
@@ -43,8 +43,8 @@ void lane_set_state(struct log *log, enum log_state state)
         return;
     CHECK(allowed[log->state][state]);
     log->state = state;
-    log_event(state == LOG_OPEN ? LOG_INFO : LOG_ERROR, "log_state", LOG_TEXT("state", names[state]),
-              LOG_U64("lane", log->options.lane), LOG_END);
+    log_event(state == LOG_OPEN ? LOG_INFO : LOG_ERROR, "log_state",
+              LOG_TEXT("state", names[state]), LOG_U64("lane", log->options.lane), LOG_END);
     if (log->metrics != NULL)
         metric_set(log->metrics, METRIC_LOG_STATE, state);
 }
@@ -180,8 +180,8 @@ static void close_turn(struct log *log)
 
 static void batch_start(struct log *log);
 
-/* mark_durable: an empty batch that says that everything before it is durable, so that the next open
- * can tell damage from a torn tail. */
+/* mark_durable: an empty batch that says that everything before it is durable, so that the next
+ * open can tell damage from a torn tail. */
 static void mark_durable(struct log *log)
 {
     const struct lane_segment *active = log->segments[log->active];

@@ -2,16 +2,16 @@
  * either has what it needs in memory or waits for one disk read or for a segment to be loaded.
  *
  *   RANGE  SEEK      from the newest segment back to the one that holds the last record before, or
- *                    the first from, from_seq (a filter passes over segments without the conversation)
- *          COLLECT   where the next records stand in this segment; none: the next segment
- *          DATA      neighbours are fetched with one disk read, checked, copied out; → COLLECT
- *   FIND   PRINT     from the newest segment back: places with the key's fingerprint
- *          CANDIDATE fetch one, compare the whole key
+ *                    the first from, from_seq (a filter passes over segments without the
+ * conversation) COLLECT   where the next records stand in this segment; none: the next segment DATA
+ * neighbours are fetched with one disk read, checked, copied out; → COLLECT FIND   PRINT     from
+ * the newest segment back: places with the key's fingerprint CANDIDATE fetch one, compare the whole
+ * key
  *
- * Within a conversation sequence numbers ascend without gaps. A gap between what stands in the log, or
- * a record that fails its checksum, ends the read with ERR_CORRUPT and the exact missing range; the
- * caller may go on behind it. Disk reads are whole blocks into aligned memory, so that they work on
- * descriptors with and without O_DIRECT. */
+ * Within a conversation sequence numbers ascend without gaps. A gap between what stands in the log,
+ * or a record that fails its checksum, ends the read with ERR_CORRUPT and the exact missing range;
+ * the caller may go on behind it. Disk reads are whole blocks into aligned memory, so that they
+ * work on descriptors with and without O_DIRECT. */
 #include "store/lane.h"
 
 #include "core/logging.h"
@@ -24,15 +24,15 @@ struct read_state {
     struct log_read *read;
     struct read_state *next;
     enum read_phase phase;
-    uint32_t at;        /* index of the segment looked at, plus 1 while going back */
-    uint32_t start;     /* SEEK: oldest segment with a record ≥ from; UINT32_MAX: none yet */
-    uint64_t seq_next;  /* RANGE: next to be served */
-    uint32_t rebuilt;   /* segment id whose sidecar this read had rebuilt */
-    bool lost;          /* a segment on the way could not be looked at */
-    bool waiting;       /* for an operation of its own */
-    bool arrived;       /* that operation is through */
+    uint32_t at;       /* index of the segment looked at, plus 1 while going back */
+    uint32_t start;    /* SEEK: oldest segment with a record ≥ from; UINT32_MAX: none yet */
+    uint64_t seq_next; /* RANGE: next to be served */
+    uint32_t rebuilt;  /* segment id whose sidecar this read had rebuilt */
+    bool lost;         /* a segment on the way could not be looked at */
+    bool waiting;      /* for an operation of its own */
+    bool arrived;      /* that operation is through */
     struct lane_segment *segment; /* of the operation in flight */
-    uint64_t base;      /* file offset of what is in data */
+    uint64_t base;                /* file offset of what is in data */
     struct io_file_op op;
     uint8_t *data;
     size_t capacity;
@@ -200,7 +200,8 @@ static struct bytes arrived_bytes(const struct read_state *state)
     return bytes_of(state->data, state->op.err == OK ? state->op.done_bytes : 0);
 }
 
-/* hit_sound: a place that can be a record's; sidecars are checksummed, but still bytes from disk. */
+/* hit_sound: a place that can be a record's; sidecars are checksummed, but still bytes from disk.
+ */
 static bool hit_sound(const struct lane_segment *segment, const struct index_hit *hit)
 {
     return hit->size >= RECORD_HEADER_BYTES && hit->offset >= SEGMENT_DATA_OFFSET &&
@@ -259,8 +260,8 @@ static enum err damaged_sidecar(struct read_state *state, struct lane_segment *s
     return ERR_AGAIN;
 }
 
-/* look: fill hits with the segment's records from seq_next on (RANGE) or with the fingerprint (FIND).
- * ERR_AGAIN: an operation is under way or must wait; ERR_NOT_FOUND: cannot look. */
+/* look: fill hits with the segment's records from seq_next on (RANGE) or with the fingerprint
+ * (FIND). ERR_AGAIN: an operation is under way or must wait; ERR_NOT_FOUND: cannot look. */
 static enum err look(struct read_state *state, struct lane_segment *segment, bool *before)
 {
     const struct log_read *read = state->read;
@@ -274,9 +275,10 @@ static enum err look(struct read_state *state, struct lane_segment *segment, boo
                                    read->message_id);
     if (segment->index != NULL) {
         uint32_t limit = below(state->log, segment);
-        state->hit_count = find ? index_find(segment->index, print, limit, state->hits, SIDECAR_HITS)
-                                : index_range(segment->index, read->conversation, state->seq_next,
-                                              limit, state->hits, SIDECAR_HITS, before);
+        state->hit_count = find
+                               ? index_find(segment->index, print, limit, state->hits, SIDECAR_HITS)
+                               : index_range(segment->index, read->conversation, state->seq_next,
+                                             limit, state->hits, SIDECAR_HITS, before);
         return OK;
     }
     const struct sidecar *sidecar = segment->sidecar;
@@ -298,11 +300,10 @@ static enum err look(struct read_state *state, struct lane_segment *segment, boo
     struct bytes data = arrived_bytes(state);
     if (data.size != size)
         return damaged_sidecar(state, segment);
-    enum err err =
-        find ? sidecar_find(sidecar, data, offset, print, state->hits, SIDECAR_HITS,
-                            &state->hit_count)
-             : sidecar_range(sidecar, data, offset, read->conversation, state->seq_next,
-                             state->hits, SIDECAR_HITS, &state->hit_count, before);
+    enum err err = find ? sidecar_find(sidecar, data, offset, print, state->hits, SIDECAR_HITS,
+                                       &state->hit_count)
+                        : sidecar_range(sidecar, data, offset, read->conversation, state->seq_next,
+                                        state->hits, SIDECAR_HITS, &state->hit_count, before);
     return err == OK ? OK : damaged_sidecar(state, segment);
 }
 
@@ -429,9 +430,8 @@ static enum err step_data(struct read_state *state)
         const struct index_hit *hit = &state->hits[state->hit_at];
         struct log_record record;
         struct bytes encoded;
-        enum err err = hit_sound(segment, hit)
-                           ? hit_record(state, segment, hit, &record, &encoded)
-                           : ERR_CORRUPT;
+        enum err err = hit_sound(segment, hit) ? hit_record(state, segment, hit, &record, &encoded)
+                                               : ERR_CORRUPT;
         if (err != OK || record.seq != hit->seq ||
             !conversation_id_equal(record.conversation, read->conversation)) {
             lane_count(state->log, METRIC_LOG_CORRUPT, 1);

@@ -1,15 +1,15 @@
 /* recovery.c: from a directory of segments to a lane that appends.
  *
- *   list → mark (the highest durable_before of any valid batch header, or the checkpoint) → walk all
- *   segments from the checkpoint's on → cut the tail → the last one becomes ACTIVE
+ *   list → mark (the highest durable_before of any valid batch header, or the checkpoint) → walk
+ * all segments from the checkpoint's on → cut the tail → the last one becomes ACTIVE
  *
- * - A batch at or above the mark that is not wholly valid is the tail: it was never acknowledged, or
- *   its sync never returned. From there on everything is zeroed and synced.
- * - Whatever is wrong below the mark is damage: counted, logged with file and offset, left as it is,
- *   not served. The running number of records in each batch header says how many are lost.
+ * - A batch at or above the mark that is not wholly valid is the tail: it was never acknowledged,
+ * or its sync never returned. From there on everything is zeroed and synced.
+ * - Whatever is wrong below the mark is damage: counted, logged with file and offset, left as it
+ * is, not served. The running number of records in each batch header says how many are lost.
  * - Unreadable is not torn: a device error at or above the mark refuses the start (ERR_IO).
- * - What was read here may still be only in a cache of the machine (a process that was killed, not a
- *   power cut): the active segment is synced before anything is called durable. */
+ * - What was read here may still be only in a cache of the machine (a process that was killed, not
+ * a power cut): the active segment is synced before anything is called durable. */
 #include "store/lane.h"
 
 #include "core/file.h"

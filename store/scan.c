@@ -1,6 +1,6 @@
 /* scan.c: at each block boundary where a batch should be: a valid header → the batch, and on behind
- * its padding; else block by block until a valid header (damage) or the end of the file. The nonce in
- * every checksum is what makes it safe to look for headers among bytes that clients sent. */
+ * its padding; else block by block until a valid header (damage) or the end of the file. The nonce
+ * in every checksum is what makes it safe to look for headers among bytes that clients sent. */
 #include "store/scan.h"
 
 #include "core/file.h"
@@ -38,8 +38,7 @@ static void fill_blocks(struct scan *scan, uint64_t offset, size_t size)
 /* window_get: size bytes at offset, valid until the next call; zeros behind the end of the file. */
 static enum err window_get(struct scan *scan, uint64_t offset, size_t size, const uint8_t **data)
 {
-    if (offset < scan->window_start ||
-        offset + size > scan->window_start + scan->window_size) {
+    if (offset < scan->window_start || offset + size > scan->window_start + scan->window_size) {
         size_t want = align_up(size, SEGMENT_BLOCK);
         if (want < SCAN_WINDOW_BYTES)
             want = SCAN_WINDOW_BYTES;
@@ -93,6 +92,11 @@ void scan_close(struct scan *scan)
 {
     memory_give(scan->window, MEMORY_STORE);
     scan->window = NULL;
+}
+
+void scan_rewind(struct scan *scan)
+{
+    scan->offset = SEGMENT_DATA_OFFSET;
 }
 
 /* find_batch: the next valid header at or behind offset; found = false: none up to the end. */

@@ -48,6 +48,8 @@ struct scan_item {
  * descriptor stays the caller's, and open until scan_close. */
 MUST_USE enum err scan_open(struct scan *scan, int fd);
 void scan_close(struct scan *scan);
+/* scan_rewind: begin again with the first batch. */
+void scan_rewind(struct scan *scan);
 MUST_USE enum err scan_next(struct scan *scan, struct scan_item *item);
 
 /* batch_walk: takes the batch's records off one by one; skips what is damaged. */

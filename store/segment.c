@@ -135,8 +135,7 @@ void batch_header_encode(uint8_t *out, const struct batch_header *header,
 }
 
 enum err batch_header_decode(struct batch_header *header, const uint8_t *data,
-                             const struct segment_key *key, uint32_t offset,
-                             uint64_t segment_bytes)
+                             const struct segment_key *key, uint32_t offset, uint64_t segment_bytes)
 {
     if (load_u32(data) != BATCH_MAGIC ||
         load_u32(data + 4) !=

@@ -1,5 +1,5 @@
-/* sidecar.c: the index file of a sealed segment, "%08x.index", version 1; little-endian, in blocks of
- * 4096 bytes.
+/* sidecar.c: the index file of a sealed segment, "%08x.index", version 1; little-endian, in blocks
+ * of 4096 bytes.
  *
  * Block 0, header:
  *   0  8  magic "ROOSTIDX"
@@ -19,18 +19,19 @@
  *  60  4  crc of the bytes before
  *  64     zeros
  *
- * Entry blocks: crc 4 (over nonce, block number, bytes from 4), count 4, then up to 127 entries of 32
- * bytes, then zeros: conversation hi 8, lo 8, sequence number 8, record's offset 4, its size with
- * padding 4; sorted by conversation, then sequence number.
+ * Entry blocks: crc 4 (over nonce, block number, bytes from 4), count 4, then up to 127 entries of
+ * 32 bytes, then zeros: conversation hi 8, lo 8, sequence number 8, record's offset 4, its size
+ * with padding 4; sorted by conversation, then sequence number.
  *
- * Print blocks: crc 4, count 4, then up to 340 of 12 bytes, then zeros: fingerprint 4, record's offset
- * 4, its size 4; sorted by fingerprint, then offset. The fingerprint is the low half of SipHash-1-3,
- * key (nonce, segment id), of conversation hi 8, lo 8, sender 8, message id 16, device 4.
+ * Print blocks: crc 4, count 4, then up to 340 of 12 bytes, then zeros: fingerprint 4, record's
+ * offset 4, its size 4; sorted by fingerprint, then offset. The fingerprint is the low half of
+ * SipHash-1-3, key (nonce, segment id), of conversation hi 8, lo 8, sender 8, message id 16,
+ * device 4.
  *
- * Summary: per entry block the first entry's conversation hi, lo and sequence number (24 bytes); per
- * print block its first fingerprint (4 bytes); the filter: a Bloom filter of conversations, 6 probes,
- * bit i = (low + i × (high | 1)) mod bits of SipHash-1-3 (same key) of conversation hi, lo. Zeros to a
- * multiple of 4096. */
+ * Summary: per entry block the first entry's conversation hi, lo and sequence number (24 bytes);
+ * per print block its first fingerprint (4 bytes); the filter: a Bloom filter of conversations, 6
+ * probes, bit i = (low + i × (high | 1)) mod bits of SipHash-1-3 (same key) of conversation hi, lo.
+ * Zeros to a multiple of 4096. */
 #include "store/sidecar.h"
 
 #include "core/file.h"
@@ -134,8 +135,7 @@ static enum err builder_init(struct builder *b, const struct index *index,
         for (at = index->print_buckets[i]; at != INDEX_NONE;
              at = index_entry(index, at)->print_next) {
             const struct index_entry *entry = index_entry(index, at);
-            b->prints[b->print_count++] =
-                (struct print){entry->print, entry->offset, entry->size};
+            b->prints[b->print_count++] = (struct print){entry->print, entry->offset, entry->size};
         }
     union {
         const struct index *in;
@@ -168,8 +168,8 @@ static void build_entry(struct builder *b, uint32_t n, struct conversation_id id
                         const struct index_entry *entry)
 {
     uint32_t block = n / BLOCK_ENTRIES;
-    uint8_t *p = b->out + (size_t)(1 + block) * SEGMENT_BLOCK + BLOCK_HEAD +
-                 n % BLOCK_ENTRIES * ENTRY_BYTES;
+    uint8_t *p =
+        b->out + (size_t)(1 + block) * SEGMENT_BLOCK + BLOCK_HEAD + n % BLOCK_ENTRIES * ENTRY_BYTES;
     store_u64(p, id.hi);
     store_u64(p + 8, id.lo);
     store_u64(p + 16, entry->seq);

@@ -12,10 +12,11 @@
 
 enum { PAYLOAD_BYTES = 178, HISTORY = 64, ROUNDS = 1000000, OUT_BYTES = 1 << 17 };
 
+/* now_ns: CPU time, so that a busy machine does not count. */
 static uint64_t now_ns(void)
 {
     struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 

@@ -58,6 +58,7 @@ LIB := $(OUT)/libroost.a
 LIB_LOADGEN := $(OUT)/libloadgen.a
 REAL := $(call object,$(SEAM_REAL))
 SIM := $(call object,$(SEAM_SIM) $(wildcard tests/sim/*.c))
+FAULT := $(call object,tests/unit/fault_io.c)
 UNIT := $(patsubst tests/unit/%.c,$(OUT)/test/%,$(wildcard tests/unit/test_*.c))
 BENCH := $(patsubst bench/%.c,$(OUT)/bin/%,$(wildcard bench/bench_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,out/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -83,6 +84,9 @@ $(OUT)/bin/bench_%: $(OUT)/obj/bench/bench_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
 $(OUT)/test/test_%: $(OUT)/obj/tests/unit/test_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(LIBS) -lcmocka
+$(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $^ $(LIBS) -lcmocka
 out/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(COMMON) $(SEAM_REAL) | out/.packages-test

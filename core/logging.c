@@ -122,7 +122,7 @@ static bool put_key(struct line *line, const char *key)
         text[at++] = json ? ',' : ' ';
     if (json)
         text[at++] = '"';
-    for (size_t i = 0; key[i] != '\0' && i < 64; i++)
+    for (size_t i = 0; i < 64 && key[i] != '\0'; i++)
         text[at++] = bare(bytes_of(key + i, 1)) ? key[i] : '_';
     if (json)
         text[at++] = '"';

@@ -41,6 +41,11 @@ void *pool_take(struct pool *pool); /* zeroed */
 void pool_give(struct pool *pool, void *object);
 struct handle pool_handle(const struct pool *pool, const void *object);
 void *pool_get(const struct pool *pool, struct handle handle); /* NULL: freed */
+/* pool_used: objects in use. */
+static inline uint32_t pool_used(const struct pool *pool)
+{
+    return pool->used;
+}
 /* pool_next: walks objects in use; start with *at = 0. */
 void *pool_next(const struct pool *pool, uint32_t *at);
 

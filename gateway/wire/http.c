@@ -261,6 +261,20 @@ static struct bytes first_line(const struct http_reader *r)
     return bytes_of(r->head.data, (size_t)(end - r->head.data));
 }
 
+static bool is_digit(uint8_t c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* ends_with_version: " HTTP/d.d" (RFC 9112 2.3). */
+static bool ends_with_version(struct bytes line)
+{
+    if (line.size < VERSION_TEXT_BYTES + 1)
+        return false;
+    const uint8_t *v = line.data + line.size - VERSION_TEXT_BYTES;
+    return memcmp(v - 1, " HTTP/", 6) == 0 && is_digit(v[5]) && v[6] == '.' && is_digit(v[7]);
+}
+
 /* request_line_fail: the parser refused the head: which status says why. */
 static enum err request_line_fail(struct http_reader *r)
 {
@@ -270,7 +284,7 @@ static enum err request_line_fail(struct http_reader *r)
     bool token = space != NULL && is_token(bytes_of(line.data, (size_t)(space - line.data)));
     if (reason == HPE_INVALID_METHOD && !r->responses && token)
         return fail(r, ERR_UNSUPPORTED, 501);
-    if (reason == HPE_INVALID_VERSION)
+    if (reason == HPE_INVALID_VERSION && ends_with_version(line))
         return fail(r, ERR_UNSUPPORTED, 505);
     if (reason == HPE_HEADER_OVERFLOW) /* the library's own bound, 80 KiB */
         return fail(r, ERR_TOO_BIG, 431);
@@ -286,7 +300,7 @@ static enum err request_line_validate(struct http_reader *r)
     if (r->target.data == NULL || !is_target(r->target) ||
         !is_token(bytes_of(line.data, method_size)) ||
         method_size + 1 + r->target.size + 1 + VERSION_TEXT_BYTES != line.size ||
-        memcmp(line.data + line.size - VERSION_TEXT_BYTES, "HTTP/", 5) != 0)
+        !ends_with_version(line))
         return fail(r, ERR_INVALID, 400);
     if (r->parser.http_major != 1 || r->parser.http_minor > 1)
         return fail(r, ERR_UNSUPPORTED, 505);

@@ -18,6 +18,10 @@ enum encoding { ENCODING_PROTO, ENCODING_JSON };
 #define SUBPROTOCOL_JSON  "roost.v1.json"
 #define CLOSE_CODE_BASE   4000
 
+/* PROTOCOL_SCRATCH_BYTES: scratch that decoding any valid frame of so many bytes needs at most;
+ * ERR_FULL with it means a frame of empty repeated elements: answer like ERR_TOO_BIG. */
+#define PROTOCOL_SCRATCH_BYTES(frame_bytes) (3 * (frame_bytes) + 1024)
+
 enum verdict { VERDICT_FATAL, VERDICT_RETRY, VERDICT_RELOGIN, VERDICT_RESYNC, VERDICT_DISPLACED };
 
 enum code {

@@ -1,0 +1,402 @@
+/* rows.c: see rows.h. All integers little-endian, except ids in keys (big-endian, so that key order
+ * is id order).
+ *
+ * Key of CATALOG_INBOX and CATALOG_PENDING: user id u64 BE, conversation id 16 bytes (ids.h).
+ * Key of CATALOG_CONVERSATIONS: conversation id 16 bytes.
+ *
+ * Inbox row, version 1:
+ *   0 u8 version, 1 u8 reserved 0, 2 u16 cursor count, 4 u32 reserved 0,
+ *   8 u64 last_seq, 16 u64 activity_ms, 24 u64 read_seq, 32 u64 peer_delivered, 40 u64 peer_read,
+ *   48 per cursor: u32 device, u64 delivered
+ * Pending row: u64 activity_ms.
+ * Conversation row, version 1:
+ *   0 u8 version, 1 u8 reserved 0, 2 u16 sender count, 4 u32 reserved 0,
+ *   8 u64 last_seq, 16 u64 last_time_ms, 24 u64 delivered[2], 40 u64 read[2],
+ *   56 per sender: u64 user, u32 device, 16 bytes highest message id */
+#include "gateway/chat/rows.h"
+
+#include "core/memory.h"
+
+#define ROW_VERSION               1
+#define INBOX_FIXED_BYTES         48
+#define INBOX_CURSOR_BYTES        12
+#define CONVERSATION_FIXED_BYTES  56
+#define CONVERSATION_SENDER_BYTES 28
+
+static void raise(uint64_t *target, uint64_t value)
+{
+    if (value > *target)
+        *target = value;
+}
+
+void row_key_inbox(uint8_t out[ROW_KEY_BYTES], struct user_id user,
+                   struct conversation_id conversation)
+{
+    uint64_t big = __builtin_bswap64(user.v);
+    memcpy(out, &big, 8);
+    conversation_id_encode(out + 8, conversation);
+}
+
+struct conversation_id row_key_conversation(const uint8_t key[ROW_KEY_BYTES])
+{
+    return conversation_id_decode(key + 8);
+}
+
+struct inbox_cursor *inbox_row_cursor(struct inbox_row *row, struct device_id device)
+{
+    for (uint32_t i = 0; i < row->cursor_count; i++)
+        if (row->cursors[i].device.v == device.v)
+            return &row->cursors[i];
+    if (row->cursor_count == ROW_CURSORS_MAX)
+        return NULL;
+    struct inbox_cursor *cursor = &row->cursors[row->cursor_count++];
+    *cursor = (struct inbox_cursor){device, 0};
+    return cursor;
+}
+
+bool inbox_row_pending(const struct inbox_row *row)
+{
+    if (row->cursor_count == 0)
+        return row->last_seq != 0;
+    for (uint32_t i = 0; i < row->cursor_count; i++)
+        if (row->cursors[i].delivered < row->last_seq)
+            return true;
+    return false;
+}
+
+struct sender_row *conversation_row_sender(struct conversation_row *row, struct user_id user,
+                                           struct device_id device)
+{
+    for (uint32_t i = 0; i < row->sender_count; i++)
+        if (row->senders[i].user.v == user.v && row->senders[i].device.v == device.v)
+            return &row->senders[i];
+    if (row->sender_count == ROW_SENDERS_MAX)
+        return NULL;
+    struct sender_row *sender = &row->senders[row->sender_count++];
+    *sender = (struct sender_row){.user = user, .device = device};
+    return sender;
+}
+
+static enum err inbox_decode(struct bytes in, struct inbox_row *row)
+{
+    struct reader r = reader_of(in);
+    uint8_t version = reader_u8(&r);
+    reader_u8(&r);
+    row->cursor_count = reader_u16(&r);
+    reader_u32(&r);
+    row->last_seq = reader_u64(&r);
+    row->activity_ms = reader_u64(&r);
+    row->read_seq = reader_u64(&r);
+    row->peer_delivered = reader_u64(&r);
+    row->peer_read = reader_u64(&r);
+    if (r.failed || version != ROW_VERSION)
+        return version > ROW_VERSION ? ERR_NEWER : ERR_CORRUPT;
+    if (row->cursor_count > ROW_CURSORS_MAX ||
+        r.rest.size != (size_t)row->cursor_count * INBOX_CURSOR_BYTES)
+        return ERR_CORRUPT;
+    for (uint32_t i = 0; i < row->cursor_count; i++) {
+        row->cursors[i].device.v = reader_u32(&r);
+        row->cursors[i].delivered = reader_u64(&r);
+    }
+    return OK;
+}
+
+static struct bytes inbox_encode(const struct inbox_row *row, uint8_t *out)
+{
+    memset(out, 0, INBOX_FIXED_BYTES);
+    out[0] = ROW_VERSION;
+    store_u16(out + 2, (uint16_t)row->cursor_count);
+    store_u64(out + 8, row->last_seq);
+    store_u64(out + 16, row->activity_ms);
+    store_u64(out + 24, row->read_seq);
+    store_u64(out + 32, row->peer_delivered);
+    store_u64(out + 40, row->peer_read);
+    uint8_t *p = out + INBOX_FIXED_BYTES;
+    for (uint32_t i = 0; i < row->cursor_count; i++, p += INBOX_CURSOR_BYTES) {
+        store_u32(p, row->cursors[i].device.v);
+        store_u64(p + 4, row->cursors[i].delivered);
+    }
+    return bytes_of(out, (size_t)(p - out));
+}
+
+enum err rows_read_inbox(struct catalog_txn *txn, struct user_id user,
+                         struct conversation_id conversation, struct inbox_row *row)
+{
+    uint8_t key[ROW_KEY_BYTES];
+    struct bytes value;
+    memset(row, 0, offsetof(struct inbox_row, cursors));
+    row_key_inbox(key, user, conversation);
+    TRY(catalog_get(txn, CATALOG_INBOX, bytes_of(key, sizeof key), &value));
+    return inbox_decode(value, row);
+}
+
+enum err rows_merge_inbox(struct catalog_txn *txn, struct user_id user,
+                          struct conversation_id conversation, const struct inbox_row *row)
+{
+    struct inbox_row stored;
+    uint8_t key[ROW_KEY_BYTES];
+    uint8_t encoded[INBOX_FIXED_BYTES + ROW_CURSORS_MAX * INBOX_CURSOR_BYTES];
+    enum err err = rows_read_inbox(txn, user, conversation, &stored);
+    if (err != OK && err != ERR_NOT_FOUND)
+        return err;
+    raise(&stored.last_seq, row->last_seq);
+    raise(&stored.activity_ms, row->activity_ms);
+    raise(&stored.read_seq, row->read_seq);
+    raise(&stored.peer_delivered, row->peer_delivered);
+    raise(&stored.peer_read, row->peer_read);
+    for (uint32_t i = 0; i < row->cursor_count; i++) {
+        struct inbox_cursor *cursor = inbox_row_cursor(&stored, row->cursors[i].device);
+        if (cursor != NULL)
+            raise(&cursor->delivered, row->cursors[i].delivered);
+    }
+    row_key_inbox(key, user, conversation);
+    struct bytes k = bytes_of(key, sizeof key);
+    TRY(catalog_put(txn, CATALOG_INBOX, k, inbox_encode(&stored, encoded)));
+    if (!inbox_row_pending(&stored))
+        return catalog_delete(txn, CATALOG_PENDING, k);
+    return catalog_put(txn, CATALOG_PENDING, k, bytes_of(&stored.activity_ms, 8));
+}
+
+static enum err conversation_decode(struct bytes in, struct conversation_row *row)
+{
+    struct reader r = reader_of(in);
+    uint8_t version = reader_u8(&r);
+    reader_u8(&r);
+    row->sender_count = reader_u16(&r);
+    reader_u32(&r);
+    row->last_seq = reader_u64(&r);
+    row->last_time_ms = reader_u64(&r);
+    for (int i = 0; i < 2; i++)
+        row->delivered[i] = reader_u64(&r);
+    for (int i = 0; i < 2; i++)
+        row->read[i] = reader_u64(&r);
+    if (r.failed || version != ROW_VERSION)
+        return version > ROW_VERSION ? ERR_NEWER : ERR_CORRUPT;
+    if (row->sender_count > ROW_SENDERS_MAX ||
+        r.rest.size != (size_t)row->sender_count * CONVERSATION_SENDER_BYTES)
+        return ERR_CORRUPT;
+    for (uint32_t i = 0; i < row->sender_count; i++) {
+        row->senders[i].user.v = reader_u64(&r);
+        row->senders[i].device.v = reader_u32(&r);
+        memcpy(row->senders[i].highest.v, reader_bytes(&r, 16).data, 16);
+    }
+    return OK;
+}
+
+static struct bytes conversation_encode(const struct conversation_row *row, uint8_t *out)
+{
+    memset(out, 0, CONVERSATION_FIXED_BYTES);
+    out[0] = ROW_VERSION;
+    store_u16(out + 2, (uint16_t)row->sender_count);
+    store_u64(out + 8, row->last_seq);
+    store_u64(out + 16, row->last_time_ms);
+    for (int i = 0; i < 2; i++) {
+        store_u64(out + 24 + i * 8, row->delivered[i]);
+        store_u64(out + 40 + i * 8, row->read[i]);
+    }
+    uint8_t *p = out + CONVERSATION_FIXED_BYTES;
+    for (uint32_t i = 0; i < row->sender_count; i++, p += CONVERSATION_SENDER_BYTES) {
+        store_u64(p, row->senders[i].user.v);
+        store_u32(p + 8, row->senders[i].device.v);
+        memcpy(p + 12, row->senders[i].highest.v, 16);
+    }
+    return bytes_of(out, (size_t)(p - out));
+}
+
+enum err rows_read_conversation(struct catalog_txn *txn, struct conversation_id conversation,
+                                struct conversation_row *row)
+{
+    uint8_t key[16];
+    struct bytes value;
+    memset(row, 0, offsetof(struct conversation_row, senders));
+    conversation_id_encode(key, conversation);
+    TRY(catalog_get(txn, CATALOG_CONVERSATIONS, bytes_of(key, sizeof key), &value));
+    return conversation_decode(value, row);
+}
+
+static void conversation_row_raise(struct conversation_row *stored,
+                                   const struct conversation_row *row)
+{
+    raise(&stored->last_seq, row->last_seq);
+    raise(&stored->last_time_ms, row->last_time_ms);
+    for (int i = 0; i < 2; i++) {
+        raise(&stored->delivered[i], row->delivered[i]);
+        raise(&stored->read[i], row->read[i]);
+    }
+    for (uint32_t i = 0; i < row->sender_count; i++) {
+        const struct sender_row *from = &row->senders[i];
+        struct sender_row *to = conversation_row_sender(stored, from->user, from->device);
+        if (to != NULL && message_id_compare(from->highest, to->highest) > 0)
+            to->highest = from->highest;
+    }
+}
+
+enum err rows_merge_conversation(struct catalog_txn *txn, struct conversation_id conversation,
+                                 const struct conversation_row *row)
+{
+    struct conversation_row *stored = memory_take(sizeof *stored, MEMORY_CHAT);
+    uint8_t *encoded = memory_take(
+        CONVERSATION_FIXED_BYTES + ROW_SENDERS_MAX * CONVERSATION_SENDER_BYTES, MEMORY_CHAT);
+    uint8_t key[16];
+    enum err err = ERR_NO_MEMORY;
+    if (stored == NULL || encoded == NULL)
+        goto done;
+    err = rows_read_conversation(txn, conversation, stored);
+    if (err != OK && err != ERR_NOT_FOUND)
+        goto done;
+    conversation_row_raise(stored, row);
+    conversation_id_encode(key, conversation);
+    err = catalog_put(txn, CATALOG_CONVERSATIONS, bytes_of(key, sizeof key),
+                      conversation_encode(stored, encoded));
+done:
+    memory_give(stored, MEMORY_CHAT);
+    memory_give(encoded, MEMORY_CHAT);
+    return err;
+}
+
+/* Batch item: u32 bytes of the row, u32 1 = inbox, 2 = conversation; u64 user (0 for
+ * conversations); 16 bytes conversation id; the row as above. */
+#define BATCH_HEADER_BYTES 32
+
+static enum err batch_put(struct buffer *batch, uint32_t type, struct user_id user,
+                          struct conversation_id conversation, struct bytes row)
+{
+    if (buffer_room(batch) < BATCH_HEADER_BYTES + row.size)
+        return ERR_FULL;
+    uint8_t *p = batch->data + batch->size;
+    store_u32(p, (uint32_t)row.size);
+    store_u32(p + 4, type);
+    store_u64(p + 8, user.v);
+    conversation_id_encode(p + 16, conversation);
+    memcpy(p + BATCH_HEADER_BYTES, row.data, row.size);
+    batch->size += BATCH_HEADER_BYTES + row.size;
+    return OK;
+}
+
+enum err rows_batch_inbox(struct buffer *batch, struct user_id user,
+                          struct conversation_id conversation, const struct inbox_row *row)
+{
+    uint8_t encoded[INBOX_FIXED_BYTES + ROW_CURSORS_MAX * INBOX_CURSOR_BYTES];
+    return batch_put(batch, 1, user, conversation, inbox_encode(row, encoded));
+}
+
+enum err rows_batch_conversation(struct buffer *batch, struct conversation_id conversation,
+                                 const struct conversation_row *row)
+{
+    size_t size = CONVERSATION_FIXED_BYTES + (size_t)row->sender_count * CONVERSATION_SENDER_BYTES;
+    if (buffer_room(batch) < BATCH_HEADER_BYTES + size)
+        return ERR_FULL;
+    struct bytes encoded = conversation_encode(row, batch->data + batch->size + BATCH_HEADER_BYTES);
+    uint8_t *p = batch->data + batch->size;
+    store_u32(p, (uint32_t)encoded.size);
+    store_u32(p + 4, 2);
+    store_u64(p + 8, 0);
+    conversation_id_encode(p + 16, conversation);
+    batch->size += BATCH_HEADER_BYTES + encoded.size;
+    return OK;
+}
+
+enum err rows_batch_merge(struct catalog_txn *txn, struct bytes batch)
+{
+    struct conversation_row *row = memory_take(sizeof *row, MEMORY_CHAT);
+    if (row == NULL)
+        return ERR_NO_MEMORY;
+    enum err err = OK;
+    while (err == OK && batch.size != 0) {
+        uint32_t size = load_u32(batch.data);
+        uint32_t type = load_u32(batch.data + 4);
+        struct user_id user = {load_u64(batch.data + 8)};
+        struct conversation_id conversation = conversation_id_decode(batch.data + 16);
+        struct bytes encoded = bytes_of(batch.data + BATCH_HEADER_BYTES, size);
+        struct inbox_row inbox;
+        if (type == 1) {
+            err = inbox_decode(encoded, &inbox);
+            if (err == OK)
+                err = rows_merge_inbox(txn, user, conversation, &inbox);
+        } else {
+            err = conversation_decode(encoded, row);
+            if (err == OK)
+                err = rows_merge_conversation(txn, conversation, row);
+        }
+        batch = bytes_skip(batch, BATCH_HEADER_BYTES + size);
+    }
+    memory_give(row, MEMORY_CHAT);
+    return err;
+}
+
+static enum err merge_message(struct catalog_txn *txn, const struct log_record *record)
+{
+    struct conversation_row *row = memory_take(sizeof *row, MEMORY_CHAT);
+    if (row == NULL)
+        return ERR_NO_MEMORY;
+    memset(row, 0, offsetof(struct conversation_row, senders));
+    row->last_seq = record->seq;
+    row->last_time_ms = record->time_ms;
+    conversation_row_sender(row, record->sender, record->device)->highest = record->message_id;
+    enum err err = rows_merge_conversation(txn, record->conversation, row);
+    memory_give(row, MEMORY_CHAT);
+    const uint64_t members[2] = {record->conversation.hi, record->conversation.lo};
+    for (int i = 0; i < 2 && err == OK; i++) {
+        struct user_id user = {members[i]};
+        struct inbox_row inbox;
+        err = rows_read_inbox(txn, user, record->conversation, &inbox);
+        if (err != OK && err != ERR_NOT_FOUND)
+            return err;
+        raise(&inbox.last_seq, record->seq);
+        raise(&inbox.activity_ms, record->time_ms);
+        if (user.v == record->sender.v) {
+            /* the acknowledgement told the sending device; see user_delivered */
+            struct inbox_cursor *cursor = inbox_row_cursor(&inbox, record->device);
+            if (cursor != NULL && cursor->delivered + 1 == record->seq)
+                cursor->delivered = record->seq;
+        }
+        err = rows_merge_inbox(txn, user, record->conversation, &inbox);
+    }
+    return err;
+}
+
+static enum err merge_watermark(struct catalog_txn *txn, const struct log_record *record)
+{
+    if (record->body.size != 8)
+        return ERR_CORRUPT;
+    uint64_t read = load_u64(record->body.data);
+    uint64_t delivered = record->seq;
+    int member = record->sender.v == record->conversation.hi ? 0 : 1;
+    struct conversation_row *row = memory_take(sizeof *row, MEMORY_CHAT);
+    if (row == NULL)
+        return ERR_NO_MEMORY;
+    memset(row, 0, offsetof(struct conversation_row, senders));
+    row->delivered[member] = delivered;
+    row->read[member] = read;
+    enum err err = rows_merge_conversation(txn, record->conversation, row);
+    memory_give(row, MEMORY_CHAT);
+    if (err != OK)
+        return err;
+    struct inbox_row inbox;
+    memset(&inbox, 0, offsetof(struct inbox_row, cursors));
+    inbox.read_seq = read;
+    inbox_row_cursor(&inbox, record->device)->delivered = delivered;
+    TRY(rows_merge_inbox(txn, record->sender, record->conversation, &inbox));
+    struct user_id peer = {member == 0 ? record->conversation.lo : record->conversation.hi};
+    if (peer.v == record->sender.v)
+        return OK;
+    memset(&inbox, 0, offsetof(struct inbox_row, cursors));
+    inbox.peer_delivered = delivered;
+    inbox.peer_read = read;
+    return rows_merge_inbox(txn, peer, record->conversation, &inbox);
+}
+
+enum err rows_merge_record(struct catalog_txn *txn, const struct log_record *record)
+{
+    if (!conversation_id_is_direct(record->conversation))
+        return ERR_UNSUPPORTED;
+    switch ((enum record_kind)record->kind) {
+    case RECORD_MESSAGE:
+        return merge_message(txn, record);
+    case RECORD_WATERMARK:
+        return merge_watermark(txn, record);
+    case RECORD_MEMBERSHIP:
+        return ERR_UNSUPPORTED;
+    }
+    return ERR_UNSUPPORTED;
+}

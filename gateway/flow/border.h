@@ -1,0 +1,204 @@
+/* border.h: the messages that shards send each other (core/mesh.h), one struct per kind; what
+ * follows a struct is its payload. Flow:       session shard -SEND→ conversation shard -APPEND→
+ * lane shard -APPENDED→ conversation shard -RESULT→ session shard, and conversation shard -DELIVER→
+ * home shards Invariants: an ANSWER's room was promised before its request was sent (answer_bytes
+ * below says how much); FANOUT is never waited for: what does not fit is marked dirty and told
+ * later from state Bounds:     payload ≤ message_bytes_max; PULLED and READ_DONE ≤ PULL_BYTES + one
+ * message */
+#ifndef GATEWAY_FLOW_BORDER_H
+#define GATEWAY_FLOW_BORDER_H
+
+#include "core/mesh.h"
+#include "gateway/wire/protocol.h"
+#include "store/ids.h"
+
+enum border_kind {
+    BORDER_SEND,       /* REQUEST: a client's message to its conversation */
+    BORDER_MARK_CHECK, /* REQUEST: a watermark whose conversation is not in the user's inbox: check
+                          it first */
+    BORDER_PULL,       /* REQUEST: messages from the conversation's memory */
+    BORDER_APPEND,     /* LOG: a record for the lane */
+    BORDER_READ,       /* LOG: messages from disk */
+    BORDER_FIND,       /* LOG: an earlier record with this message id */
+    BORDER_RESULT,     /* ANSWER to SEND, MARK_CHECK */
+    BORDER_PULLED,     /* ANSWER to PULL, READ: messages */
+    BORDER_APPENDED,   /* ANSWER to APPEND */
+    BORDER_FOUND,      /* ANSWER to FIND */
+    BORDER_CHECKPOINT, /* ANSWER (standing promise): lane → everyone: flush what is dirty */
+    BORDER_DELIVER,    /* FANOUT: a new message, to a home shard */
+    BORDER_MOVED,      /* FANOUT: messages from … to exist; pull them */
+    BORDER_RECEIPT,    /* FANOUT: conversation → home shards: a member's watermarks */
+    BORDER_WATERMARK,  /* FANOUT: home shard → conversation */
+    BORDER_REVOKE,     /* FANOUT, kept until it fits */
+    BORDER_CHECKPOINTED, /* FANOUT, kept until it fits: everyone → lane: flushed */
+};
+
+struct border {
+    uint16_t kind;
+    uint16_t source;
+    uint32_t payload_bytes;
+};
+
+struct border_send {
+    struct border border;
+    uint64_t session; /* handle on the source shard */
+    uint64_t request_id;
+    uint64_t arrived_ns;
+    struct conversation_id conversation;
+    struct user_id sender;
+    struct device_id device;
+    struct realm_id realm;
+    struct message_id message_id;
+    uint64_t expires_ms;
+};
+
+struct border_watermark { /* MARK_CHECK and WATERMARK */
+    struct border border;
+    uint64_t session; /* MARK_CHECK */
+    uint64_t request_id;
+    struct conversation_id conversation;
+    struct user_id user;
+    struct device_id device;
+    struct realm_id realm;
+    uint64_t delivered;
+    uint64_t read;
+};
+
+struct border_result {
+    struct border border;
+    uint64_t session;
+    uint64_t request_id;
+    uint64_t arrived_ns;
+    uint32_t code; /* enum code; CODE_NONE: accepted */
+    uint32_t retry_after_ms;
+    struct conversation_id conversation;
+    struct message_id message_id;
+    uint64_t seq;
+    uint64_t time_ms;
+    uint8_t is_send;
+    uint8_t duplicate;
+    uint8_t reserved[6];
+};
+
+struct border_pull { /* PULL and READ */
+    struct border border;
+    uint64_t session;
+    struct conversation_id conversation;
+    uint64_t from_seq;
+    uint64_t to_seq;
+    uint32_t records_max;
+    uint32_t answer_bytes; /* promised for the answer, this struct's header included */
+};
+
+enum pull_outcome { PULL_OK, PULL_MISS, PULL_TOO_SMALL, PULL_DAMAGED, PULL_BUSY };
+
+struct border_pulled {
+    struct border border;
+    uint64_t session;
+    struct conversation_id conversation;
+    uint32_t outcome; /* enum pull_outcome */
+    uint32_t records;
+    uint64_t size_needed;  /* PULL_TOO_SMALL: answer_bytes that would do */
+    uint64_t missing_from; /* PULL_DAMAGED */
+    uint64_t missing_to;
+    uint64_t last_seq; /* PULL: newest visible, 0: not known here */
+    uint32_t promised; /* echoed answer_bytes */
+    uint32_t reserved;
+    /* payload: records as struct border_record + payload, each padded to 8 bytes */
+};
+
+struct border_record {
+    uint64_t seq;
+    uint64_t time_ms;
+    uint64_t expires_ms;
+    struct user_id sender;
+    struct device_id device;
+    uint32_t payload_bytes;
+    struct message_id message_id;
+};
+
+struct border_append {
+    struct border border;
+    uint64_t cookie; /* 0: no answer wanted */
+    uint32_t epoch;
+    uint16_t kind; /* enum record_kind */
+    uint16_t reserved;
+    struct realm_id realm;
+    struct device_id device;
+    struct conversation_id conversation;
+    uint64_t seq;
+    struct user_id sender;
+    struct message_id message_id;
+    uint64_t time_ms;
+    uint64_t expires_ms;
+};
+
+struct border_appended {
+    struct border border;
+    uint64_t cookie;
+    uint32_t err;   /* enum err */
+    uint32_t epoch; /* the lane's present one */
+};
+
+struct border_find {
+    struct border border;
+    uint64_t cookie;
+    struct conversation_id conversation;
+    struct user_id sender;
+    struct device_id device;
+    uint32_t reserved;
+    struct message_id message_id;
+};
+
+struct border_found {
+    struct border border;
+    uint64_t cookie;
+    uint32_t err;
+    uint32_t payload_hash; /* crc32c of the stored payload */
+    uint64_t payload_size;
+    uint64_t seq;
+    uint64_t time_ms;
+};
+
+struct border_checkpoint { /* CHECKPOINT and CHECKPOINTED */
+    struct border border;
+    uint64_t round;
+    uint32_t err;
+    uint32_t reserved;
+};
+
+struct border_deliver {
+    struct border border;
+    struct conversation_id conversation;
+    uint64_t arrived_ns;
+    struct border_record record;
+};
+
+struct border_moved {
+    struct border border;
+    struct conversation_id conversation;
+    uint64_t from_seq;
+    uint64_t to_seq;
+    uint64_t time_ms;
+};
+
+struct border_receipt {
+    struct border border;
+    struct conversation_id conversation;
+    uint64_t delivered[2]; /* members in the id's order */
+    uint64_t read[2];
+};
+
+struct border_revoke {
+    struct border border;
+    struct user_id user;
+    struct device_id device; /* 0: all */
+    uint32_t reserved;
+};
+
+static inline size_t border_padded(size_t size)
+{
+    return (size + 7) & ~(size_t)7;
+}
+
+#endif

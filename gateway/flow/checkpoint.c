@@ -1,0 +1,367 @@
+/* checkpoint.c: see checkpoint.h. */
+#include "gateway/flow/checkpoint.h"
+
+#include "gateway/flow/lane.h"
+
+#define META_KEY "checkpoint"
+#define ROWS_BYTES                                                                                 \
+    (256 * 1024) /* of one job: CHECKPOINT_ROWS ordinary rows and one of the largest */
+
+/* ---- the lane's side: rounds */
+
+enum err checkpoint_read_meta(struct catalog *catalog, struct checkpoint_meta *meta)
+{
+    struct catalog_txn *txn;
+    struct bytes value;
+    *meta = (struct checkpoint_meta){0};
+    TRY(catalog_begin(catalog, &txn, false));
+    enum err err = catalog_get(txn, CATALOG_META, bytes_of_text(META_KEY), &value);
+    if (err == OK && value.size == 16)
+        *meta = (struct checkpoint_meta){load_u64(value.data), load_u64(value.data + 8)};
+    else if (err == OK)
+        err = ERR_CORRUPT;
+    catalog_abort(txn);
+    return err == ERR_NOT_FOUND ? OK : err;
+}
+
+static enum err put_meta(struct catalog_txn *txn, const struct checkpoint_meta *meta)
+{
+    uint8_t value[16];
+    store_u64(value, meta->position);
+    store_u64(value + 8, meta->writer_epoch);
+    return catalog_put(txn, CATALOG_META, bytes_of_text(META_KEY), bytes_of(value, sizeof value));
+}
+
+enum err checkpoint_write_meta(struct catalog *catalog, const struct checkpoint_meta *meta)
+{
+    struct catalog_txn *txn;
+    TRY(catalog_begin(catalog, &txn, true));
+    enum err err = put_meta(txn, meta);
+    if (err != OK) {
+        catalog_abort(txn);
+        return err;
+    }
+    return catalog_commit(txn);
+}
+
+struct meta_job {
+    struct catalog_job catalog_job;
+    struct checkpoint_meta meta;
+};
+
+static enum err meta_body(struct catalog_txn *txn, struct catalog_job *job)
+{
+    return put_meta(txn, &CONTAINER_OF(job, struct meta_job, catalog_job)->meta);
+}
+
+static void rest(struct shard *shard, struct checkpointer *checkpointer)
+{
+    checkpointer->state = CHECKPOINT_RESTING;
+    checkpointer->due_ns =
+        shard->now_ns + shard->gateway->config->checkpoint_interval_ms * NS_PER_MS;
+    checkpointer->done_last = checkpointer->asked_last;
+}
+
+static void fail(struct shard *shard, struct checkpointer *checkpointer, enum err err)
+{
+    if (!checkpointer->failed)
+        log_event(LOG_ERROR, "checkpoint_failed", LOG_ERR(err),
+                  LOG_TEXT("effect", "the next start replays the log from the previous one"));
+    checkpointer->failed = true;
+    rest(shard, checkpointer);
+}
+
+static void meta_done(struct worker_job *job, void *context)
+{
+    struct shard *shard = context;
+    struct meta_job *meta_job =
+        CONTAINER_OF(CONTAINER_OF(job, struct catalog_job, job), struct meta_job, catalog_job);
+    enum err err = meta_job->catalog_job.err;
+    if (shard->lane != NULL) {
+        struct checkpointer *checkpointer = lane_checkpointer(shard);
+        if (err == OK) {
+            checkpointer->meta = meta_job->meta;
+            shard_count(shard, METRIC_CHECKPOINTS, 1);
+            lane_checkpointed(shard, checkpointer->meta.position);
+            rest(shard, checkpointer);
+        } else {
+            fail(shard, checkpointer, err);
+        }
+    }
+    memory_give(meta_job, MEMORY_STORE);
+}
+
+static void write_meta(struct shard *shard, struct checkpointer *checkpointer)
+{
+    struct meta_job *job = memory_take_zeroed(sizeof *job, MEMORY_STORE);
+    if (job == NULL)
+        return; /* next turn */
+    job->meta = (struct checkpoint_meta){checkpointer->position, checkpointer->meta.writer_epoch};
+    job->catalog_job.body = meta_body;
+    job->catalog_job.job.done = meta_done;
+    if (catalog_submit(shard->gateway->catalog, shard->gateway->workers, &job->catalog_job, true,
+                       shard->index) != OK) {
+        memory_give(job, MEMORY_STORE);
+        return;
+    }
+    checkpointer->state = CHECKPOINT_WRITING;
+}
+
+static void begin(struct shard *shard, struct checkpointer *checkpointer, struct log *log)
+{
+    bool last = shard->phase == GATEWAY_FINISHING && !checkpointer->asked_last;
+    if (!last && shard->now_ns < checkpointer->due_ns)
+        return;
+    checkpointer->asked_last = last || checkpointer->asked_last;
+    uint64_t position = log_durable(log);
+    if (position == checkpointer->meta.position || checkpointer->failed) {
+        rest(shard, checkpointer);
+        return;
+    }
+    checkpointer->state = CHECKPOINT_FLUSHING;
+    checkpointer->round++;
+    checkpointer->position = position;
+    checkpointer->told = 0;
+    checkpointer->reported = 0;
+}
+
+/* Everything before `position` was answered before this: answer_appends ran in this turn. */
+static void tell_shards(struct shard *shard, struct checkpointer *checkpointer)
+{
+    struct mesh *mesh = shard->gateway->mesh;
+    for (; checkpointer->told < shard->gateway->shard_count; checkpointer->told++) {
+        struct border_checkpoint *out = (struct border_checkpoint *)(void *)mesh_reserve(
+            mesh, shard->index, checkpointer->told, MESH_ANSWER, sizeof *out);
+        CHECK(out != NULL); /* the standing promise */
+        *out = (struct border_checkpoint){
+            .border = {BORDER_CHECKPOINT, (uint16_t)shard->index, 0},
+            .round = checkpointer->round,
+        };
+        mesh_commit(mesh, shard->index, checkpointer->told, MESH_ANSWER, sizeof *out);
+    }
+}
+
+void checkpointer_turn(struct shard *shard, struct checkpointer *checkpointer, struct log *log)
+{
+    switch (checkpointer->state) {
+    case CHECKPOINT_RESTING:
+        begin(shard, checkpointer, log);
+        if (checkpointer->state == CHECKPOINT_FLUSHING)
+            tell_shards(shard, checkpointer);
+        return;
+    case CHECKPOINT_FLUSHING:
+        if (checkpointer->reported == shard->gateway->shard_count)
+            write_meta(shard, checkpointer);
+        return;
+    case CHECKPOINT_WRITING:
+        return;
+    }
+}
+
+void checkpointer_on_flushed(struct shard *shard, struct bytes message)
+{
+    const struct border_checkpoint *flushed = (const void *)message.data;
+    struct checkpointer *checkpointer = lane_checkpointer(shard);
+    CHECK(checkpointer->state == CHECKPOINT_FLUSHING && flushed->round == checkpointer->round);
+    checkpointer->reported++;
+    if (flushed->err != OK && !checkpointer->failed) {
+        checkpointer->failed = true;
+        log_event(LOG_ERROR, "checkpoint_failed", LOG_ERR((enum err)flushed->err),
+                  LOG_TEXT("effect", "the next start replays the log from the previous one"));
+    }
+    if (checkpointer->failed && checkpointer->reported == shard->gateway->shard_count)
+        rest(shard, checkpointer);
+}
+
+bool checkpointer_finished(const struct checkpointer *checkpointer)
+{
+    return checkpointer->done_last;
+}
+
+/* ---- every shard's side: rows */
+
+struct flush_job {
+    struct catalog_job catalog_job;
+    struct buffer rows;
+    uint8_t bytes[ROWS_BYTES];
+};
+
+static enum err flush_body(struct catalog_txn *txn, struct catalog_job *job)
+{
+    return rows_batch_merge(txn,
+                            buffer_bytes(&CONTAINER_OF(job, struct flush_job, catalog_job)->rows));
+}
+
+static void flush_done(struct worker_job *worker_job, void *context)
+{
+    struct shard *shard = context;
+    struct flush_job *job = CONTAINER_OF(CONTAINER_OF(worker_job, struct catalog_job, job),
+                                         struct flush_job, catalog_job);
+    if (job->catalog_job.err != OK && shard->checkpoint_err == OK)
+        shard->checkpoint_err = job->catalog_job.err;
+    shard->checkpoint_jobs--;
+    memory_give(job, MEMORY_STORE);
+}
+
+static enum err put_conversation(struct shard *shard, struct buffer *rows,
+                                 const struct conversation *conversation)
+{
+    struct conversation_row *row = (struct conversation_row *)(void *)shard->scratch;
+    struct inbox_row inbox;
+    if (buffer_room(rows) < 2 * ROWS_BATCH_ITEM_MAX)
+        return ERR_FULL;
+    conversation_to_row(conversation, row);
+    TRY(rows_batch_conversation(rows, conversation->id, row));
+    for (int i = 0; i < 2; i++) {
+        if (i == 1 && conversation->id.hi == conversation->id.lo)
+            break;
+        memset(&inbox, 0, offsetof(struct inbox_row, cursors));
+        inbox.last_seq = conversation->visible_seq;
+        inbox.activity_ms = conversation->visible_seq == 0 ? 0 : conversation->last_time_ms;
+        inbox.read_seq = conversation->read[i];
+        inbox.peer_delivered = conversation->delivered[1 - i];
+        inbox.peer_read = conversation->read[1 - i];
+        TRY(rows_batch_inbox(rows, conversation_user(conversation->id, i), conversation->id,
+                             &inbox));
+    }
+    return OK;
+}
+
+static enum err put_user(struct buffer *rows, struct user *user)
+{
+    struct inbox_row row;
+    for (uint32_t i = 0; i < user->entry_count; i++) {
+        struct entry *entry = user->entries[i];
+        if (!entry->dirty)
+            continue;
+        entry_to_row(entry, &row);
+        TRY(rows_batch_inbox(rows, user->id, entry->conversation, &row));
+        entry->dirty = false; /* a user cut in two by a full batch goes on here */
+    }
+    return OK;
+}
+
+/* Rows of what is on the round's lists, until the batch is full. */
+static void gather(struct shard *shard, struct flush_job *job)
+{
+    struct buffer *rows = &job->rows;
+    while (shard->flush_conversations != NULL) {
+        struct conversation *conversation = shard->flush_conversations;
+        struct conversation *next = conversation->dirty_next;
+        if (put_conversation(shard, rows, conversation) != OK)
+            return;
+        shard->flush_conversations = next;
+        conversation->dirty = false;
+    }
+    while (shard->flush_users != NULL) {
+        struct user *user = shard->flush_users;
+        struct user *next = user->dirty_next;
+        if (put_user(rows, user) != OK)
+            return;
+        shard->flush_users = next;
+        user->dirty = false;
+    }
+}
+
+static struct flush_job *make_job(struct shard *shard)
+{
+    struct flush_job *job = memory_take(sizeof *job, MEMORY_STORE);
+    if (job == NULL)
+        return NULL;
+    memset(job, 0, offsetof(struct flush_job, bytes));
+    job->rows = buffer_of(job->bytes, sizeof job->bytes);
+    job->catalog_job.body = flush_body;
+    job->catalog_job.job.done = flush_done;
+    gather(shard, job);
+    return job;
+}
+
+/* One more job on its way. False: no room in the catalog's queue or no memory; what was gathered
+ * waits in `flush_waiting`. */
+static bool submit_one(struct shard *shard)
+{
+    if (shard->flush_waiting == NULL)
+        shard->flush_waiting = make_job(shard);
+    if (shard->flush_waiting == NULL ||
+        catalog_submit(shard->gateway->catalog, shard->gateway->workers,
+                       &shard->flush_waiting->catalog_job, true, shard->index) != OK)
+        return false;
+    shard->flush_waiting = NULL;
+    shard->checkpoint_jobs++;
+    return true;
+}
+
+static void report(struct shard *shard)
+{
+    struct mesh *mesh = shard->gateway->mesh;
+    struct border_checkpoint *out = (struct border_checkpoint *)(void *)mesh_reserve(
+        mesh, shard->index, LANE_SHARD, MESH_FANOUT, sizeof *out);
+    if (out == NULL)
+        return; /* next turn */
+    *out = (struct border_checkpoint){
+        .border = {BORDER_CHECKPOINTED, (uint16_t)shard->index, 0},
+        .round = shard->checkpoint_round,
+        .err = shard->checkpoint_err,
+    };
+    mesh_commit(mesh, shard->index, LANE_SHARD, MESH_FANOUT, sizeof *out);
+    shard->checkpoint_round = 0;
+}
+
+void checkpoint_on_message(struct shard *shard, struct bytes message)
+{
+    const struct border_checkpoint *checkpoint = (const void *)message.data;
+    CHECK(shard->checkpoint_round == 0 && shard->flush_conversations == NULL &&
+          shard->flush_users == NULL);
+    shard->checkpoint_round = checkpoint->round;
+    shard->flush_conversations = shard->dirty_conversations;
+    shard->flush_users = shard->dirty_users;
+    shard->dirty_conversations = NULL;
+    shard->dirty_users = NULL;
+}
+
+void checkpoint_turn(struct shard *shard)
+{
+    if (shard->checkpoint_round == 0)
+        return;
+    while (shard->flush_waiting != NULL || shard->flush_conversations != NULL ||
+           shard->flush_users != NULL)
+        if (!submit_one(shard))
+            return;
+    if (shard->checkpoint_jobs == 0)
+        report(shard);
+}
+
+/* ---- revocations */
+
+void revocation_add(struct shard *shard, struct user_id user, struct device_id device)
+{
+    struct revocation *revocation = memory_take(sizeof *revocation, MEMORY_CHAT);
+    if (revocation == NULL) {
+        log_event(LOG_ERROR, "revocation_lost", LOG_U64("user", user.v),
+                  LOG_TEXT("effect", "the session lives until its token expires"));
+        return;
+    }
+    *revocation = (struct revocation){shard->revocations, user, device};
+    shard->revocations = revocation;
+}
+
+void revocation_flush(struct shard *shard)
+{
+    struct mesh *mesh = shard->gateway->mesh;
+    while (shard->revocations != NULL) {
+        struct revocation *revocation = shard->revocations;
+        uint32_t target = shard_of_user(shard->gateway, revocation->user);
+        struct border_revoke *out = (struct border_revoke *)(void *)mesh_reserve(
+            mesh, shard->index, target, MESH_FANOUT, sizeof *out);
+        if (out == NULL)
+            return;
+        *out = (struct border_revoke){
+            .border = {BORDER_REVOKE, (uint16_t)shard->index, 0},
+            .user = revocation->user,
+            .device = revocation->device,
+        };
+        mesh_commit(mesh, shard->index, target, MESH_FANOUT, sizeof *out);
+        shard->revocations = revocation->next;
+        memory_give(revocation, MEMORY_CHAT);
+    }
+}

@@ -1,0 +1,61 @@
+/* checkpoint.h: now and then everything dirty goes to the catalog, and then the log's tail before
+ * it needs no replay. Flow:       lane: position P = durable → BORDER_CHECKPOINT to every shard,
+ * behind the answers to all appends before P → shard: rows of what is dirty, in write jobs →
+ * BORDER_CHECKPOINTED → lane: P into the catalog → log_checkpointed Owns:       rounds (one at a
+ * time), jobs, the standing promise for the round's message, revocations that wait for room
+ * Invariants: when P is written, every row that a record below P changes is in the catalog:
+ * conversations know of a record before the round's message reaches them (same ring, in order), and
+ * write their members' inbox rows themselves Failure:    a failed job is sticky: P never moves
+ * again in this process; a restart replays from the old P Bounds:     CHECKPOINT_ROWS rows per job
+ */
+#ifndef GATEWAY_FLOW_CHECKPOINT_H
+#define GATEWAY_FLOW_CHECKPOINT_H
+
+#include "gateway/flow/shard.h"
+
+/* checkpoint_meta: CATALOG_META "checkpoint": u64 position, u64 writer epoch (little-endian). */
+struct checkpoint_meta {
+    uint64_t position;
+    uint64_t writer_epoch;
+};
+
+enum checkpoint_state { CHECKPOINT_RESTING, CHECKPOINT_FLUSHING, CHECKPOINT_WRITING };
+
+struct checkpointer { /* on the lane's shard */
+    struct checkpoint_meta meta;
+    enum checkpoint_state state;
+    uint64_t round;
+    uint64_t position;
+    uint64_t due_ns;
+    uint32_t told;     /* shards told of the round */
+    uint32_t reported; /* shards that have flushed */
+    bool failed;
+    bool asked_last; /* the one before the end was begun */
+    bool done_last;
+};
+
+struct revocation {
+    struct revocation *next;
+    struct user_id user;
+    struct device_id device;
+};
+
+MUST_USE enum err checkpoint_read_meta(struct catalog *catalog, struct checkpoint_meta *meta);
+MUST_USE enum err checkpoint_write_meta(struct catalog *catalog,
+                                        const struct checkpoint_meta *meta);
+
+void checkpointer_turn(struct shard *shard, struct checkpointer *checkpointer, struct log *log);
+void checkpointer_on_flushed(struct shard *shard, struct bytes message);
+/* checkpointer_finished: the last round after the end of service is written (or cannot be). */
+bool checkpointer_finished(const struct checkpointer *checkpointer);
+struct checkpointer *lane_checkpointer(struct shard *shard);
+
+/* On every shard. */
+void checkpoint_on_message(struct shard *shard, struct bytes message);
+void checkpoint_turn(struct shard *shard);
+
+/* revocation_add: told to the user's shard when there is room; never dropped. */
+void revocation_add(struct shard *shard, struct user_id user, struct device_id device);
+void revocation_flush(struct shard *shard);
+
+#endif

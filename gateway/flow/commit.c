@@ -1,0 +1,719 @@
+/* commit.c: see commit.h. */
+#include "gateway/flow/commit.h"
+
+#include "gateway/flow/fanout.h"
+#include "gateway/flow/lane.h"
+#include "gateway/flow/parked.h"
+
+static struct table_key key_of(struct conversation_id id)
+{
+    return (struct table_key){id.hi, id.lo};
+}
+
+/* ---- the table of conversations */
+
+static void lru_remove(struct shard *shard, struct conversation *conversation)
+{
+    if (conversation->lru_previous != NULL)
+        conversation->lru_previous->lru_next = conversation->lru_next;
+    else
+        shard->conversation_lru_oldest = conversation->lru_next;
+    if (conversation->lru_next != NULL)
+        conversation->lru_next->lru_previous = conversation->lru_previous;
+    else
+        shard->conversation_lru_newest = conversation->lru_previous;
+}
+
+static void lru_append(struct shard *shard, struct conversation *conversation)
+{
+    conversation->lru_next = NULL;
+    conversation->lru_previous = shard->conversation_lru_newest;
+    if (shard->conversation_lru_newest != NULL)
+        shard->conversation_lru_newest->lru_next = conversation;
+    else
+        shard->conversation_lru_oldest = conversation;
+    shard->conversation_lru_newest = conversation;
+}
+
+static struct conversation *find_or_make(struct shard *shard, struct conversation_id id)
+{
+    struct conversation *conversation = table_get(&shard->conversations, key_of(id));
+    if (conversation != NULL) {
+        lru_remove(shard, conversation);
+        lru_append(shard, conversation);
+        return conversation;
+    }
+    conversation = memory_take(sizeof *conversation, MEMORY_CHAT);
+    if (conversation == NULL)
+        return NULL;
+    const uint32_t home[2] = {shard_of_user(shard->gateway, conversation_user(id, 0)),
+                              shard_of_user(shard->gateway, conversation_user(id, 1))};
+    conversation_init(conversation, id, home);
+    if (table_put(&shard->conversations, key_of(id), conversation) != OK) {
+        memory_give(conversation, MEMORY_CHAT);
+        return NULL;
+    }
+    lru_append(shard, conversation);
+    shard_count(shard, METRIC_STATE_CONVERSATIONS, 1);
+    return conversation;
+}
+
+static void forget(struct shard *shard, struct conversation *conversation)
+{
+    lru_remove(shard, conversation);
+    table_remove(&shard->conversations, key_of(conversation->id));
+    conversation_deinit(conversation, &shard->cache);
+    memory_give(conversation, MEMORY_CHAT);
+    shard_count(shard, METRIC_STATE_CONVERSATIONS, (uint64_t)-1);
+}
+
+void commit_evict(struct shard *shard)
+{
+    for (int i = 0; i < EVICT_PER_TURN && shard->conversation_lru_oldest != NULL; i++) {
+        struct conversation *conversation = shard->conversation_lru_oldest;
+        if (!shard_over_budget(shard))
+            return;
+        if (conversation_idle(conversation) && !conversation->listed_slices &&
+            !conversation->listed_retry) {
+            forget(shard, conversation);
+            shard_count(shard, METRIC_EVICTED, 1);
+            continue;
+        }
+        lru_remove(shard, conversation);
+        lru_append(shard, conversation);
+    }
+}
+
+void commit_deinit(struct shard *shard)
+{
+    while (shard->conversation_lru_oldest != NULL) {
+        struct conversation *conversation = shard->conversation_lru_oldest;
+        while (conversation->parked != NULL) {
+            struct parked *parked = conversation->parked;
+            conversation->parked = parked->next;
+            memory_give(parked, MEMORY_CHAT);
+        }
+        forget(shard, conversation);
+    }
+}
+
+void commit_mark_dirty(struct shard *shard, struct conversation *conversation)
+{
+    if (conversation->dirty)
+        return;
+    conversation->dirty = true;
+    conversation->dirty_next = shard->dirty_conversations;
+    shard->dirty_conversations = conversation;
+}
+
+/* ---- answers to the session's shard; their room was promised */
+
+static void answer(struct shard *shard, uint32_t origin, const struct border_result *result)
+{
+    struct mesh *mesh = shard->gateway->mesh;
+    uint8_t *out = mesh_reserve(mesh, shard->index, origin, MESH_ANSWER, sizeof *result);
+    CHECK(out != NULL);
+    memcpy(out, result, sizeof *result);
+    mesh_commit(mesh, shard->index, origin, MESH_ANSWER, sizeof *result);
+}
+
+static struct border_result result_for(const struct shard *shard, const struct border_send *send)
+{
+    return (struct border_result){
+        .border = {BORDER_RESULT, (uint16_t)shard->index, 0},
+        .session = send->session,
+        .request_id = send->request_id,
+        .arrived_ns = send->arrived_ns,
+        .conversation = send->conversation,
+        .message_id = send->message_id,
+        .is_send = true,
+    };
+}
+
+static void answer_code(struct shard *shard, const struct border_send *send, enum code code,
+                        uint32_t retry_after_ms)
+{
+    struct border_result result = result_for(shard, send);
+    result.code = code;
+    result.retry_after_ms = retry_after_ms;
+    answer(shard, send->border.source, &result);
+}
+
+static void answer_mark(struct shard *shard, const struct border_watermark *mark, enum code code,
+                        uint32_t retry_after_ms)
+{
+    const struct border_result result = {
+        .border = {BORDER_RESULT, (uint16_t)shard->index, 0},
+        .session = mark->session,
+        .request_id = mark->request_id,
+        .conversation = mark->conversation,
+        .code = code,
+        .retry_after_ms = retry_after_ms,
+    };
+    answer(shard, mark->border.source, &result);
+}
+
+static void answer_duplicate(struct shard *shard, const struct border_send *send, uint64_t seq,
+                             uint64_t time_ms)
+{
+    struct border_result result = result_for(shard, send);
+    result.seq = seq;
+    result.time_ms = time_ms;
+    result.duplicate = true;
+    shard_count(shard, METRIC_MESSAGES_DUPLICATE, 1);
+    answer(shard, send->border.source, &result);
+}
+
+/* ---- loading */
+
+struct conversation_load {
+    struct catalog_job catalog_job;
+    struct conversation_id id;
+    bool absent;
+    struct conversation_row row;
+};
+
+static enum err load_body(struct catalog_txn *txn, struct catalog_job *job)
+{
+    struct conversation_load *load = CONTAINER_OF(job, struct conversation_load, catalog_job);
+    struct realm_id realms[2];
+    for (int i = 0; i < 2; i++) {
+        enum err err = account_realm(txn, conversation_user(load->id, i), &realms[i]);
+        if (err == ERR_NOT_FOUND) {
+            load->absent = true;
+            return OK;
+        }
+        TRY(err);
+    }
+    load->absent = realms[0].v != realms[1].v; /* tenants do not see each other */
+    enum err err = rows_read_conversation(txn, load->id, &load->row);
+    return err == ERR_NOT_FOUND ? OK : err;
+}
+
+static void run_parked(struct shard *shard, struct conversation *conversation);
+
+static void load_done(struct worker_job *job, void *context)
+{
+    struct shard *shard = context;
+    struct conversation_load *load = CONTAINER_OF(CONTAINER_OF(job, struct catalog_job, job),
+                                                  struct conversation_load, catalog_job);
+    struct conversation *conversation = table_get(&shard->conversations, key_of(load->id));
+    CHECK(conversation != NULL && conversation->state == CONVERSATION_LOADING);
+    enum err err = load->catalog_job.err;
+    if (err == OK)
+        err = conversation_loaded(conversation, &load->row);
+    conversation->absent = err == OK && load->absent;
+    if (err != OK) {
+        conversation->state = CONVERSATION_COLD;
+        log_event(LOG_ERROR, "conversation_load_failed", LOG_ERR(err));
+    }
+    memory_give(load, MEMORY_CHAT);
+    run_parked(shard, conversation);
+}
+
+static enum err start_load(struct shard *shard, struct conversation *conversation)
+{
+    struct conversation_load *load = memory_take(sizeof *load, MEMORY_CHAT);
+    if (load == NULL)
+        return ERR_NO_MEMORY;
+    memset(load, 0, offsetof(struct conversation_load, row.senders));
+    load->id = conversation->id;
+    load->catalog_job.body = load_body;
+    load->catalog_job.job.done = load_done;
+    enum err err = catalog_submit(shard->gateway->catalog, shard->gateway->workers,
+                                  &load->catalog_job, false, shard->index);
+    if (err != OK) {
+        memory_give(load, MEMORY_CHAT);
+        return err;
+    }
+    conversation->state = CONVERSATION_LOADING;
+    return OK;
+}
+
+/* ---- parking */
+
+static struct parked *park(struct shard *shard, struct conversation *conversation,
+                           struct bytes message, enum parked_state state)
+{
+    if (shard->parked_count >= shard->gateway->config->parked_requests)
+        return NULL;
+    struct parked *parked = memory_take(sizeof *parked + message.size, MEMORY_CHAT);
+    if (parked == NULL)
+        return NULL;
+    memset(parked, 0, sizeof *parked);
+    parked->conversation = conversation;
+    parked->state = state;
+    parked->size = message.size;
+    memcpy(parked->message, message.data, message.size);
+    struct parked **end = &conversation->parked;
+    while (*end != NULL)
+        end = &(*end)->next;
+    *end = parked;
+    shard->parked_count++;
+    return parked;
+}
+
+static void unpark(struct shard *shard, struct parked *parked)
+{
+    struct parked **at = &parked->conversation->parked;
+    while (*at != parked)
+        at = &(*at)->next;
+    *at = parked->next;
+    shard->parked_count--;
+    memory_give(parked, MEMORY_CHAT);
+}
+
+static void list_retry(struct shard *shard, struct conversation *conversation)
+{
+    if (conversation->listed_retry)
+        return;
+    conversation->listed_retry = true;
+    conversation->retry_next = shard->retry;
+    shard->retry = conversation;
+}
+
+/* ---- sends */
+
+static struct bytes payload_of(const struct border_send *send)
+{
+    return bytes_of(send + 1, send->border.payload_bytes);
+}
+
+static void remember_in_flight(struct shard *shard, struct cached *message)
+{
+    message->next = NULL;
+    message->previous = shard->unacknowledged_tail;
+    if (shard->unacknowledged_tail != NULL)
+        shard->unacknowledged_tail->next = message;
+    else
+        shard->unacknowledged_head = message;
+    shard->unacknowledged_tail = message;
+}
+
+/* A message of a new id: number it and hand it to the log. */
+static enum err accept(struct shard *shard, struct conversation *conversation,
+                       const struct border_send *send)
+{
+    struct mesh *mesh = shard->gateway->mesh;
+    struct bytes payload = payload_of(send);
+    size_t size = sizeof(struct border_append) + payload.size;
+    if (!mesh_room(mesh, shard->index, LANE_SHARD, MESH_LOG, size)) {
+        MARK("append waits for room");
+        return ERR_FULL;
+    }
+    TRY(mesh_promise(mesh, shard->index, LANE_SHARD, sizeof(struct border_appended)));
+    struct send_key key = {send->sender, send->device, send->message_id};
+    struct cached *message = NULL;
+    enum err err = conversation_accept(conversation, &message, &key, payload, send->expires_ms,
+                                       shard->wall_ms);
+    if (err != OK) {
+        mesh_unpromise(mesh, shard->index, LANE_SHARD, sizeof(struct border_appended));
+        answer_code(shard, send, CODE_OVERLOADED, 1000);
+        return OK;
+    }
+    struct border_append *out = (struct border_append *)(void *)mesh_reserve(
+        mesh, shard->index, LANE_SHARD, MESH_LOG, size);
+    CHECK(out != NULL);
+    *out = (struct border_append){
+        .border = {BORDER_APPEND, (uint16_t)shard->index, (uint32_t)payload.size},
+        .cookie = 1,
+        .epoch = shard->space_epoch,
+        .kind = RECORD_MESSAGE,
+        .realm = send->realm,
+        .device = send->device,
+        .conversation = conversation->id,
+        .seq = message->seq,
+        .sender = send->sender,
+        .message_id = send->message_id,
+        .time_ms = message->time_ms,
+        .expires_ms = message->expires_ms,
+    };
+    memcpy(out + 1, payload.data, payload.size);
+    mesh_commit(mesh, shard->index, LANE_SHARD, MESH_LOG, size);
+    message->epoch = shard->space_epoch;
+    message->origin = send->border.source;
+    message->session = send->session;
+    message->request_id = send->request_id;
+    message->arrived_ns = send->arrived_ns;
+    remember_in_flight(shard, message);
+    shard_count(shard, METRIC_MESSAGES_ACCEPTED, 1);
+    return OK;
+}
+
+static bool same_key(const struct border_send *a, const struct border_send *b)
+{
+    return a->sender.v == b->sender.v && a->device.v == b->device.v &&
+           message_id_compare(a->message_id, b->message_id) == 0;
+}
+
+/* A parked send of the same id that is being looked up. */
+static bool being_found(const struct conversation *conversation, const struct border_send *send,
+                        const struct parked *self)
+{
+    for (struct parked *parked = conversation->parked; parked != NULL; parked = parked->next) {
+        const struct border *border = (const void *)parked->message;
+        if (parked != self && parked->state == PARKED_FINDING && border->kind == BORDER_SEND &&
+            same_key((const void *)parked->message, send))
+            return true;
+    }
+    return false;
+}
+
+static enum err ask_log(struct shard *shard, struct parked *parked)
+{
+    struct mesh *mesh = shard->gateway->mesh;
+    const struct border_send *send = (const void *)parked->message;
+    TRY(mesh_promise(mesh, shard->index, LANE_SHARD, sizeof(struct border_found)));
+    struct border_find *out = (struct border_find *)(void *)mesh_reserve(
+        mesh, shard->index, LANE_SHARD, MESH_LOG, sizeof *out);
+    if (out == NULL) {
+        mesh_unpromise(mesh, shard->index, LANE_SHARD, sizeof(struct border_found));
+        return ERR_FULL;
+    }
+    *out = (struct border_find){
+        .border = {BORDER_FIND, (uint16_t)shard->index, 0},
+        .cookie = (uint64_t)(uintptr_t)parked,
+        .conversation = send->conversation,
+        .sender = send->sender,
+        .device = send->device,
+        .message_id = send->message_id,
+    };
+    mesh_commit(mesh, shard->index, LANE_SHARD, MESH_LOG, sizeof *out);
+    parked->state = PARKED_FINDING;
+    return OK;
+}
+
+/* Not the newest id of its device: seen before, or merely late? `self`: the request if it is parked
+ * already. */
+static enum err look_up(struct shard *shard, struct conversation *conversation,
+                        const struct border_send *send, struct parked *self)
+{
+    struct bytes message = bytes_of(send, sizeof *send + send->border.payload_bytes);
+    bool wait = being_found(conversation, send, self);
+    bool parked_before = self != NULL;
+    if (self == NULL) {
+        self = park(shard, conversation, message, wait ? PARKED_WAITING : PARKED_READY);
+        if (self == NULL) {
+            shard_count(shard, METRIC_PARKED_FULL, 1);
+            answer_code(shard, send, CODE_OVERLOADED, 1000);
+            return OK;
+        }
+    }
+    if (wait) {
+        MARK("two repeats of one id at once");
+        self->state = PARKED_WAITING;
+        return OK;
+    }
+    enum err err = ask_log(shard, self);
+    if (err != OK && !parked_before) {
+        list_retry(shard, conversation);
+        return OK;
+    }
+    return err;
+}
+
+static enum code refusal(const struct shard *shard, const struct conversation *conversation)
+{
+    if (conversation->absent)
+        return CODE_NOT_FOUND;
+    if (shard->log_state == LOG_FAILED)
+        return CODE_READ_ONLY;
+    if (shard->log_state == LOG_NO_SPACE)
+        return CODE_NO_SPACE;
+    return CODE_NONE;
+}
+
+/* A send to a WARM conversation. ERR_FULL: towards the lane; the caller keeps it. */
+static enum err process_send(struct shard *shard, struct conversation *conversation,
+                             const struct border_send *send, struct parked *self)
+{
+    struct send_key key = {send->sender, send->device, send->message_id};
+    struct cached *found = NULL;
+    enum conversation_verdict verdict = conversation_check(conversation, &key, &found);
+    if (verdict == CONVERSATION_KNOWN) {
+        if (!bytes_equal(payload_of(send), bytes_of(found->payload, found->size)))
+            answer_code(shard, send, CODE_CONFLICT, 0);
+        else if (found->durable)
+            answer_duplicate(shard, send, found->seq, found->time_ms);
+        else if (self != NULL)
+            self->state = PARKED_WAITING;
+        else if (park(shard, conversation,
+                      bytes_of(send, sizeof *send + send->border.payload_bytes),
+                      PARKED_WAITING) == NULL)
+            answer_code(shard, send, CODE_OVERLOADED, 1000);
+        return OK;
+    }
+    if (verdict == CONVERSATION_LOOK_UP && (self == NULL || self->state != PARKED_FOUND))
+        return look_up(shard, conversation, send, self);
+    enum code code = refusal(shard, conversation);
+    if (code != CODE_NONE) {
+        answer_code(shard, send, code, code == CODE_NO_SPACE ? 5000 : 0);
+        return OK;
+    }
+    return accept(shard, conversation, send);
+}
+
+/* The log has answered a look-up. */
+static enum err process_found(struct shard *shard, struct conversation *conversation,
+                              struct parked *parked)
+{
+    const struct border_send *send = (const void *)parked->message;
+    struct bytes payload = payload_of(send);
+    if (parked->found_err == ERR_NOT_FOUND)
+        return process_send(shard, conversation, send, parked);
+    if (parked->found_err != OK)
+        answer_code(shard, send, CODE_OVERLOADED, 1000);
+    else if (parked->found_size != payload.size || parked->found_hash != crc32c(0, payload))
+        answer_code(shard, send, CODE_CONFLICT, 0);
+    else
+        answer_duplicate(shard, send, parked->found_seq, parked->found_time_ms);
+    return OK;
+}
+
+static void process_mark(struct shard *shard, struct conversation *conversation,
+                         const struct border_watermark *mark)
+{
+    uint64_t highest = mark->delivered > mark->read ? mark->delivered : mark->read;
+    if (conversation->absent)
+        answer_mark(shard, mark, CODE_NOT_FOUND, 0);
+    else if (highest > conversation->visible_seq)
+        answer_mark(shard, mark, CODE_SEQ_FROM_FUTURE, 0);
+    else {
+        answer_mark(shard, mark, CODE_NONE, 0);
+        fanout_watermark(shard, conversation, mark);
+    }
+}
+
+/* One parked request goes on. ERR_FULL: it stays. */
+static enum err run_one(struct shard *shard, struct conversation *conversation,
+                        struct parked *parked)
+{
+    const struct border *border = (const void *)parked->message;
+    if (conversation->state != CONVERSATION_WARM) { /* its load failed */
+        if (border->kind == BORDER_SEND)
+            answer_code(shard, (const void *)parked->message, CODE_OVERLOADED, 1000);
+        else
+            answer_mark(shard, (const void *)parked->message, CODE_OVERLOADED, 1000);
+    } else if (border->kind == BORDER_MARK_CHECK) {
+        process_mark(shard, conversation, (const void *)parked->message);
+    } else {
+        const struct border_send *send = (const void *)parked->message;
+        TRY(parked->state == PARKED_FOUND ? process_found(shard, conversation, parked)
+                                          : process_send(shard, conversation, send, parked));
+        if (parked->state == PARKED_WAITING || parked->state == PARKED_FINDING)
+            return OK; /* it stays parked */
+    }
+    unpark(shard, parked);
+    return OK;
+}
+
+static void run_parked(struct shard *shard, struct conversation *conversation)
+{
+    struct parked *parked = conversation->parked;
+    while (parked != NULL) {
+        struct parked *next = parked->next;
+        if ((parked->state == PARKED_READY || parked->state == PARKED_FOUND) &&
+            conversation->state != CONVERSATION_LOADING) {
+            if (run_one(shard, conversation, parked) != OK) {
+                list_retry(shard, conversation);
+                return;
+            }
+        }
+        parked = next;
+    }
+}
+
+/* Those that waited for something that has just been decided go on. */
+static void wake_waiting(struct shard *shard, struct conversation *conversation)
+{
+    bool any = false;
+    for (struct parked *parked = conversation->parked; parked != NULL; parked = parked->next)
+        if (parked->state == PARKED_WAITING) {
+            parked->state = PARKED_READY;
+            any = true;
+        }
+    if (any)
+        list_retry(shard, conversation);
+}
+
+/* ---- requests */
+
+static enum err on_send(struct shard *shard, struct bytes message)
+{
+    const struct border_send *send = (const void *)message.data;
+    struct conversation *conversation = find_or_make(shard, send->conversation);
+    if (conversation == NULL ||
+        (conversation->state == CONVERSATION_COLD && start_load(shard, conversation) != OK)) {
+        answer_code(shard, send, CODE_OVERLOADED, 1000);
+        return OK;
+    }
+    /* behind what waits already, so that a device's sends keep their order */
+    if (conversation->state != CONVERSATION_WARM || conversation->listed_retry) {
+        if (park(shard, conversation, message, PARKED_READY) == NULL) {
+            shard_count(shard, METRIC_PARKED_FULL, 1);
+            answer_code(shard, send, CODE_OVERLOADED, 1000);
+        }
+        return OK;
+    }
+    return process_send(shard, conversation, send, NULL);
+}
+
+static void on_mark_check(struct shard *shard, struct bytes message)
+{
+    const struct border_watermark *mark = (const void *)message.data;
+    struct conversation *conversation = find_or_make(shard, mark->conversation);
+    if (conversation == NULL ||
+        (conversation->state == CONVERSATION_COLD && start_load(shard, conversation) != OK))
+        answer_mark(shard, mark, CODE_OVERLOADED, 1000);
+    else if (conversation->state == CONVERSATION_WARM)
+        process_mark(shard, conversation, mark);
+    else if (park(shard, conversation, message, PARKED_READY) == NULL)
+        answer_mark(shard, mark, CODE_OVERLOADED, 1000);
+}
+
+static void on_pull(struct shard *shard, const struct border_pull *pull)
+{
+    struct conversation *conversation = find_or_make(shard, pull->conversation);
+    bool warm = conversation != NULL && conversation->state == CONVERSATION_WARM;
+    if (conversation != NULL && conversation->state == CONVERSATION_COLD &&
+        start_load(shard, conversation) != OK)
+        MARK("load refused during a pull");
+    fanout_answer_pull(shard, warm ? conversation : NULL, pull);
+}
+
+enum err commit_on_request(struct shard *shard, struct bytes message)
+{
+    const struct border *border = (const void *)message.data;
+    if (border->kind == BORDER_SEND)
+        return on_send(shard, message);
+    if (border->kind == BORDER_MARK_CHECK)
+        on_mark_check(shard, message);
+    else
+        on_pull(shard, (const void *)message.data);
+    return OK;
+}
+
+void commit_on_watermark(struct shard *shard, struct bytes message)
+{
+    const struct border_watermark *mark = (const void *)message.data;
+    struct conversation *conversation = find_or_make(shard, mark->conversation);
+    if (conversation != NULL)
+        fanout_watermark(shard, conversation, mark);
+}
+
+/* ---- answers of the lane */
+
+static struct cached *take_oldest(struct shard *shard)
+{
+    struct cached *message = shard->unacknowledged_head;
+    CHECK(message != NULL);
+    shard->unacknowledged_head = message->next;
+    if (message->next != NULL)
+        message->next->previous = NULL;
+    else
+        shard->unacknowledged_tail = NULL;
+    return message;
+}
+
+static void acknowledge(struct shard *shard, const struct cached *message)
+{
+    const struct border_result result = {
+        .border = {BORDER_RESULT, (uint16_t)shard->index, 0},
+        .session = message->session,
+        .request_id = message->request_id,
+        .arrived_ns = message->arrived_ns,
+        .conversation = message->conversation->id,
+        .message_id = message->message_id,
+        .seq = message->seq,
+        .time_ms = message->time_ms,
+        .is_send = true,
+    };
+    answer(shard, message->origin, &result);
+}
+
+/* The lane refuses everything of this epoch: what is in flight is taken back, newest first, so that
+ * no number is skipped. */
+static void take_back_all(struct shard *shard, enum err err)
+{
+    enum code code = err == ERR_NO_SPACE ? CODE_NO_SPACE : CODE_READ_ONLY;
+    shard->log_state = err == ERR_NO_SPACE ? LOG_NO_SPACE : LOG_FAILED;
+    shard->answers_void = 0;
+    while (shard->unacknowledged_tail != NULL) {
+        struct cached *message = shard->unacknowledged_tail;
+        struct conversation *conversation = message->conversation;
+        const struct border_result result = {
+            .border = {BORDER_RESULT, (uint16_t)shard->index, 0},
+            .session = message->session,
+            .request_id = message->request_id,
+            .conversation = conversation->id,
+            .message_id = message->message_id,
+            .code = code,
+            .retry_after_ms = code == CODE_NO_SPACE ? 5000 : 0,
+            .is_send = true,
+        };
+        shard->unacknowledged_tail = message->previous;
+        if (message->previous != NULL)
+            message->previous->next = NULL;
+        else
+            shard->unacknowledged_head = NULL;
+        answer(shard, message->origin, &result);
+        conversation_refused(conversation, message);
+        wake_waiting(shard, conversation);
+        shard->answers_void++;
+    }
+    CHECK(shard->answers_void > 0);
+    shard->answers_void--; /* the one that is being looked at */
+}
+
+void commit_on_appended(struct shard *shard, struct bytes message)
+{
+    const struct border_appended *appended = (const void *)message.data;
+    if (shard->answers_void > 0) {
+        CHECK(appended->err != OK);
+        shard->answers_void--;
+        return;
+    }
+    if (appended->err != OK) {
+        MARK("the log refused");
+        shard->space_epoch = appended->epoch;
+        take_back_all(shard, (enum err)appended->err);
+        return;
+    }
+    struct cached *cached = take_oldest(shard);
+    struct conversation *conversation = cached->conversation;
+    acknowledge(shard, cached);
+    conversation_durable(conversation, cached, &shard->cache);
+    commit_mark_dirty(shard, conversation);
+    fanout_message(shard, conversation, cached);
+    wake_waiting(shard, conversation);
+}
+
+void commit_on_found(struct shard *shard, struct bytes message)
+{
+    const struct border_found *found = (const void *)message.data;
+    struct parked *parked = (struct parked *)(uintptr_t)found->cookie;
+    CHECK(parked->state == PARKED_FINDING);
+    parked->state = PARKED_FOUND;
+    parked->found_err = (enum err)found->err;
+    parked->found_hash = found->payload_hash;
+    parked->found_size = found->payload_size;
+    parked->found_seq = found->seq;
+    parked->found_time_ms = found->time_ms;
+    struct conversation *conversation = parked->conversation;
+    wake_waiting(shard, conversation);
+    run_parked(shard, conversation);
+}
+
+void commit_flush(struct shard *shard)
+{
+    struct conversation *list = shard->retry;
+    shard->retry = NULL;
+    while (list != NULL) {
+        struct conversation *conversation = list;
+        list = conversation->retry_next;
+        conversation->listed_retry = false;
+        run_parked(shard, conversation);
+    }
+    fanout_flush(shard);
+    message_cache_trim(&shard->cache);
+}

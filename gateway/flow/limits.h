@@ -1,0 +1,35 @@
+/* limits.h: flow's fixed sizes, each with its reason. What an operator may want to change is in
+ * config.h instead. */
+#ifndef GATEWAY_FLOW_LIMITS_H
+#define GATEWAY_FLOW_LIMITS_H
+
+#define SHARDS_MAX 256 /* border.source is 16 bits; a box with more cores uses 256 of them */
+#define ADDRESS_SLOTS                                                                              \
+    (1u << 18) /* 2 bytes each = 512 KiB; two addresses share one of a few thousand with odds of 1 \
+                  % */
+#define EVENTS_PER_TURN      1024  /* completions looked at in one turn: 1,024 × 112 B = 112 KiB */
+#define RECEIVE_BUFFER_BYTES 16384 /* one TLS record's worth */
+#define RECEIVE_BUFFERS                                                                            \
+    512 /* per shard: 8 MiB; more connections with bytes in motion wait a turn */
+#define PLAINTEXT_BYTES                                                                            \
+    (RECEIVE_BUFFER_BYTES + 16384 +                                                                \
+     512) /* what one receive can open to, with a buffered part record before it */
+#define FRAME_BYTES                                                                                \
+    (64 * 1024) /* elements gathered into one WebSocket message before the next is begun */
+#define PULL_BYTES          (32 * 1024) /* answer asked for when catching up: rings hold many */
+#define PULL_RECORDS        256
+#define HISTORY_RECORDS_MAX 256 /* messages of one answer to Range */
+#define PULLED_OVERHEAD     256 /* border_pulled and mesh header */
+#define CHECKPOINT_ROWS                                                                            \
+    512 /* rows of one catalog job: bounds the writer's transaction and the job's memory */
+#define ACCEPTS_ARMED  64 /* one-shot accepts per listener: 64 × 28 B address buffers */
+#define ADMIN_ACCEPTS  4
+#define EVICT_PER_TURN 64
+#define REQUESTS_MAX                                                                               \
+    1024 /* upper bound of limits.requests_per_frame: the decoded array lives in the shard */
+#define ENCODED_BYTES_PER(message_bytes)                                                           \
+    ((size_t)(message_bytes)*2 +                                                                   \
+     (512u << 10)) /* JSON: base64 grows by a third; HISTORY_RECORDS_MAX × 1 KiB of field names   \
+                      and numbers beside it */
+
+#endif

@@ -1,0 +1,160 @@
+/* lane.h: the inside of a log: what log.c, recovery.c, background.c and reader.c share. Nobody else
+ * includes it.
+ * Flow:       log.c appends and commits; background.c makes, seals and loads segments on workers;
+ *             recovery.c fills all this in at log_open; reader.c serves reads
+ * Owns:       see the fields
+ * Invariants: segments ascend by id; those behind `active` are READY; durable ≤ written ≤ appended
+ *             (lane_check); segment states:
+ *
+ *               READY --lane_roll--> ACTIVE --lane_roll--> SEALING --seal job--> SEALED
+ *               SEALED --load job--> LOST (neither header copy can be read)
+ *
+ * Failure:    lane_fail: LOG_FAILED, sticky
+ * Bounds:     the sums below */
+#ifndef STORE_LANE_H
+#define STORE_LANE_H
+
+#include "core/worker.h"
+#include "store/sidecar.h"
+
+#define LANE_READS_MAX    64u /* reads in flight or waiting; each 70 KB of state at most */
+#define LANE_LOADED_BYTES (64ull << 20) /* resident parts of sidecars, least recently used go */
+#define LANE_LOADED_MAX   256u          /* loaded segments: two descriptors each */
+#define LANE_RETRY_NS     NS_PER_S      /* between attempts to make, seal or load a segment */
+#define READ_BUFFER_BYTES (64u << 10)   /* one merged disk read, unless a record is larger */
+#define READ_GAP_BYTES    (16u << 10)   /* records nearer than that are read together */
+
+enum lane_segment_state {
+    SEGMENT_READY,
+    SEGMENT_ACTIVE,
+    SEGMENT_SEALING,
+    SEGMENT_SEALED,
+    SEGMENT_LOST,
+};
+
+struct lane_segment {
+    uint32_t id;
+    enum lane_segment_state state;
+    struct segment_header header; /* id 0: not read yet */
+    struct segment_key key;
+    int write_fd;        /* READY, ACTIVE, SEALING; else -1 */
+    int read_fd;         /* -1: not loaded */
+    uint32_t data_end;   /* end of its last batch; ACTIVE: see lane */
+    struct index *index; /* READY (empty), ACTIVE, SEALING; SEALED if no sidecar can be written */
+    struct sidecar *sidecar; /* SEALED and loaded */
+    uint32_t users;          /* disk reads in flight on its descriptors */
+    bool busy;               /* a job works on it */
+    bool rebuild;            /* its sidecar was found damaged */
+    uint64_t retry_ns;       /* a failed job is not repeated before */
+    enum err load_err;       /* of the newest load, if it failed */
+    uint64_t used;           /* log.clock at its last use */
+};
+
+struct lane_ack {
+    uint64_t cookie;
+    uint64_t position;
+};
+
+/* lane_batch: one of the two buffers. */
+struct lane_batch {
+    uint8_t *data;
+    size_t size; /* 0: empty */
+    uint32_t records;
+    uint32_t offset; /* in the segment */
+    struct lane_segment *segment;
+};
+
+struct log {
+    struct log_options options;
+    char directory[STORE_PATH_BYTES];
+    struct io *io;
+    struct workers *workers;
+    struct metrics *metrics; /* may be NULL */
+    enum log_state state;
+    int lock_fd;
+    size_t batch_bytes_max; /* header and padding included */
+
+    struct lane_segment **segments;
+    uint32_t segment_count;
+    uint32_t segment_capacity;
+    uint32_t active; /* index into segments */
+    uint32_t id_next;
+    bool segment_full; /* nothing more goes into the active one */
+
+    struct lane_batch gather;
+    struct lane_batch flight;
+    bool gather_closed; /* refused a record: refuses all until it is written, to keep their order */
+    bool in_flight;
+    struct io_file_op write_op;
+    uint64_t flight_start_ns;
+
+    uint64_t appended;
+    uint64_t written;
+    uint64_t durable;
+    uint64_t flight_end;
+    uint64_t previous_end; /* of the newest batch started */
+    uint64_t record_count; /* in the lane, those of started batches */
+    uint64_t checkpointed;
+    bool marked; /* nothing was written since the newest durable mark */
+
+    struct lane_ack *acks; /* ring: popped ≤ done ≤ appended */
+    uint64_t ack_mask;
+    uint64_t ack_popped;
+    uint64_t ack_done;
+    uint64_t ack_appended;
+
+    bool making;
+    bool make_refused; /* newest attempt failed: make_err says why */
+    enum err make_err;
+    uint64_t make_retry_ns;
+    uint32_t jobs; /* on the workers now */
+
+    struct read_state *reads;      /* active, any order */
+    struct read_state *reads_free; /* spare states with their buffers */
+    uint32_t read_count;
+    uint32_t read_ops; /* disk reads in flight */
+    bool closing;      /* log_close: nothing new is started but writing what is gathered */
+    struct log_read *done_first;
+    struct log_read **done_last;
+    uint64_t clock; /* counts uses, for eviction */
+};
+
+/* ---- log.c */
+void lane_check(const struct log *log);
+void lane_fail(struct log *log, enum err err, const char *what);
+void lane_set_state(struct log *log, enum log_state state);
+void lane_count(struct log *log, enum metric metric, uint64_t n);
+
+/* ---- background.c */
+
+struct lane_job; /* make, seal or load one segment; runs on a WORKER_DISK thread */
+
+/* lane_segment_add: a new entry in order of ids; NULL: no memory. */
+struct lane_segment *lane_segment_add(struct log *log, uint32_t id);
+void lane_segment_destroy(struct lane_segment *segment);
+/* lane_make_now: make the next segment, blocking; for log_open. */
+MUST_USE enum err lane_make_now(struct log *log);
+/* lane_maintain: start what is due: the next segment, sealing; once a turn. */
+void lane_maintain(struct log *log);
+/* lane_next_ready: the segment after the active one, if it is ready. */
+struct lane_segment *lane_next_ready(const struct log *log);
+/* lane_roll: the next segment becomes active. There must be one, and nothing gathered. */
+void lane_roll(struct log *log);
+/* lane_load: have a sealed segment loaded. OK: it is; ERR_AGAIN: later (reader_wake follows);
+ * ERR_CORRUPT: it is lost. */
+MUST_USE enum err lane_load(struct log *log, struct lane_segment *segment);
+/* lane_direct_flags: FILE_DIRECT if configured. */
+uint32_t lane_direct_flags(const struct log *log);
+
+/* ---- recovery.c */
+MUST_USE enum err lane_recover(struct log *log,
+                               void (*replay)(void *context, const struct log_record *record,
+                                              uint64_t position),
+                               void *context, uint64_t *damaged);
+
+/* ---- reader.c */
+void reader_wake(struct log *log); /* segments were loaded: go on with what waits */
+void reader_on_file(struct log *log, struct io_file_op *op);
+void reader_close(struct log *log);
+
+#endif

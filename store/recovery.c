@@ -1,0 +1,456 @@
+/* recovery.c: from a directory of segments to a lane that appends.
+ *
+ *   list → mark (the highest durable_before of any valid batch header, or the checkpoint) → walk
+ * all segments from the checkpoint's on → cut the tail → the last one becomes ACTIVE
+ *
+ * - A batch at or above the mark that is not wholly valid is the tail: it was never acknowledged,
+ * or its sync never returned. From there on everything is zeroed and synced.
+ * - Whatever is wrong below the mark is damage: counted, logged with file and offset, left as it
+ * is, not served. The running number of records in each batch header says how many are lost.
+ * - Unreadable is not torn: a device error at or above the mark refuses the start (ERR_IO).
+ * - What was read here may still be only in a cache of the machine (a process that was killed, not
+ * a power cut): the active segment is synced before anything is called durable. */
+#include "store/lane.h"
+
+#include "core/file.h"
+#include "core/logging.h"
+#include "core/memory.h"
+
+#include <stdlib.h>
+
+struct recovery {
+    struct log *log;
+    void (*replay)(void *context, const struct log_record *record, uint64_t position);
+    void *context;
+    uint64_t *damaged;
+    uint64_t checkpoint;
+    uint64_t mark;
+    uint32_t first;       /* index of the first segment to walk */
+    uint32_t last_used;   /* index of the last segment with a valid batch */
+    uint32_t tail;        /* offset behind that batch */
+    uint64_t record_base; /* expected of the next batch */
+    bool have_base;
+    bool have_used;
+    bool unknown; /* damage was seen; the next batch tells how many records it cost */
+    bool cut;     /* the tail was found: everything behind is zeroed */
+};
+
+/* ---- listing */
+
+struct listing {
+    struct log *log;
+    uint32_t *ids;
+    uint32_t count;
+    uint32_t capacity;
+};
+
+static enum err list_entry(void *context, const char *name)
+{
+    struct listing *listing = context;
+    uint32_t id;
+    char path[STORE_PATH_BYTES];
+    static const char *const leftovers[] = {".making", ".indexing"};
+    for (size_t i = 0; i < COUNT_OF(leftovers); i++)
+        if (segment_name_parse(&id, name, leftovers[i]) == OK) {
+            TRY(store_path(path, listing->log->directory, id, leftovers[i]));
+            return file_remove(path);
+        }
+    if (segment_name_parse(&id, name, ".segment") != OK)
+        return OK;
+    if (listing->count == listing->capacity) {
+        uint32_t capacity = listing->capacity == 0 ? 64 : listing->capacity * 2;
+        uint32_t *grown = memory_resize(listing->ids, capacity * sizeof(uint32_t), MEMORY_STORE);
+        if (grown == NULL)
+            return ERR_NO_MEMORY;
+        listing->ids = grown;
+        listing->capacity = capacity;
+    }
+    listing->ids[listing->count++] = id;
+    return OK;
+}
+
+static int id_compare(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a;
+    uint32_t y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static enum err list_segments(struct log *log)
+{
+    struct listing listing = {.log = log};
+    enum err err = file_list(log->directory, list_entry, &listing);
+    if (err == OK && listing.count > 0)
+        qsort(listing.ids, listing.count, sizeof(uint32_t), id_compare);
+    for (uint32_t i = 0; i < listing.count && err == OK; i++) {
+        struct lane_segment *segment = lane_segment_add(log, listing.ids[i]);
+        if (segment == NULL)
+            err = ERR_NO_MEMORY;
+        else
+            segment->state = SEGMENT_SEALED;
+        log->id_next = listing.ids[i] + 1;
+    }
+    memory_give(listing.ids, MEMORY_STORE);
+    return err;
+}
+
+/* ---- walking */
+
+static enum err segment_scan_open(struct recovery *r, struct scan *scan, int *fd,
+                                  const struct lane_segment *segment)
+{
+    char path[STORE_PATH_BYTES];
+    TRY(store_path(path, r->log->directory, segment->id, ".segment"));
+    TRY(file_open(fd, path, FILE_READ));
+    enum err err = scan_open(scan, *fd);
+    if (err == OK &&
+        (scan->header.id != segment->id || scan->header.lane != r->log->options.lane)) {
+        log_event(LOG_ERROR, "log_foreign_segment", LOG_U64("segment", segment->id),
+                  LOG_U64("header_segment", scan->header.id),
+                  LOG_U64("header_lane", scan->header.lane), LOG_END);
+        scan_close(scan);
+        err = ERR_INVALID;
+    }
+    if (err != OK)
+        file_close(*fd);
+    return err;
+}
+
+/* find_mark: the newest segment with any valid batch header has the highest durable_before. */
+static enum err find_mark(struct recovery *r)
+{
+    r->mark = r->checkpoint;
+    bool found = false;
+    for (uint32_t i = r->log->segment_count; i-- > r->first && !found;) {
+        struct scan scan;
+        struct scan_item item = {.kind = SCAN_BATCH};
+        int fd;
+        enum err err = segment_scan_open(r, &scan, &fd, r->log->segments[i]);
+        if (err == ERR_CORRUPT)
+            continue;
+        TRY(err);
+        while ((err = scan_next(&scan, &item)) == OK && item.kind != SCAN_END) {
+            if (item.kind == SCAN_DAMAGE)
+                continue;
+            found = true;
+            if (item.header.durable_before > r->mark)
+                r->mark = item.header.durable_before;
+        }
+        scan_close(&scan);
+        file_close(fd);
+        TRY(err);
+    }
+    return OK;
+}
+
+static void report_damage(struct recovery *r, uint32_t segment, uint32_t from, uint32_t to,
+                          uint64_t records)
+{
+    *r->damaged += records;
+    lane_count(r->log, METRIC_LOG_CORRUPT, records);
+    log_event(LOG_ERROR, "log_damage", LOG_TEXT("directory", r->log->directory),
+              LOG_U64("segment", segment), LOG_U64("from", from), LOG_U64("to", to),
+              LOG_U64("records", records),
+              LOG_TEXT("advice", "restore this file from a back-up, or run: roost log verify"),
+              LOG_END);
+}
+
+/* take_batch: index and replay a batch that stays. */
+static enum err take_batch(struct recovery *r, struct lane_segment *segment,
+                           const struct scan *scan, const struct scan_item *item)
+{
+    const struct batch_header *header = &item->header;
+    if (r->have_base && header->record_base > r->record_base)
+        report_damage(r, segment->id, r->tail, item->from, header->record_base - r->record_base);
+    else if (!r->have_base && r->unknown)
+        report_damage(r, segment->id, SEGMENT_DATA_OFFSET, item->from, 1); /* at least */
+    r->unknown = false;
+    struct batch_walk walk;
+    batch_walk_init(&walk, &scan->key, item);
+    while (batch_walk_next(&walk)) {
+        enum err err = index_add(segment->index, &walk.record, walk.offset, walk.size);
+        if (err == ERR_INVALID)
+            log_event(LOG_ERROR, "log_out_of_order", LOG_U64("segment", segment->id),
+                      LOG_U64("offset", walk.offset), LOG_END);
+        else
+            TRY(err);
+        uint64_t position = position_of(segment->id, walk.offset);
+        if (r->replay != NULL && position >= r->checkpoint)
+            r->replay(r->context, &walk.record, position);
+    }
+    if (walk.valid < header->records)
+        report_damage(r, segment->id, item->from, item->to, header->records - walk.valid);
+    r->record_base = header->record_base + header->records;
+    r->have_base = true;
+    r->tail = item->to;
+    if (header->writer_epoch > r->log->options.writer_epoch)
+        r->log->options.writer_epoch = header->writer_epoch;
+    return OK;
+}
+
+/* cut_from: zero what is not zero from offset to the segment's end, and sync. */
+static enum err cut_from(struct recovery *r, const struct lane_segment *segment, int fd,
+                         uint64_t from)
+{
+    char path[STORE_PATH_BYTES];
+    int out;
+    TRY(store_path(path, r->log->directory, segment->id, ".segment"));
+    uint8_t *data = memory_take(2 * SCAN_WINDOW_BYTES, MEMORY_STORE);
+    if (data == NULL)
+        return ERR_NO_MEMORY;
+    enum err err = file_open(&out, path, FILE_WRITE);
+    if (err != OK)
+        goto fail_open;
+    uint8_t *zeros = data + SCAN_WINDOW_BYTES;
+    memset(zeros, 0, SCAN_WINDOW_BYTES);
+    size_t done = SCAN_WINDOW_BYTES;
+    for (uint64_t at = from; err == OK && done == SCAN_WINDOW_BYTES; at += done) {
+        err = file_read(fd, at, data, SCAN_WINDOW_BYTES, &done);
+        if (err == OK && !bytes_zero(data, done))
+            err = file_write(out, at, bytes_of(zeros, done));
+    }
+    if (err == OK)
+        err = file_sync(out);
+    file_close(out);
+fail_open:
+    memory_give(data, MEMORY_STORE);
+    return err;
+}
+
+static enum err cut_tail(struct recovery *r, const struct lane_segment *segment, int fd,
+                         const struct scan_item *item)
+{
+    if (item->unreadable) {
+        log_event(LOG_ERROR, "log_tail_unreadable", LOG_U64("segment", segment->id),
+                  LOG_U64("from", item->from), LOG_END);
+        return ERR_IO;
+    }
+    r->cut = r->cut || item->kind != SCAN_END;
+    if (item->kind == SCAN_END && !item->dirty)
+        return OK;
+    MARK("log_tail_cut");
+    log_event(LOG_WARN, "log_tail_cut", LOG_U64("segment", segment->id),
+              LOG_U64("from", item->from), LOG_END);
+    return cut_from(r, segment, fd, item->from);
+}
+
+static bool is_tail(const struct recovery *r, const struct lane_segment *segment,
+                    const struct scan *scan, const struct scan_item *item)
+{
+    if (r->cut)
+        return true;
+    if (position_of(segment->id, item->from) < r->mark)
+        return false;
+    return item->kind != SCAN_BATCH || !batch_sound(&scan->key, item);
+}
+
+static enum err walk_items(struct recovery *r, uint32_t at, struct scan *scan, int fd)
+{
+    struct lane_segment *segment = r->log->segments[at];
+    struct scan_item item;
+    do {
+        TRY(scan_next(scan, &item));
+        if (is_tail(r, segment, scan, &item))
+            return cut_tail(r, segment, fd, &item);
+        r->unknown = r->unknown || item.kind == SCAN_DAMAGE;
+        if (item.kind != SCAN_BATCH)
+            continue;
+        TRY(take_batch(r, segment, scan, &item));
+        segment->data_end = item.to;
+        r->have_used = true;
+        r->last_used = at;
+    } while (item.kind != SCAN_END);
+    return OK;
+}
+
+/* finish_sealed: a walked segment that is not the last: only its sidecar need stay. */
+static enum err finish_sealed(struct recovery *r, struct lane_segment *segment)
+{
+    struct log *log = r->log;
+    if (segment->state == SEGMENT_LOST)
+        return OK;
+    struct sidecar *sidecar;
+    enum err err = sidecar_load(&sidecar, log->directory, &segment->header);
+    if (err == OK)
+        sidecar_destroy(sidecar);
+    else
+        err = sidecar_write(log->directory, &segment->header, segment->index, segment->data_end);
+    if (err == ERR_NO_MEMORY)
+        return err;
+    /* One that cannot be written now is rebuilt when it is needed. */
+    index_destroy(segment->index);
+    segment->index = NULL;
+    return OK;
+}
+
+static enum err walk_segment(struct recovery *r, uint32_t at)
+{
+    struct lane_segment *segment = r->log->segments[at];
+    struct scan scan;
+    int fd;
+    enum err err = segment_scan_open(r, &scan, &fd, segment);
+    if (err == ERR_CORRUPT) {
+        report_damage(r, segment->id, 0, SEGMENT_DATA_OFFSET, 0);
+        segment->state = SEGMENT_LOST;
+        r->unknown = true;
+        return OK;
+    }
+    TRY(err);
+    if (scan.copy_damaged)
+        report_damage(r, segment->id, 0, SEGMENT_DATA_OFFSET, 0);
+    segment->header = scan.header;
+    segment->key = scan.key;
+    segment->data_end = SEGMENT_DATA_OFFSET;
+    err = index_create(&segment->index, &scan.key, scan.header.bytes);
+    uint32_t used_before = r->last_used;
+    bool had_used = r->have_used;
+    if (err == OK)
+        err = walk_items(r, at, &scan, fd);
+    scan_close(&scan);
+    file_close(fd);
+    if (err == OK && had_used && r->last_used != used_before)
+        err = finish_sealed(r, r->log->segments[used_before]);
+    return err;
+}
+
+/* ---- becoming active */
+
+static enum err open_for_writing(struct log *log, struct lane_segment *segment)
+{
+    char path[STORE_PATH_BYTES];
+    TRY(store_path(path, log->directory, segment->id, ".segment"));
+    uint32_t direct = lane_direct_flags(log);
+    enum err err = file_open(&segment->write_fd, path, FILE_WRITE | direct);
+    if (err == ERR_UNSUPPORTED && direct != 0) {
+        direct = 0;
+        err = file_open(&segment->write_fd, path, FILE_WRITE);
+    }
+    if (err != OK) {
+        segment->write_fd = -1;
+        return err;
+    }
+    TRY(file_sync(segment->write_fd));
+    err = file_open(&segment->read_fd, path, FILE_READ | direct);
+    if (err != OK)
+        segment->read_fd = -1;
+    return err;
+}
+
+static enum err remove_segment(struct log *log, uint32_t at)
+{
+    char path[STORE_PATH_BYTES];
+    TRY(store_path(path, log->directory, log->segments[at]->id, ".segment"));
+    TRY(file_remove(path));
+    lane_segment_destroy(log->segments[at]);
+    log->segment_count--;
+    memmove(log->segments + at, log->segments + at + 1,
+            (log->segment_count - at) * sizeof *log->segments);
+    return OK;
+}
+
+/* ready_segments: those behind the active one hold nothing; the first keeps its use if it fits. */
+static enum err ready_segments(struct recovery *r)
+{
+    struct log *log = r->log;
+    for (uint32_t at = r->first; at < log->active; at++)
+        if (log->segments[at]->index != NULL)
+            TRY(finish_sealed(r, log->segments[at]));
+    for (uint32_t at = log->active + 1; at < log->segment_count;) {
+        struct lane_segment *segment = log->segments[at];
+        bool usable = segment->state != SEGMENT_LOST && lane_next_ready(log) == NULL &&
+                      segment->header.bytes == log->options.segment_bytes &&
+                      segment->id > position_segment(r->checkpoint);
+        if (usable) {
+            segment->state = SEGMENT_READY;
+            TRY(open_for_writing(log, segment));
+        } else if (segment->state != SEGMENT_LOST) {
+            TRY(remove_segment(log, at));
+            continue;
+        }
+        at++;
+    }
+    return OK;
+}
+
+static enum err first_segment(struct recovery *r)
+{
+    struct log *log = r->log;
+    if (r->checkpoint != 0) {
+        report_damage(r, position_segment(r->checkpoint), 0, 0, 1);
+        r->unknown = false;
+        if (log->id_next <= position_segment(r->checkpoint))
+            log->id_next = position_segment(r->checkpoint) + 1;
+    }
+    TRY(lane_make_now(log));
+    struct lane_segment *segment = log->segments[log->segment_count - 1];
+    segment->state = SEGMENT_ACTIVE;
+    log->active = log->segment_count - 1;
+    log->gather.segment = segment;
+    log->gather.offset = SEGMENT_DATA_OFFSET;
+    return OK;
+}
+
+/* activate: append behind the last valid batch. */
+static enum err activate(struct recovery *r)
+{
+    struct log *log = r->log;
+    uint32_t at = r->have_used ? r->last_used : r->first;
+    while (at < log->segment_count && log->segments[at]->state == SEGMENT_LOST)
+        at++;
+    if (at == log->segment_count)
+        return first_segment(r);
+    struct lane_segment *active = log->segments[at];
+    log->active = at;
+    active->state = SEGMENT_ACTIVE;
+    TRY(open_for_writing(log, active));
+    TRY(file_sync_directory(log->directory));
+    log->gather.segment = active;
+    log->gather.offset = active->data_end;
+    TRY(ready_segments(r));
+    uint64_t tail = position_of(active->id, active->data_end);
+    if (r->checkpoint > tail) {
+        /* New records must stand behind the checkpoint, or the next start would not see them. */
+        report_damage(r, active->id, active->data_end, position_offset(r->checkpoint), 1);
+        r->unknown = false;
+        log->segment_full = true;
+        if (log->id_next <= position_segment(r->checkpoint))
+            log->id_next = position_segment(r->checkpoint) + 1;
+    }
+    return OK;
+}
+
+enum err lane_recover(struct log *log,
+                      void (*replay)(void *context, const struct log_record *record,
+                                     uint64_t position),
+                      void *context, uint64_t *damaged)
+{
+    struct recovery r = {.log = log,
+                         .replay = replay,
+                         .context = context,
+                         .damaged = damaged,
+                         .checkpoint = log->options.checkpoint};
+    TRY(list_segments(log));
+    while (r.first < log->segment_count &&
+           log->segments[r.first]->id < position_segment(r.checkpoint))
+        r.first++;
+    if (r.first == log->segment_count) {
+        TRY(first_segment(&r));
+    } else {
+        r.have_base = r.first == 0 && log->segments[0]->id == 1;
+        TRY(find_mark(&r));
+        for (uint32_t i = r.first; i < log->segment_count; i++)
+            TRY(walk_segment(&r, i));
+        TRY(activate(&r));
+        if (r.unknown)
+            report_damage(&r, log->gather.segment->id, log->gather.offset, log->gather.offset, 1);
+    }
+    uint64_t end = position_of(log->gather.segment->id, log->gather.offset);
+    log->appended = log->written = log->durable = log->previous_end = end;
+    log->checkpointed = r.checkpoint;
+    log->record_count = r.record_base;
+    if (log->metrics != NULL) {
+        metric_set(log->metrics, METRIC_LOG_SEGMENTS, log->segment_count);
+        metric_set(log->metrics, METRIC_LOG_STATE, log->state);
+    }
+    return OK;
+}

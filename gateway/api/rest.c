@@ -41,6 +41,30 @@ const struct route *rest_routes(size_t *count)
     return routes;
 }
 
+enum err api_create(struct api **out, const struct api_options *options)
+{
+    const struct config *config = options->config;
+    struct api *api = memory_take_zeroed(sizeof *api, MEMORY_API);
+    if (api == NULL)
+        return ERR_NO_MEMORY;
+    api->options = *options;
+    api->policy.devices_max = config->devices_per_user;
+    api->policy.create_on_first_sight = config->create_users;
+    api->policy.refresh_lifetime_ms = 1000ull * config->refresh_token_s;
+    enum err err = auth_prepare(api);
+    if (err != OK) {
+        memory_give(api, MEMORY_API);
+        return err;
+    }
+    *out = api;
+    return OK;
+}
+
+void api_destroy(struct api *api)
+{
+    memory_give(api, MEMORY_API);
+}
+
 /* ---- answers */
 
 static bool text_is(struct bytes text, const char *expected)

@@ -138,6 +138,13 @@ static enum err make_file(struct secrets *secrets, const struct place *place)
         file_close(fd);
         return explain(place, err, "another process is making it: run one at a time");
     }
+    bool private = false;
+    err = file_is_private(fd, &private);
+    if (err != OK || !private) {
+        file_close(fd);
+        return explain(place, err != OK ? err : ERR_DENIED,
+                       "secrets.new is left here and others can read it: remove that file");
+    }
     /* Somebody may have made it between our look and our lock. */
     err = file_open(&made, place->path, FILE_READ);
     if (err == OK) {

@@ -172,6 +172,8 @@ static void test_leftover_of_a_crash(void **state)
     for (int i = 0; i < 300; i++)
         fputc('x', file);
     fclose(file);
+    assert_int_equal(chmod(leftover, 0644), 0);
+    assert_int_equal(load(&a, 1), ERR_DENIED);
     assert_int_equal(chmod(leftover, 0600), 0);
     assert_int_equal(load(&a, 1), OK);
     assert_int_equal(load(&b, 2), OK);

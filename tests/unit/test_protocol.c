@@ -713,6 +713,7 @@ static void malformed_binary(void **state)
         "0a 06 22 04 22 02 22 00",                   /* of 0 bytes */
         "0a 0f 22 0d 22 0b 32 09 10 80 80 80 80 80 80 80 10", /* media size of 2^53 */
         "0a 0b 22 09 22 03 1a 01 61 22 02 1a 00",             /* two payloads */
+        "78 ff ff ff ff ff ff ff ff ff 03",                   /* 65 bits, unknown field */
         "0a 02 08 05 0a",                                     /* the second request cut */
     };
     for (size_t i = 0; i < COUNT_OF(frames); i++) {
@@ -953,6 +954,35 @@ static void frame_text(void **state)
     assert_int_equal(encode(ENCODING_PROTO, true, NULL, NULL, 0).size, 0);
 }
 
+/* What a peer can choose to grow most in JSON: control characters, envelopes with one small field.
+ */
+static void events_have_bounds(void **state)
+{
+    (void)state;
+    static uint8_t memory[40000];
+    struct buffer payload = buffer_of(memory, sizeof memory);
+    struct event event = {.id = integer_max, .kind = EVENT_MESSAGE};
+
+    assert_int_equal(buffer_append(&payload, hex("32 94 4e 0a 91 4e")), OK);
+    memset(memory + payload.size, 1, 0x2711);
+    payload.size += 0x2711;
+    while (payload.size < 30000)
+        assert_int_equal(buffer_append(&payload, hex("3a 02 18 01")), OK);
+    fill_message(&event.message);
+    event.message.payload = buffer_bytes(&payload);
+    struct buffer out = buffer_of(memory_element, sizeof memory_element);
+    assert_int_equal(protocol_encode_event(&out, &event, ENCODING_JSON), OK);
+    assert_true(out.size > 5 * payload.size);
+    assert_true(out.size <= PROTOCOL_EVENT_BYTES(payload.size, 1));
+    for (enum event_kind kind = EVENT_WELCOME; kind <= EVENT_TOKEN_EXPIRING; kind++) {
+        fill_event(&event, kind);
+        event.id = integer_max;
+        out.size = 0;
+        assert_int_equal(protocol_encode_event(&out, &event, ENCODING_JSON), OK);
+        assert_true(out.size <= PROTOCOL_EVENT_BYTES(0, 2));
+    }
+}
+
 /* A stored payload that is damaged is an error, not a wrong text. */
 static void damaged_payloads_are_not_shown(void **state)
 {
@@ -1039,6 +1069,7 @@ int main(void)
         cmocka_unit_test(little_room_appends_nothing),
         cmocka_unit_test(frames_have_bounds),
         cmocka_unit_test(frame_text),
+        cmocka_unit_test(events_have_bounds),
         cmocka_unit_test(damaged_payloads_are_not_shown),
         cmocka_unit_test(payload_helpers),
         cmocka_unit_test(failing_allocations),

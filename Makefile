@@ -65,7 +65,8 @@ FUZZ := $(patsubst tests/fuzz/%.c,out/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 $(OUT)/obj/%.o: %.c | out/.packages
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -DROOST_VERSION='"$(VERSION)"' -MMD -MP -c -o $@ $<
+	@printf '  %-8s %s\n' $(BUILD) $<
+	@$(CC) $(CFLAGS) -DROOST_VERSION='"$(VERSION)"' -MMD -MP -c -o $@ $<
 $(OUT)/obj/gateway/api/openapi.o: gateway/api/openapi.json
 $(LIB): $(call object,$(COMMON))
 	@rm -f $@; $(if $(filter gcc,$(CC)),gcc-ar,ar) rcs $@ $^
@@ -73,22 +74,28 @@ $(LIB_LOADGEN): $(call object,$(LOADGEN))
 	@rm -f $@; $(if $(filter gcc,$(CC)),gcc-ar,ar) rcs $@ $^
 $(OUT)/bin/roost: $(call object,gateway/main.c) $(REAL) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
 $(OUT)/bin/roost-loadgen: $(call object,loadgen/main.c) $(LIB_LOADGEN) $(REAL) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
 $(OUT)/bin/sim: $(SIM) $(LIB_LOADGEN) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
 $(OUT)/bin/bench_%: $(OUT)/obj/bench/bench_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(CFLAGS) -o $@ $^ $(LIBS)
 $(OUT)/test/test_%: $(OUT)/obj/tests/unit/test_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $^ $(LIBS) -lcmocka
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(CFLAGS) -o $@ $^ $(LIBS) -lcmocka
 $(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $^ $(LIBS) -lcmocka
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(CFLAGS) -o $@ $^ $(LIBS) -lcmocka
 out/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(COMMON) $(SEAM_REAL) | out/.packages-test
 	@mkdir -p $(@D)
 	clang $(BASE) -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DROOST_DEBUG $(SSL_CFLAGS) -DROOST_VERSION='"fuzz"' -MMD -MP -MF $@.d -o $@ \

@@ -1,8 +1,9 @@
 /* memory.h: where memory comes from: mimalloc's heap of the current thread, counted per purpose.
  * Flow:       everybody → here → mimalloc; BoringSSL's OPENSSL_memory_* hooks land here too
- * (gateway/wire/tls.c) Invariants: bytes(purpose) = allocated - freed over all threads (counters
- * are per thread, summed when read) Failure:    NULL when out of memory or when a test's N-th
- * allocation fails (memory_fail_at) */
+ *             (gateway/wire/tls.c)
+ * Invariants: bytes(purpose) = allocated - freed over all threads, in usable sizes (counters are
+ * per thread, summed when read) Failure:    NULL when out of memory or when a test's N-th take
+ * fails (memory_fail_at) */
 #ifndef CORE_MEMORY_H
 #define CORE_MEMORY_H
 
@@ -20,13 +21,15 @@ enum memory_purpose {
 
 void *memory_take(size_t size, enum memory_purpose purpose); /* uninitialised, 16-byte aligned */
 void *memory_take_zeroed(size_t size, enum memory_purpose purpose);
+/* memory_resize: as realloc: on NULL old is untouched; size 0 keeps a small piece. */
 void *memory_resize(void *old, size_t size, enum memory_purpose purpose);
 void memory_give(void *p, enum memory_purpose purpose); /* any thread; NULL is fine */
 /* memory_take_aligned: for O_DIRECT and rings; give back with memory_give. */
 void *memory_take_aligned(size_t size, size_t alignment, enum memory_purpose purpose);
 int64_t memory_bytes(enum memory_purpose purpose);
 const char *memory_purpose_name(enum memory_purpose purpose);
-/* memory_fail_at: tests: the n-th take from now fails, once (0: never). */
+/* memory_fail_at: tests: the n-th take (or resize) of this thread from now fails, once (0: never).
+ */
 void memory_fail_at(uint64_t n);
 
 #endif

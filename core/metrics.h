@@ -1,9 +1,12 @@
 /* metrics.h: counters, gauges and histograms per shard, summed when read; Prometheus text format
- * 0.0.4. Flow:       every floor counts here → api/admin renders Owns:       one cache-line-aligned
- * block of cells per shard; writing is a plain add by the owner (relaxed atomic store) Invariants:
- * names, units and help texts stand in one table (core/metrics_list.h, an X-macro) and nowhere else
- * Bounds:     a histogram has HISTOGRAM_BUCKETS log-linear buckets (8 per power of two: at
- * most 12.5 % wide) */
+ * 0.0.4.
+ * Flow:       every floor counts here → api/admin renders
+ * Owns:       one cache-line-aligned block of cells per shard; writing is a plain add by the owner
+ *             (relaxed atomic store), reading is any thread's
+ * Invariants: names, units and help texts stand in one table (core/metrics_list.h, an X-macro) and
+ *             nowhere else
+ * Bounds:     a histogram has HISTOGRAM_BUCKETS log-linear buckets (8 per power of two: at most
+ *             12.5 % wide) */
 #ifndef CORE_METRICS_H
 #define CORE_METRICS_H
 

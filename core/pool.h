@@ -1,8 +1,10 @@
 /* pool.h: fixed-size objects with generation handles, in chunks that come from the shard's heap on
- * demand up to a maximum. Owns:       the objects' memory; given back only by pool_deinit
- * Invariants: a handle of a freed object never resolves again until its 32-bit generation wraps
- * Failure:    pool_take: NULL when objects_max are in use
- * Bounds:     object_bytes × objects_max */
+ * demand up to a maximum.
+ * Owns:       the objects' memory; given back only by pool_deinit
+ * Invariants: a handle of a freed object never resolves again until its 32-bit generation wraps;
+ *             an object never moves, is 16-byte aligned, and is poisoned for ASan while it is free
+ * Failure:    pool_take: NULL when objects_max are in use, or out of memory. Giving back what is
+ * not in use is a bug (CHECK) Bounds:     (object_bytes + 8, rounded up to 16) × objects_max */
 #ifndef CORE_POOL_H
 #define CORE_POOL_H
 
@@ -46,7 +48,8 @@ static inline uint32_t pool_used(const struct pool *pool)
 {
     return pool->used;
 }
-/* pool_next: walks objects in use; start with *at = 0. */
+/* pool_next: walks objects in use; start with *at = 0; NULL at the end. Taking and giving during
+ * the walk is fine. */
 void *pool_next(const struct pool *pool, uint32_t *at);
 
 #endif

@@ -162,6 +162,8 @@ static const struct key keys[] = {
      "After SIGTERM: time for clients to take their goodbye before the process ends."},
     {"bench", "echo", KIND_BOOL, FIELD(echo), "no", UNBOUNDED,
      "Serve /echo, which answers every message with itself; for conformance suites only."},
+    {"bench", "unsafe_skip_sync", KIND_BOOL, FIELD(unsafe_skip_sync), "no", UNBOUNDED,
+     "Acknowledge without syncing the disk: loses messages; the crash tests' negative control."},
 };
 
 _Static_assert(COUNT_OF(keys) <= CONFIG_KEYS_MAX, "a loader has a line number per key");

@@ -77,6 +77,7 @@ struct config {
     uint32_t drain_ms;
     /* [bench] */
     bool echo;
+    bool unsafe_skip_sync;
 };
 
 /* config_defaults: what an empty file means. */

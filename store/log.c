@@ -209,6 +209,12 @@ void log_close(struct log *log)
     log_free(log);
 }
 
+void log_abandon(struct log *log)
+{
+    reader_close(log);
+    log_free(log);
+}
+
 /* ---- appending */
 
 /* make_room: size bytes more fit into the gathering batch and its segment. */

@@ -62,6 +62,9 @@ MUST_USE enum err log_open(struct log **log, const struct log_options *options, 
                            void *context, uint64_t *damaged);
 /* log_close: everything durable and closed in order; blocks. */
 void log_close(struct log *log);
+/* log_abandon: tests of a crash: give the memory back and leave the files as they are. Nothing may be
+ * in flight in the io any more. */
+void log_abandon(struct log *log);
 
 /* log_append: copy the record into the gathering batch. cookie comes back in log_completed. Order
  * of appends is order of completions. */

@@ -658,3 +658,36 @@ enum err account_authenticate(struct catalog_txn *txn, struct identity *out,
     out->token_expires_ms = claims->expires_ms;
     return OK;
 }
+
+struct device_list {
+    struct device_id *devices;
+    size_t capacity;
+    uint32_t count;
+};
+
+static enum err list_device(void *context, struct bytes key, struct bytes value)
+{
+    struct device_list *list = context;
+    struct device_row row;
+    if (key.size != 12)
+        return ERR_CORRUPT;
+    TRY(device_decode(&row, value));
+    if ((row.flags & DEVICE_LOGGED_OUT) != 0)
+        return OK;
+    if (list->count == list->capacity)
+        return ERR_FULL;
+    uint32_t number;
+    memcpy(&number, key.data + 8, sizeof number);
+    list->devices[list->count++].v = __builtin_bswap32(number);
+    return OK;
+}
+
+enum err account_devices(struct catalog_txn *txn, struct user_id user, struct device_id *devices,
+                         size_t capacity, uint32_t *count)
+{
+    struct device_list list = {devices, capacity, 0};
+    struct key prefix = key_user(user);
+    TRY(catalog_scan(txn, CATALOG_DEVICES, key_bytes(&prefix), list_device, &list));
+    *count = list.count;
+    return OK;
+}

@@ -54,6 +54,10 @@ MUST_USE enum err account_find(struct catalog_txn *txn, struct user_id *user, st
 /* account_name: of a user, with its realm. ERR_NOT_FOUND. */
 MUST_USE enum err account_name(struct catalog_txn *txn, struct realm_id *realm,
                                char name[JWT_NAME_BYTES_MAX + 1], struct user_id user);
+/* account_devices: numbers of the user's devices that are not logged out. ERR_FULL: more than
+ * capacity. */
+MUST_USE enum err account_devices(struct catalog_txn *txn, struct user_id user,
+                                  struct device_id *devices, size_t capacity, uint32_t *count);
 /* account_password_hash: for the HASH worker to verify against; ERR_NOT_FOUND: hash something
  * anyway, so that the time tells nothing. */
 MUST_USE enum err account_password_hash(struct catalog_txn *txn, struct realm_id realm,

@@ -1,6 +1,7 @@
 /* commit.c: see commit.h. */
 #include "gateway/flow/commit.h"
 
+#include "gateway/chat/account.h"
 #include "gateway/flow/fanout.h"
 #include "gateway/flow/lane.h"
 #include "gateway/flow/parked.h"
@@ -177,8 +178,9 @@ static enum err load_body(struct catalog_txn *txn, struct catalog_job *job)
 {
     struct conversation_load *load = CONTAINER_OF(job, struct conversation_load, catalog_job);
     struct realm_id realms[2];
+    char name[JWT_NAME_BYTES_MAX + 1];
     for (int i = 0; i < 2; i++) {
-        enum err err = account_realm(txn, conversation_user(load->id, i), &realms[i]);
+        enum err err = account_name(txn, &realms[i], name, conversation_user(load->id, i));
         if (err == ERR_NOT_FOUND) {
             load->absent = true;
             return OK;

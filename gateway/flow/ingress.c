@@ -173,8 +173,11 @@ static void take_http(struct shard *shard, struct connection *connection, struct
         }
         struct http_request request;
         enum err err = http_receive(connection->http, &plain, &request);
-        if (err == ERR_AGAIN)
+        if (err == ERR_AGAIN) {
+            if (http_reader_wants_continue(connection->http))
+                egress_plain(shard, connection, bytes_of_text("HTTP/1.1 100 Continue\r\n\r\n"));
             return;
+        }
         if (err != OK) {
             answer_bad_request(shard, connection);
             return;

@@ -13,9 +13,5 @@ bool listener_count(struct shard *shard, const struct io_address *peer);
 void listener_uncount(struct shard *shard, const struct io_address *peer);
 /* listener_is_proxy: the peer is one of listen.proxy_sources. */
 bool listener_is_proxy(const struct shard *shard, const struct io_address *peer);
-/* networks_contain: list: comma-separated addresses or address/bits. */
-bool networks_contain(const char *list, const struct io_address *address);
-/* networks_valid: for start: ERR_INVALID with the first bad one. */
-MUST_USE enum err networks_valid(const char *list, char *bad, size_t bad_size);
 
 #endif

@@ -295,10 +295,11 @@ static enum err request_line_fail(struct http_reader *r)
  * here. */
 static enum err request_line_validate(struct http_reader *r)
 {
+    if (r->target.data == NULL)
+        return fail(r, ERR_INVALID, 400);
     struct bytes line = first_line(r);
     size_t method_size = (size_t)(r->target.data - line.data) - 1;
-    if (r->target.data == NULL || !is_target(r->target) ||
-        !is_token(bytes_of(line.data, method_size)) ||
+    if (!is_target(r->target) || !is_token(bytes_of(line.data, method_size)) ||
         method_size + 1 + r->target.size + 1 + VERSION_TEXT_BYTES != line.size ||
         !ends_with_version(line))
         return fail(r, ERR_INVALID, 400);

@@ -129,8 +129,8 @@ static const char *library_reason(void)
  * contexts are created at start and reload, on one thread. */
 static char *explanation_text(void)
 {
-    static char text[EXPLANATION_BYTES];
-    return text;
+    static char explanation[EXPLANATION_BYTES];
+    return explanation;
 }
 
 __attribute__((format(printf, 2, 3))) static enum err explain(enum err err, const char *format, ...)

@@ -22,22 +22,26 @@ static size_t render(enum log_format format, uint64_t ms, const struct log_field
     return size;
 }
 
-static const struct log_field all_kinds[] = {
-    LOG_TEXT("address", "[::1]:8443"),
-    LOG_TEXT("said", "no \"way\"\n\\ \x01"),
-    LOG_TEXT("empty", ""),
-    LOG_TEXT("null", NULL),
-    LOG_U64("big", UINT64_MAX),
-    LOG_I64("small", INT64_MIN),
-    LOG_ERR(ERR_ADDRESS),
-    LOG_BYTES("raw", ((struct bytes){(const uint8_t *)"a\xff z\xc3\xa4", 6})),
-    LOG_END,
-};
+static void render_all_kinds(enum log_format format)
+{
+    const struct log_field fields[] = {
+        LOG_TEXT("address", "[::1]:8443"),
+        LOG_TEXT("said", "no \"way\"\n\\ \x01"),
+        LOG_TEXT("empty", ""),
+        LOG_TEXT("null", NULL),
+        LOG_U64("big", UINT64_MAX),
+        LOG_I64("small", INT64_MIN),
+        LOG_ERR(ERR_ADDRESS),
+        LOG_BYTES("raw", bytes_of("a\xff z\xc3\xa4", 6)),
+        LOG_END,
+    };
+    render(format, TIME_MS, fields);
+}
 
 static void key_value_line(void **state)
 {
     (void)state;
-    render(LOG_KEY_VALUE, TIME_MS, all_kinds);
+    render_all_kinds(LOG_KEY_VALUE);
     assert_string_equal(line,
                         "time=2026-01-31T12:00:00.123Z level=warn event=listen_failed "
                         "address=[::1]:8443 said=\"no \\\"way\\\"\\n\\\\ \\u0001\" empty=\"\" "
@@ -48,7 +52,7 @@ static void key_value_line(void **state)
 static void json_line(void **state)
 {
     (void)state;
-    render(LOG_JSON, TIME_MS, all_kinds);
+    render_all_kinds(LOG_JSON);
     assert_string_equal(
         line,
         "{\"time\":\"2026-01-31T12:00:00.123Z\",\"level\":\"warn\",\"event\":\"listen_failed\","

@@ -74,9 +74,9 @@ static void assert_peer(const struct io_address *a, const struct io_address *b)
 static enum err decode_prefix(const struct header *h, size_t size, size_t *taken,
                               struct io_address *peer)
 {
-    uint8_t *copy = malloc(size + 1);
+    uint8_t *copy = malloc(size == 0 ? 1 : size);
+    assert_non_null(copy);
     memcpy(copy, h->data, size);
-    copy = realloc(copy, size == 0 ? 1 : size);
     struct bytes input = bytes_of(copy, size);
     enum err err = proxy_decode(&input, peer);
     *taken = size - input.size;

@@ -177,12 +177,14 @@ static void test_handshake_1_3(void **state)
     }
 }
 
-/* version_limit: the private layout of tls_boringssl.c begins with the SSL. */
-static SSL *ssl_of(struct tls *tls)
+/* ssl_of: the private layout of tls_boringssl.c begins with the SSL. */
+static SSL *ssl_of(const struct tls *tls)
 {
-    SSL *ssl;
-    memcpy(&ssl, tls, sizeof(SSL *));
-    return ssl;
+    struct {
+        SSL *ssl;
+    } head;
+    memcpy(&head, tls, sizeof head);
+    return head.ssl;
 }
 
 static void test_handshake_1_2(void **state)

@@ -1,0 +1,547 @@
+/* oracle.c: see oracle.h.
+ *
+ * A conversation's window is a ring of entries for the numbers base … base + count - 1. What is
+ * below base is settled. An entry is born as a placeholder when a number at or above it is seen
+ * first, becomes known by the first acknowledgement or delivery of it, and from then on has one
+ * message: whoever says otherwise is in conflict with it. `seen` has one bit per joined device.
+ *
+ *   owed     = sum over acknowledged entries of devices without it
+ *   unknown  = placeholders
+ *   settled  ⇔ owed = 0 and unknown = 0
+ *
+ * A sending device knows its own message by the acknowledgement, which may come before or after the
+ * pushes around it; so a number that a push passes over is no fault yet. It is one if it comes
+ * later on the same connection (reordered), or never (lost).
+ *
+ * Content: 8 hex digits CRC32C, ' ', 16 hex digits intended time, ' ', filler up to size. The
+ * checksum covers conversation (16 bytes), message id (16), sender (8), and all after it. */
+#include "loadgen/oracle.h"
+
+#include "core/hash.h"
+#include "core/memory.h"
+#include "core/table.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define WINDOW_DEFAULT 4096
+#define SETTLED_KEPT   8 /* settled numbers kept for late acknowledgements and double storing */
+#define ENTRIES_FIRST  4
+
+struct entry {
+    uint64_t hash;  /* of the message id; 0: placeholder */
+    uint16_t seen;  /* a bit per device */
+    uint8_t sender; /* device + 1, 0: not known */
+    bool acked;
+};
+
+struct view {
+    struct oracle_peer peer;
+    uint64_t last_pushed; /* on this connection */
+    uint64_t last_seen;   /* highest ever */
+    uint64_t confirmed;   /* watermark the server is known to have */
+    uint32_t connection;
+};
+
+struct conversation {
+    struct conversation_id id;
+    struct view *views;
+    struct entry *entries; /* ring; capacity is a power of two */
+    uint64_t base;         /* number of the oldest entry */
+    uint32_t count;
+    uint32_t capacity;
+    uint16_t all; /* bits of every device */
+    uint8_t view_count;
+    uint8_t view_capacity;
+};
+
+struct oracle {
+    struct table conversations;
+    struct oracle_counts counts;
+    uint64_t owed;
+    uint64_t unknown;
+    size_t memory;
+    uint32_t window_max;
+    char fault[ORACLE_FAULT_BYTES];
+};
+
+static struct table_key key_of(struct conversation_id id)
+{
+    return (struct table_key){id.hi, id.lo};
+}
+
+static uint64_t hash_of(const struct message_id *id)
+{
+    static const struct hash_key key = {0x6f7261636c650001u, 0x6f7261636c650002u};
+    uint64_t hash = hash_u128(&key, load_u64(id->v), load_u64(id->v + 8));
+    return hash == 0 ? 1 : hash;
+}
+
+enum err oracle_create(struct oracle **out, uint32_t window_max)
+{
+    struct oracle *oracle = memory_take_zeroed(sizeof *oracle, MEMORY_CHAT);
+    if (oracle == NULL)
+        return ERR_NO_MEMORY;
+    table_init(&oracle->conversations, 0x6f7261636c650003u);
+    oracle->window_max = window_max == 0 ? WINDOW_DEFAULT : window_max;
+    oracle->memory = sizeof *oracle;
+    *out = oracle;
+    return OK;
+}
+
+void oracle_destroy(struct oracle *oracle)
+{
+    if (oracle == NULL)
+        return;
+    size_t at = 0;
+    struct conversation *conversation;
+    while ((conversation = table_next(&oracle->conversations, &at)) != NULL) {
+        memory_give(conversation->views, MEMORY_CHAT);
+        memory_give(conversation->entries, MEMORY_CHAT);
+        memory_give(conversation, MEMORY_CHAT);
+    }
+    table_deinit(&oracle->conversations);
+    memory_give(oracle, MEMORY_CHAT);
+}
+
+__attribute__((format(printf, 6, 7))) static void fault(struct oracle *oracle, uint64_t *count,
+                                                        struct conversation_id id,
+                                                        const struct oracle_peer *peer,
+                                                        uint64_t seq, const char *format, ...)
+{
+    *count += 1;
+    if (oracle->fault[0] != 0)
+        return;
+    int used = snprintf(oracle->fault, sizeof oracle->fault,
+                        "conversation %016" PRIx64 "%016" PRIx64 " number %" PRIu64
+                        " device %" PRIx64 "/%" PRIu32 ": ",
+                        id.hi, id.lo, seq, peer->user.v, peer->device);
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(oracle->fault + used, sizeof oracle->fault - (size_t)used, format, arguments);
+    va_end(arguments);
+}
+
+/* ---- windows */
+
+static struct entry *entry_at(const struct conversation *conversation, uint64_t seq)
+{
+    CHECK(seq >= conversation->base && seq - conversation->base < conversation->count);
+    return &conversation->entries[seq & (conversation->capacity - 1)];
+}
+
+static enum err window_grow(struct oracle *oracle, struct conversation *conversation)
+{
+    uint32_t capacity = conversation->capacity == 0 ? ENTRIES_FIRST : conversation->capacity * 2;
+    struct entry *entries = memory_take_zeroed(capacity * sizeof *entries, MEMORY_CHAT);
+    if (entries == NULL)
+        return ERR_NO_MEMORY;
+    for (uint64_t seq = conversation->base; seq < conversation->base + conversation->count; seq++)
+        entries[seq & (capacity - 1)] = *entry_at(conversation, seq);
+    oracle->memory += (capacity - conversation->capacity) * sizeof *entries;
+    memory_give(conversation->entries, MEMORY_CHAT);
+    conversation->entries = entries;
+    conversation->capacity = capacity;
+    return OK;
+}
+
+/* window_slide: forget settled numbers beyond the few that are kept. */
+static void window_slide(struct conversation *conversation)
+{
+    uint32_t settled = 0;
+    while (settled < conversation->count &&
+           entry_at(conversation, conversation->base + settled)->seen == conversation->all)
+        settled++;
+    if (settled <= SETTLED_KEPT)
+        return;
+    conversation->base += settled - SETTLED_KEPT;
+    conversation->count -= settled - SETTLED_KEPT;
+}
+
+/* window_reach: make entries up to seq; NULL if it lies beyond the window or below base. */
+static struct entry *window_reach(struct oracle *oracle, struct conversation *conversation,
+                                  uint64_t seq)
+{
+    if (seq < conversation->base)
+        return NULL;
+    while (seq - conversation->base >= conversation->count) {
+        if (seq - conversation->base >= oracle->window_max)
+            return NULL;
+        if (conversation->count == conversation->capacity &&
+            window_grow(oracle, conversation) != OK)
+            return NULL;
+        conversation->count++;
+        uint64_t born = conversation->base + conversation->count - 1;
+        *entry_at(conversation, born) = (struct entry){0};
+        oracle->unknown++;
+    }
+    return entry_at(conversation, seq);
+}
+
+static struct conversation *find(const struct oracle *oracle, struct conversation_id id)
+{
+    return table_get(&oracle->conversations, key_of(id));
+}
+
+static int view_index(const struct conversation *conversation, const struct oracle_peer *peer)
+{
+    for (int i = 0; i < conversation->view_count; i++) {
+        const struct oracle_peer *at = &conversation->views[i].peer;
+        if (at->user.v == peer->user.v && at->device == peer->device)
+            return i;
+    }
+    return -1;
+}
+
+static enum err conversation_make(struct oracle *oracle, struct conversation **out,
+                                  struct conversation_id id)
+{
+    struct conversation *conversation = memory_take_zeroed(sizeof *conversation, MEMORY_CHAT);
+    if (conversation == NULL)
+        return ERR_NO_MEMORY;
+    conversation->id = id;
+    conversation->base = 1;
+    if (table_put(&oracle->conversations, key_of(id), conversation) != OK) {
+        memory_give(conversation, MEMORY_CHAT);
+        return ERR_NO_MEMORY;
+    }
+    oracle->memory += sizeof *conversation;
+    *out = conversation;
+    return OK;
+}
+
+/* view_catch_up: what a device that joins late does not have to get counts as seen; the rest of
+ * what was acknowledged is owed to it. */
+static void view_catch_up(struct oracle *oracle, struct conversation *conversation, uint16_t bit,
+                          uint64_t from_seq)
+{
+    uint64_t end = conversation->base + conversation->count;
+    for (uint64_t seq = conversation->base; seq < end; seq++) {
+        struct entry *entry = entry_at(conversation, seq);
+        if (seq < from_seq)
+            entry->seen |= bit;
+        else if (entry->acked)
+            oracle->owed++;
+    }
+}
+
+enum err oracle_join(struct oracle *oracle, struct conversation_id id, struct oracle_peer peer,
+                     uint64_t from_seq)
+{
+    struct conversation *conversation = find(oracle, id);
+    if (conversation == NULL)
+        TRY(conversation_make(oracle, &conversation, id));
+    if (view_index(conversation, &peer) >= 0)
+        return OK;
+    if (conversation->view_count == ORACLE_DEVICES_MAX)
+        return ERR_FULL;
+    if (conversation->view_count == conversation->view_capacity) {
+        uint8_t capacity =
+            (uint8_t)(conversation->view_capacity == 0 ? 2 : conversation->view_capacity * 2);
+        struct view *views =
+            memory_resize(conversation->views, capacity * sizeof *views, MEMORY_CHAT);
+        if (views == NULL)
+            return ERR_NO_MEMORY;
+        oracle->memory += (size_t)(capacity - conversation->view_capacity) * sizeof *views;
+        conversation->views = views;
+        conversation->view_capacity = capacity;
+    }
+    uint16_t bit = (uint16_t)(1u << conversation->view_count);
+    conversation->views[conversation->view_count++] =
+        (struct view){.peer = peer, .last_seen = from_seq == 0 ? 0 : from_seq - 1};
+    conversation->all |= bit;
+    view_catch_up(oracle, conversation, bit, from_seq);
+    return OK;
+}
+
+bool oracle_knows(const struct oracle *oracle, struct conversation_id id)
+{
+    return find(oracle, id) != NULL;
+}
+
+/* ---- facts */
+
+/* entry_know: the entry is about this message; false if it is about another one already, or the
+ * message stands under another number too. */
+static bool entry_know(struct oracle *oracle, struct conversation *conversation, uint64_t seq,
+                       uint64_t hash, const struct oracle_peer *peer)
+{
+    struct entry *entry = entry_at(conversation, seq);
+    if (entry->hash == hash)
+        return true;
+    if (entry->hash != 0) {
+        fault(oracle, &oracle->counts.conflicting, conversation->id, peer, seq,
+              "two messages under one number");
+        return false;
+    }
+    uint64_t end = conversation->base + conversation->count;
+    for (uint64_t other = conversation->base; other < end; other++)
+        if (entry_at(conversation, other)->hash == hash)
+            fault(oracle, &oracle->counts.conflicting, conversation->id, peer, seq,
+                  "the message has number %" PRIu64 " already", other);
+    entry->hash = hash;
+    oracle->unknown--;
+    return true;
+}
+
+static void entry_see(struct oracle *oracle, struct entry *entry, struct view *view, uint16_t bit,
+                      uint64_t seq)
+{
+    if ((entry->seen & bit) == 0) {
+        entry->seen |= bit;
+        if (entry->acked)
+            oracle->owed--;
+    }
+    if (seq > view->last_seen)
+        view->last_seen = seq;
+}
+
+void oracle_acked(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
+                  const struct message_id *message_id, uint64_t seq)
+{
+    struct conversation *conversation = find(oracle, id);
+    int index = conversation == NULL ? -1 : view_index(conversation, &sender);
+    oracle->counts.acked++;
+    if (index < 0) {
+        fault(oracle, &oracle->counts.strange, id, &sender, seq, "acknowledged, never joined");
+        return;
+    }
+    if (seq == 0) {
+        fault(oracle, &oracle->counts.conflicting, id, &sender, seq, "acknowledged as number 0");
+        return;
+    }
+    if (seq < conversation->base)
+        return; /* at every device long ago */
+    struct entry *entry = window_reach(oracle, conversation, seq);
+    if (entry == NULL) {
+        fault(oracle, &oracle->counts.unchecked, id, &sender, seq, "acknowledged beyond window");
+        return;
+    }
+    if (!entry_know(oracle, conversation, seq, hash_of(message_id), &sender))
+        return;
+    if (!entry->acked) {
+        entry->acked = true;
+        unsigned missing = (unsigned)conversation->all & ~(unsigned)entry->seen;
+        oracle->owed += (uint64_t)__builtin_popcount(missing);
+    }
+    entry->sender = (uint8_t)(index + 1);
+    entry_see(oracle, entry, &conversation->views[index], (uint16_t)(1u << index), seq);
+    window_slide(conversation);
+}
+
+/* judge_order: what pushing seq on this connection means; true if it is the device's first sight of
+ * it. */
+static bool judge_order(struct oracle *oracle, struct conversation *conversation, int index,
+                        uint32_t connection, uint64_t seq)
+{
+    struct view *view = &conversation->views[index];
+    bool below = seq < conversation->base;
+    struct entry *entry = below ? NULL : entry_at(conversation, seq);
+    bool seen = below || (entry->seen >> index & 1) != 0;
+    bool own = !below && entry->sender == index + 1;
+    if (view->connection != connection) {
+        view->connection = connection;
+        view->last_pushed = 0;
+    }
+    if (seq <= view->last_pushed && seen)
+        fault(oracle, &oracle->counts.duplicated, conversation->id, &view->peer, seq,
+              "pushed again on one connection, after %" PRIu64, view->last_pushed);
+    else if (seq <= view->last_pushed)
+        fault(oracle, &oracle->counts.reordered, conversation->id, &view->peer, seq,
+              "pushed after %" PRIu64, view->last_pushed);
+    else if (seen && seq <= view->confirmed)
+        fault(oracle, &oracle->counts.duplicated, conversation->id, &view->peer, seq,
+              "pushed again, confirmed up to %" PRIu64, view->confirmed);
+    else if (seen && own)
+        oracle->counts.echoed++;
+    else if (seen)
+        oracle->counts.redelivered++;
+    if (seq > view->last_pushed)
+        view->last_pushed = seq;
+    return !seen;
+}
+
+static bool take(struct oracle *oracle, struct oracle_peer *peer, const uint32_t *connection,
+                 const struct message *message, uint64_t *intended_ns)
+{
+    struct conversation_id id = message->conversation;
+    struct conversation *conversation = find(oracle, id);
+    int index = conversation == NULL ? -1 : view_index(conversation, peer);
+    if (index < 0) {
+        fault(oracle, &oracle->counts.strange, id, peer, message->seq, "delivered, never joined");
+        return false;
+    }
+    struct bytes content;
+    if (message->seq == 0 || protocol_payload_content(&content, message->payload) != OK ||
+        oracle_content_check(content, id, &message->message_id, message->sender, intended_ns) !=
+            OK) {
+        fault(oracle, &oracle->counts.altered, id, peer, message->seq, "content does not fit");
+        return false;
+    }
+    bool below = message->seq < conversation->base;
+    if (!below && window_reach(oracle, conversation, message->seq) == NULL) {
+        fault(oracle, &oracle->counts.unchecked, id, peer, message->seq, "beyond window");
+        return false;
+    }
+    if (!below &&
+        !entry_know(oracle, conversation, message->seq, hash_of(&message->message_id), peer))
+        return false;
+    bool first;
+    if (connection != NULL)
+        first = judge_order(oracle, conversation, index, *connection, message->seq);
+    else
+        first = !below && (entry_at(conversation, message->seq)->seen >> index & 1) == 0;
+    if (below)
+        return false;
+    if (first)
+        oracle->counts.delivered++;
+    entry_see(oracle, entry_at(conversation, message->seq), &conversation->views[index],
+              (uint16_t)(1u << index), message->seq);
+    window_slide(conversation);
+    return first;
+}
+
+bool oracle_delivered(struct oracle *oracle, struct oracle_peer peer, uint32_t connection,
+                      const struct message *message, uint64_t *intended_ns)
+{
+    return take(oracle, &peer, &connection, message, intended_ns);
+}
+
+bool oracle_fetched(struct oracle *oracle, struct oracle_peer peer, const struct message *message,
+                    uint64_t *intended_ns)
+{
+    return take(oracle, &peer, NULL, message, intended_ns);
+}
+
+void oracle_confirmed(struct oracle *oracle, struct conversation_id id, struct oracle_peer peer,
+                      uint64_t seq)
+{
+    struct conversation *conversation = find(oracle, id);
+    int index = conversation == NULL ? -1 : view_index(conversation, &peer);
+    if (index >= 0 && seq > conversation->views[index].confirmed)
+        conversation->views[index].confirmed = seq;
+}
+
+/* ---- verdict */
+
+bool oracle_settled(const struct oracle *oracle)
+{
+    return oracle->owed == 0 && oracle->unknown == 0;
+}
+
+static void count_window(const struct conversation *conversation, struct oracle_counts *out)
+{
+    uint64_t end = conversation->base + conversation->count;
+    for (uint64_t seq = conversation->base; seq < end; seq++) {
+        const struct entry *entry = entry_at(conversation, seq);
+        if (entry->hash == 0)
+            out->gaps++;
+        for (int i = 0; i < conversation->view_count; i++)
+            if ((entry->seen >> i & 1) == 0 &&
+                (entry->acked || seq < conversation->views[i].last_seen))
+                out->lost++;
+    }
+}
+
+void oracle_result(const struct oracle *oracle, struct oracle_counts *out)
+{
+    *out = oracle->counts;
+    size_t at = 0;
+    const struct conversation *conversation;
+    while ((conversation = table_next(&oracle->conversations, &at)) != NULL)
+        count_window(conversation, out);
+}
+
+void oracle_counts_add(struct oracle_counts *target, const struct oracle_counts *source)
+{
+    target->acked += source->acked;
+    target->delivered += source->delivered;
+    target->redelivered += source->redelivered;
+    target->echoed += source->echoed;
+    target->lost += source->lost;
+    target->duplicated += source->duplicated;
+    target->reordered += source->reordered;
+    target->altered += source->altered;
+    target->conflicting += source->conflicting;
+    target->gaps += source->gaps;
+    target->strange += source->strange;
+    target->unchecked += source->unchecked;
+}
+
+bool oracle_clean(const struct oracle_counts *c)
+{
+    return (c->lost | c->duplicated | c->reordered | c->altered | c->conflicting | c->gaps |
+            c->strange | c->unchecked) == 0;
+}
+
+const char *oracle_fault(const struct oracle *oracle)
+{
+    return oracle->fault;
+}
+
+size_t oracle_memory(const struct oracle *oracle)
+{
+    return oracle->memory + table_memory(&oracle->conversations);
+}
+
+/* ---- content */
+
+static uint32_t content_sum(struct bytes covered, struct conversation_id conversation,
+                            const struct message_id *id, struct user_id sender)
+{
+    uint8_t head[40];
+    conversation_id_encode(head, conversation);
+    memcpy(head + 16, id->v, 16);
+    store_u64(head + 32, sender.v);
+    return crc32c(crc32c(0, bytes_of(head, sizeof head)), covered);
+}
+
+enum err oracle_content(struct buffer *out, size_t size, struct conversation_id conversation,
+                        const struct message_id *id, struct user_id sender, uint64_t intended_ns)
+{
+    if (size < ORACLE_CONTENT_BYTES_MIN)
+        return ERR_INVALID;
+    if (buffer_room(out) < size)
+        return ERR_FULL;
+    char *text = (char *)out->data + out->size;
+    char head[ORACLE_CONTENT_BYTES_MIN + 1];
+    (void)snprintf(head, sizeof head, "00000000 %016" PRIx64 " ", intended_ns);
+    memcpy(text, head, ORACLE_CONTENT_BYTES_MIN);
+    for (size_t i = ORACLE_CONTENT_BYTES_MIN; i < size; i++)
+        text[i] = (char)('a' + (i + id->v[15]) % 26);
+    uint32_t sum = content_sum(bytes_of(text + 8, size - 8), conversation, id, sender);
+    (void)snprintf(head, sizeof head, "%08" PRIx32, sum);
+    memcpy(text, head, 8);
+    out->size += size;
+    return OK;
+}
+
+static bool hex_parse(uint64_t *out, const uint8_t *text, size_t digits)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < digits; i++) {
+        uint8_t c = text[i];
+        uint8_t digit;
+        if (c >= '0' && c <= '9')
+            digit = (uint8_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            digit = (uint8_t)(c - 'a' + 10);
+        else
+            return false;
+        value = value << 4 | digit;
+    }
+    *out = value;
+    return true;
+}
+
+enum err oracle_content_check(struct bytes content, struct conversation_id conversation,
+                              const struct message_id *id, struct user_id sender,
+                              uint64_t *intended_ns)
+{
+    uint64_t sum;
+    if (content.size < ORACLE_CONTENT_BYTES_MIN || !hex_parse(&sum, content.data, 8) ||
+        !hex_parse(intended_ns, content.data + 9, 16))
+        return ERR_CORRUPT;
+    return sum == content_sum(bytes_skip(content, 8), conversation, id, sender) ? OK : ERR_CORRUPT;
+}

@@ -1,0 +1,99 @@
+/* oracle.h: the judge of a run: told every acknowledgement and every delivery, it says what was
+ * lost, duplicated, reordered, altered or given two numbers.
+ * Flow:       loadgen/fleet or the simulator's clients → oracle_acked, oracle_delivered … →
+ * oracle_result
+ * Owns:       one window of sequence numbers per conversation; no I/O, no clock; lives on one
+ * thread Invariants: a number is settled when every joined device has it; settled numbers leave the
+ * window (the newest few are kept to recognise late acknowledgements), so memory follows what is on
+ * the way Failure:    ERR_NO_MEMORY, ERR_FULL from oracle_join; facts that do not fit the window
+ * are counted as `unchecked`, which is no clean verdict either Bounds:     window_max numbers and
+ * ORACLE_DEVICES_MAX devices per conversation */
+#ifndef LOADGEN_ORACLE_H
+#define LOADGEN_ORACLE_H
+
+#include "gateway/wire/protocol.h"
+
+#define ORACLE_DEVICES_MAX       16 /* per conversation, all members together */
+#define ORACLE_CONTENT_BYTES_MIN 26 /* checksum, intended time, separators */
+#define ORACLE_FAULT_BYTES       200
+
+struct oracle;
+
+/* oracle_peer: one device of one user. */
+struct oracle_peer {
+    struct user_id user;
+    uint32_t device; /* number within the user */
+};
+
+/* oracle_counts: all but `lost` and `gaps` are events counted as they happen; those two are the
+ * state of now, final once nothing is on the way any more. Per device where a device is concerned.
+ */
+struct oracle_counts {
+    uint64_t acked;       /* sends acknowledged */
+    uint64_t delivered;   /* first deliveries, one per message and device */
+    uint64_t redelivered; /* seen before, pushed again after a reconnect: at-least-once, no fault */
+    uint64_t echoed;      /* own sends pushed to the sending device: no fault */
+    uint64_t lost;        /* acknowledged, or passed over by a later number, and not there */
+    uint64_t duplicated;  /* pushed twice on one connection, or again though confirmed */
+    uint64_t reordered;   /* a lower number after a higher one on one connection */
+    uint64_t altered;     /* content, id, sender and conversation do not belong together */
+    uint64_t conflicting; /* one number for two messages, or one message with two numbers */
+    uint64_t gaps;        /* numbers below the newest that no message was ever seen to have */
+    uint64_t strange;     /* conversation or device that never joined */
+    uint64_t unchecked;   /* beyond the window: nothing can be said */
+};
+
+/* oracle_create: window_max: sequence numbers remembered per conversation while some device lacks
+ * them; 0: 4,096. */
+MUST_USE enum err oracle_create(struct oracle **oracle, uint32_t window_max);
+void oracle_destroy(struct oracle *oracle);
+
+/* oracle_join: from now on the device has to get every message of the conversation from from_seq
+ * on. Joining twice changes nothing. Joins belong before the traffic that they expect. */
+MUST_USE enum err oracle_join(struct oracle *oracle, struct conversation_id conversation,
+                              struct oracle_peer peer, uint64_t from_seq);
+bool oracle_knows(const struct oracle *oracle, struct conversation_id conversation);
+
+/* oracle_acked: the server acknowledged this device's send under seq. Once per send, repeated sends
+ * included in it. */
+void oracle_acked(struct oracle *oracle, struct conversation_id conversation,
+                  struct oracle_peer sender, const struct message_id *id, uint64_t seq);
+
+/* oracle_delivered: a message was pushed to the device; connection: a number that differs between
+ * the device's connections. True if it is new to the device and its content is whole:
+ * *intended_ns is then the time oracle_content was given. */
+bool oracle_delivered(struct oracle *oracle, struct oracle_peer peer, uint32_t connection,
+                      const struct message *message, uint64_t *intended_ns);
+/* oracle_fetched: the same for a message that the device asked for (history): in no particular
+ * order and as often as it likes. */
+bool oracle_fetched(struct oracle *oracle, struct oracle_peer peer, const struct message *message,
+                    uint64_t *intended_ns);
+/* oracle_confirmed: the server is known to have taken the device's delivered watermark and not to
+ * have crashed since: pushing any of it again is a duplicate even after a reconnect. */
+void oracle_confirmed(struct oracle *oracle, struct conversation_id conversation,
+                      struct oracle_peer peer, uint64_t seq);
+
+/* oracle_settled: nothing is owed: each acknowledged message is at each device, no number is
+ * missing. */
+bool oracle_settled(const struct oracle *oracle);
+/* oracle_result: walks every window: at the end, or now and then. */
+void oracle_result(const struct oracle *oracle, struct oracle_counts *out);
+void oracle_counts_add(struct oracle_counts *target, const struct oracle_counts *source);
+/* oracle_clean: no fault of any kind. */
+bool oracle_clean(const struct oracle_counts *counts);
+/* oracle_fault: the first fault in words, for a person; "" if none. */
+const char *oracle_fault(const struct oracle *oracle);
+size_t oracle_memory(const struct oracle *oracle); /* bytes */
+
+/* oracle_content: `size` bytes (at least ORACLE_CONTENT_BYTES_MIN) of text content that carry the
+ * intended send time and a checksum over themselves, conversation, id and sender. The same
+ * arguments give the same bytes, so that a repeated send need not keep them. */
+MUST_USE enum err oracle_content(struct buffer *out, size_t size,
+                                 struct conversation_id conversation, const struct message_id *id,
+                                 struct user_id sender, uint64_t intended_ns);
+/* oracle_content_check: ERR_CORRUPT if anything of it was changed. */
+MUST_USE enum err oracle_content_check(struct bytes content, struct conversation_id conversation,
+                                       const struct message_id *id, struct user_id sender,
+                                       uint64_t *intended_ns);
+
+#endif

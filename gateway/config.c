@@ -570,7 +570,7 @@ static void parse(struct loader *l)
 static enum err file_load(struct bytes *out, const char *path)
 {
     int fd;
-    uint64_t size;
+    uint64_t size = 0;
     TRY(file_open(&fd, path, FILE_READ));
     enum err err = file_size(fd, &size);
     if (err == OK && size > FILE_BYTES_MAX)

@@ -216,7 +216,7 @@ static enum err row_has_password(void *context, struct bytes key, struct bytes v
 
 static void test_passwords_are_stored_hashed(void **state)
 {
-    struct catalog_txn *txn;
+    struct catalog_txn *txn = NULL;
     int rows = 0;
     (void)state;
     make("stored");

@@ -46,8 +46,9 @@ struct log_field {
 /* logging_init: once, before threads. The settings are process-wide and constant afterwards. */
 void logging_init(enum log_level level, enum log_format format);
 void log_fields(enum log_level level, const char *event, const struct log_field *fields);
+/* log_event: fields end by themselves; a line without any gives LOG_END. */
 #define log_event(level, event, ...)                                                               \
-    log_fields(level, event, (const struct log_field[]){__VA_ARGS__})
+    log_fields(level, event, (const struct log_field[]){__VA_ARGS__, LOG_END})
 
 /* log_render: the line, line feed included, not NUL-terminated; returns its size. No clock, no I/O.
  */

@@ -84,7 +84,8 @@ struct connection {
     bool counted;     /* in its address's count of un-upgraded connections */
     bool refused;     /* over max_connections: answered with 503 */
     bool close_sent;  /* WebSocket close frame or HTTP close */
-    bool peer_closed; /* end of stream seen */
+    bool peer_closed; /* end of stream, or of WebSocket, seen */
+    bool notified;    /* TLS close_notify sent */
     bool cookie;      /* login's token came in a cookie of an allowed Origin */
     bool head;        /* the exchange answers HEAD */
     bool keep_alive;

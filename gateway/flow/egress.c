@@ -212,6 +212,17 @@ static enum err seal(struct shard *shard, struct connection *connection)
     return err;
 }
 
+/* Our last words are sealed: say so in TLS too, so that nobody can cut the stream short unnoticed
+ * (RFC 8446 6.1). */
+static void say_close_notify(struct shard *shard, struct connection *connection)
+{
+    if (connection->state != CONNECTION_CLOSING || connection->notified)
+        return;
+    connection->notified = true;
+    if (tls_established(connection->tls) && buffer_reserve(&connection->output->cipher, 128) == OK)
+        tls_close(connection->tls, shard->tls_engine, &connection->output->cipher);
+}
+
 /* Nothing is left to send. */
 static void drained(struct shard *shard, struct connection *connection)
 {
@@ -244,6 +255,7 @@ static void flush_one(struct shard *shard, struct connection *connection)
         connection_abort(shard, connection);
         return;
     }
+    say_close_notify(shard, connection);
     if (output->cipher.size == 0) {
         drained(shard, connection);
         return;

@@ -96,6 +96,8 @@ static enum err take_message(struct shard *shard, struct connection *connection,
     case WEBSOCKET_CLOSE:
         egress_close_frame(shard, connection,
                            message->close_code == 1005 ? 1000 : message->close_code, "");
+        connection->peer_closed =
+            true; /* both have said close: the server ends TCP (RFC 6455 7.1.1) */
         connection_close(shard, connection);
         return ERR_AGAIN;
     case WEBSOCKET_TEXT:

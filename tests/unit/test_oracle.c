@@ -1,0 +1,452 @@
+/* test_oracle.c: the oracle is fed every kind of fault and has to see it, and every kind of
+ * harmless oddity and has to let it pass. */
+#include "loadgen/oracle.h"
+
+#include "tests/unit/check.h"
+#include <stdlib.h>
+
+#define CONTENT_BYTES 64
+#define ANNA          ((struct user_id){11})
+#define BERT          ((struct user_id){22})
+
+static const struct oracle_peer anna = {{11}, 0};
+static const struct oracle_peer bert = {{22}, 0};
+static const struct oracle_peer bert_two = {{22}, 1};
+
+struct world {
+    struct oracle *oracle;
+    struct conversation_id conversation;
+};
+
+static struct message_id id_of(uint64_t number)
+{
+    struct message_id id = {{0}};
+    store_u64(id.v, number * 0x9e3779b97f4a7c15u);
+    store_u64(id.v + 8, number);
+    return id;
+}
+
+static int setup(void **state)
+{
+    struct world *world = calloc(1, sizeof *world);
+    world->conversation = conversation_id_direct(ANNA, BERT);
+    assert_int_equal(oracle_create(&world->oracle, 64), OK);
+    assert_int_equal(oracle_join(world->oracle, world->conversation, anna, 1), OK);
+    assert_int_equal(oracle_join(world->oracle, world->conversation, bert, 1), OK);
+    *state = world;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *world = *state;
+    oracle_destroy(world->oracle);
+    free(world);
+    return 0;
+}
+
+/* push: message `number`, sent by anna, arrives at peer under seq; spoil: flip a byte of it. */
+static bool push_spoilt(struct world *world, struct oracle_peer peer, uint32_t connection,
+                        uint64_t number, uint64_t seq, bool spoil)
+{
+    uint8_t content_bytes[CONTENT_BYTES];
+    uint8_t payload_bytes[CONTENT_BYTES + 64];
+    struct buffer content = buffer_of(content_bytes, sizeof content_bytes);
+    struct buffer payload = buffer_of(payload_bytes, sizeof payload_bytes);
+    struct message_id id = id_of(number);
+    uint64_t intended = 0;
+    assert_int_equal(
+        oracle_content(&content, CONTENT_BYTES, world->conversation, &id, ANNA, number * 1000), OK);
+    if (spoil)
+        content_bytes[40] ^= 1;
+    assert_int_equal(protocol_payload_text(&payload, buffer_bytes(&content)), OK);
+    struct message message = {.conversation = world->conversation,
+                              .seq = seq,
+                              .message_id = id,
+                              .sender = ANNA,
+                              .payload = buffer_bytes(&payload)};
+    bool first = oracle_delivered(world->oracle, peer, connection, &message, &intended);
+    if (first)
+        assert_int_equal(intended, number * 1000);
+    return first;
+}
+
+static bool push(struct world *world, struct oracle_peer peer, uint32_t connection, uint64_t number,
+                 uint64_t seq)
+{
+    return push_spoilt(world, peer, connection, number, seq, false);
+}
+
+static void ack(struct world *world, uint64_t number, uint64_t seq)
+{
+    struct message_id id = id_of(number);
+    oracle_acked(world->oracle, world->conversation, anna, &id, seq);
+}
+
+static struct oracle_counts result(struct world *world)
+{
+    struct oracle_counts counts;
+    oracle_result(world->oracle, &counts);
+    return counts;
+}
+
+/* only: the fault named by `count` and no other was seen, `times` times. */
+static void assert_only(struct world *world, size_t offset, uint64_t times)
+{
+    struct oracle_counts counts = result(world);
+    uint64_t *fault = (uint64_t *)(void *)((char *)&counts + offset);
+    assert_int_equal(*fault, times);
+    assert_false(oracle_clean(&counts));
+    *fault = 0;
+    assert_true(oracle_clean(&counts));
+}
+#define ASSERT_ONLY(world, field, times)                                                           \
+    assert_only(world, offsetof(struct oracle_counts, field), times)
+
+static void assert_clean(struct world *world)
+{
+    struct oracle_counts counts = result(world);
+    assert_true(oracle_clean(&counts));
+    assert_string_equal(oracle_fault(world->oracle), "");
+}
+
+static void long_chat_is_clean_and_bounded(void **state)
+{
+    struct world *world = *state;
+    size_t before = 0;
+    for (uint64_t n = 1; n <= 10000; n++) {
+        ack(world, n, n);
+        assert_true(push(world, bert, 1, n, n));
+        if (n == 100)
+            before = oracle_memory(world->oracle);
+    }
+    assert_int_equal(oracle_memory(world->oracle), before);
+    assert_true(oracle_settled(world->oracle));
+    assert_clean(world);
+    assert_int_equal(result(world).acked, 10000);
+    assert_int_equal(result(world).delivered, 10000);
+}
+
+static void lost_message_is_owed(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    assert_false(oracle_settled(world->oracle));
+    ASSERT_ONLY(world, lost, 1);
+    assert_true(push(world, bert, 1, 1, 1));
+    assert_true(oracle_settled(world->oracle));
+    assert_clean(world);
+}
+
+static void every_device_is_owed(void **state)
+{
+    struct world *world = *state;
+    assert_int_equal(oracle_join(world->oracle, world->conversation, bert_two, 1), OK);
+    ack(world, 1, 1);
+    assert_true(push(world, bert, 1, 1, 1));
+    ASSERT_ONLY(world, lost, 1);
+    assert_false(oracle_settled(world->oracle));
+    assert_true(push(world, bert_two, 1, 1, 1));
+    assert_clean(world);
+}
+
+static void late_joiner_is_owed_from_its_first_number_on(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    ack(world, 2, 2);
+    assert_int_equal(oracle_join(world->oracle, world->conversation, bert_two, 2), OK);
+    push(world, bert, 1, 1, 1);
+    push(world, bert, 1, 2, 2);
+    ASSERT_ONLY(world, lost, 1);
+    push(world, bert_two, 1, 2, 2);
+    assert_clean(world);
+}
+
+static void passed_over_number_is_lost_though_never_acknowledged(void **state)
+{
+    struct world *world = *state;
+    push(world, anna, 1, 1, 1); /* anna's own, pushed back: known, not acknowledged */
+    ack(world, 2, 2);
+    push(world, bert, 1, 2, 2);
+    ASSERT_ONLY(world, lost, 1);
+}
+
+static void unknown_number_is_a_gap(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    push(world, bert, 1, 1, 1);
+    ack(world, 3, 3);
+    push(world, bert, 1, 3, 3);
+    assert_false(oracle_settled(world->oracle));
+    struct oracle_counts counts = result(world);
+    assert_int_equal(counts.gaps, 1);
+    assert_int_equal(counts.lost, 2); /* neither device has number 2 */
+}
+
+static void second_push_on_one_connection_is_a_duplicate(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    assert_true(push(world, bert, 1, 1, 1));
+    assert_false(push(world, bert, 1, 1, 1));
+    ASSERT_ONLY(world, duplicated, 1);
+    assert_true(oracle_fault(world->oracle)[0] != '\0');
+}
+
+static void old_push_on_one_connection_is_a_duplicate(void **state)
+{
+    struct world *world = *state;
+    for (uint64_t n = 1; n <= 40; n++) {
+        ack(world, n, n);
+        push(world, bert, 1, n, n);
+    }
+    assert_false(push(world, bert, 1, 2, 2)); /* long out of the window */
+    ASSERT_ONLY(world, duplicated, 1);
+}
+
+static void push_after_reconnect_is_redelivery(void **state)
+{
+    struct world *world = *state;
+    for (uint64_t n = 1; n <= 3; n++) {
+        ack(world, n, n);
+        push(world, bert, 1, n, n);
+    }
+    assert_false(push(world, bert, 2, 2, 2));
+    assert_false(push(world, bert, 2, 3, 3));
+    ack(world, 4, 4);
+    assert_true(push(world, bert, 2, 4, 4));
+    assert_clean(world);
+    assert_int_equal(result(world).redelivered, 2);
+}
+
+static void confirmed_message_must_not_come_again(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    ack(world, 2, 2);
+    push(world, bert, 1, 1, 1);
+    push(world, bert, 1, 2, 2);
+    oracle_confirmed(world->oracle, world->conversation, bert, 1);
+    push(world, bert, 2, 2, 2); /* not confirmed: fine */
+    assert_clean(world);
+    push(world, bert, 3, 1, 1);
+    ASSERT_ONLY(world, duplicated, 1);
+}
+
+static void later_number_first_is_reordering(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    ack(world, 2, 2);
+    assert_true(push(world, bert, 1, 2, 2));
+    assert_true(push(world, bert, 1, 1, 1));
+    ASSERT_ONLY(world, reordered, 1);
+}
+
+static void redelivery_out_of_order_is_a_fault_too(void **state)
+{
+    struct world *world = *state;
+    for (uint64_t n = 1; n <= 3; n++) {
+        ack(world, n, n);
+        push(world, bert, 1, n, n);
+    }
+    push(world, bert, 2, 3, 3);
+    push(world, bert, 2, 2, 2);
+    ASSERT_ONLY(world, duplicated, 1);
+}
+
+static void own_message_may_be_known_by_a_late_acknowledgement(void **state)
+{
+    struct world *world = *state;
+    struct message_id id = id_of(2);
+    ack(world, 1, 1);
+    push(world, bert, 1, 1, 1);
+    /* number 2 is bert's; anna's 3 overtakes its acknowledgement on bert's connection */
+    ack(world, 3, 3);
+    assert_true(push(world, bert, 1, 3, 3));
+    oracle_acked(world->oracle, world->conversation, bert, &id, 2);
+    ASSERT_ONLY(world, lost, 1); /* anna lacks it still */
+    push(world, anna, 1, 2, 2);
+}
+
+static void own_message_pushed_back_is_an_echo(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    assert_false(push(world, anna, 1, 1, 1));
+    push(world, bert, 1, 1, 1);
+    assert_clean(world);
+    assert_int_equal(result(world).echoed, 1);
+    push(world, anna, 1, 1, 1);
+    ASSERT_ONLY(world, duplicated, 1);
+}
+
+static void altered_content_is_seen(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    assert_false(push_spoilt(world, bert, 1, 1, 1, true));
+    struct oracle_counts counts = result(world);
+    assert_int_equal(counts.altered, 1);
+    assert_int_equal(counts.lost, 1); /* what came is not the message */
+}
+
+static void two_messages_under_one_number_conflict(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    push(world, bert, 1, 2, 1);
+    struct oracle_counts counts = result(world);
+    assert_int_equal(counts.conflicting, 1);
+}
+
+static void one_message_under_two_numbers_conflicts(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    push(world, bert, 1, 1, 1);
+    push(world, anna, 1, 1, 2);
+    push(world, bert, 1, 1, 2);
+    ASSERT_ONLY(world, conflicting, 1);
+}
+
+static void acknowledgement_and_delivery_disagree(void **state)
+{
+    struct world *world = *state;
+    push(world, bert, 1, 1, 1);
+    ack(world, 1, 2);
+    struct oracle_counts counts = result(world);
+    assert_int_equal(counts.conflicting, 1);
+}
+
+static void number_zero_conflicts(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 0);
+    ASSERT_ONLY(world, conflicting, 1);
+}
+
+static void number_beyond_the_window_is_not_clean(void **state)
+{
+    struct world *world = *state;
+    push(world, bert, 1, 1, 1000000);
+    ASSERT_ONLY(world, unchecked, 1);
+}
+
+static void stranger_is_not_clean(void **state)
+{
+    struct world *world = *state;
+    push(world, bert_two, 1, 1, 1);
+    ASSERT_ONLY(world, strange, 1);
+}
+
+static void repeated_send_acknowledged_late_is_fine(void **state)
+{
+    struct world *world = *state;
+    push(world, bert, 1, 1, 1); /* delivered; the acknowledgement was lost with the connection */
+    assert_true(oracle_settled(world->oracle));
+    ack(world, 1, 1);
+    assert_true(oracle_settled(world->oracle));
+    assert_clean(world);
+}
+
+static void unacknowledged_newest_message_is_not_promised(void **state)
+{
+    struct world *world = *state;
+    push(world, anna, 1, 1, 1);
+    assert_clean(world);
+    assert_true(oracle_settled(world->oracle));
+}
+
+static void fetched_message_fills_a_hole_in_any_order(void **state)
+{
+    struct world *world = *state;
+    uint8_t content_bytes[CONTENT_BYTES];
+    uint8_t payload_bytes[CONTENT_BYTES + 64];
+    struct buffer content = buffer_of(content_bytes, sizeof content_bytes);
+    struct buffer payload = buffer_of(payload_bytes, sizeof payload_bytes);
+    struct message_id id = id_of(1);
+    uint64_t intended;
+    ack(world, 1, 1);
+    ack(world, 2, 2);
+    push(world, bert, 1, 2, 2);
+    assert_int_equal(oracle_content(&content, CONTENT_BYTES, world->conversation, &id, ANNA, 7),
+                     OK);
+    assert_int_equal(protocol_payload_text(&payload, buffer_bytes(&content)), OK);
+    struct message message = {.conversation = world->conversation,
+                              .seq = 1,
+                              .message_id = id,
+                              .sender = ANNA,
+                              .payload = buffer_bytes(&payload)};
+    assert_true(oracle_fetched(world->oracle, bert, &message, &intended));
+    assert_false(oracle_fetched(world->oracle, bert, &message, &intended));
+    assert_int_equal(intended, 7);
+    assert_clean(world);
+}
+
+static void content_binds_all_it_names(void **state)
+{
+    (void)state;
+    uint8_t bytes[CONTENT_BYTES];
+    struct buffer out = buffer_of(bytes, sizeof bytes);
+    struct conversation_id conversation = conversation_id_direct(ANNA, BERT);
+    struct conversation_id other = conversation_id_direct(ANNA, (struct user_id){33});
+    struct message_id id = id_of(5);
+    struct message_id other_id = id_of(6);
+    uint64_t intended = 0;
+    assert_int_equal(oracle_content(&out, CONTENT_BYTES, conversation, &id, ANNA, 0xabcdef), OK);
+    struct bytes made = buffer_bytes(&out);
+    assert_int_equal(oracle_content_check(made, conversation, &id, ANNA, &intended), OK);
+    assert_int_equal(intended, 0xabcdef);
+    assert_int_equal(oracle_content_check(made, other, &id, ANNA, &intended), ERR_CORRUPT);
+    assert_int_equal(oracle_content_check(made, conversation, &other_id, ANNA, &intended),
+                     ERR_CORRUPT);
+    assert_int_equal(oracle_content_check(made, conversation, &id, BERT, &intended), ERR_CORRUPT);
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] ^= 0x20;
+        assert_int_equal(oracle_content_check(made, conversation, &id, ANNA, &intended),
+                         ERR_CORRUPT);
+        bytes[i] ^= 0x20;
+    }
+    made.size--;
+    assert_int_equal(oracle_content_check(made, conversation, &id, ANNA, &intended), ERR_CORRUPT);
+    out.size = 0;
+    assert_int_equal(oracle_content(&out, CONTENT_BYTES + 1, conversation, &id, ANNA, 0), ERR_FULL);
+    assert_int_equal(oracle_content(&out, 3, conversation, &id, ANNA, 0), ERR_INVALID);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(long_chat_is_clean_and_bounded),
+        TEST(lost_message_is_owed),
+        TEST(every_device_is_owed),
+        TEST(late_joiner_is_owed_from_its_first_number_on),
+        TEST(passed_over_number_is_lost_though_never_acknowledged),
+        TEST(unknown_number_is_a_gap),
+        TEST(second_push_on_one_connection_is_a_duplicate),
+        TEST(old_push_on_one_connection_is_a_duplicate),
+        TEST(push_after_reconnect_is_redelivery),
+        TEST(confirmed_message_must_not_come_again),
+        TEST(later_number_first_is_reordering),
+        TEST(redelivery_out_of_order_is_a_fault_too),
+        TEST(own_message_may_be_known_by_a_late_acknowledgement),
+        TEST(own_message_pushed_back_is_an_echo),
+        TEST(altered_content_is_seen),
+        TEST(two_messages_under_one_number_conflict),
+        TEST(one_message_under_two_numbers_conflicts),
+        TEST(acknowledgement_and_delivery_disagree),
+        TEST(number_zero_conflicts),
+        TEST(number_beyond_the_window_is_not_clean),
+        TEST(stranger_is_not_clean),
+        TEST(repeated_send_acknowledged_late_is_fine),
+        TEST(unacknowledged_newest_message_is_not_promised),
+        TEST(fetched_message_fills_a_hole_in_any_order),
+        cmocka_unit_test(content_binds_all_it_names),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -86,22 +86,30 @@ static const char *member(char out[2048], const struct answer *answer, const cha
 }
 
 struct tokens {
-    char access[2048];
-    char refresh[2048];
-    char user[2048];
-    char device[2048];
+    char access[1024];
+    char refresh[64];
+    char user[24];
+    char device[16];
 };
+
+static void take_member(char *out, size_t size, const struct answer *answer, const char *name)
+{
+    char value[2048];
+    assert_true(strlen(member(value, answer, name)) < size);
+    memcpy(out, value, strlen(value) + 1);
+}
 
 static void take_tokens(struct tokens *out, const struct answer *answer)
 {
-    char expires[2048];
+    char expires[16];
     if (answer->status != 200)
         fail_msg("wanted tokens, got %u %s", answer->status, answer->body);
-    member(out->access, answer, "access_token");
-    member(out->refresh, answer, "refresh_token");
-    member(out->user, answer, "user");
-    member(out->device, answer, "device");
-    assert_string_equal(member(expires, answer, "expires_in"), "900");
+    take_member(out->access, sizeof out->access, answer, "access_token");
+    take_member(out->refresh, sizeof out->refresh, answer, "refresh_token");
+    take_member(out->user, sizeof out->user, answer, "user");
+    take_member(out->device, sizeof out->device, answer, "device");
+    take_member(expires, sizeof expires, answer, "expires_in");
+    assert_string_equal(expires, "900");
     assert_int_equal(strlen(out->refresh), 59);
     assert_non_null(strstr(answer->fields, "Cache-Control: no-store\r\n"));
 }

@@ -108,7 +108,7 @@ static void test_defaults(void **state)
 
 static void test_no_file_is_defaults(void **state)
 {
-    struct config a, b;
+    static struct config a, b; /* large */
     (void)state;
     config_defaults(&a);
     memset(&b, 0xff, sizeof b);
@@ -255,8 +255,8 @@ static void test_missing_file(void **state)
 static void printed(const struct config *config)
 {
     static uint8_t text[CONFIG_FILE_BYTES];
+    static struct config again; /* large */
     struct buffer out = buffer_of(text, sizeof text);
-    struct config again;
     assert_int_equal(config_format(&out, config), OK);
     enum err err = load_bytes(&again, text, out.size);
     if (err != OK)

@@ -140,7 +140,7 @@ static enum err tables_create(struct io *io)
 {
     const struct io_options *o = &io->options;
     for (uint32_t i = 0; i < io->bank_count; i++)
-        io->conns_count += io->banks[i].slots;
+        io->conns_count += 2 * io->banks[i].slots;
     io->conns = memory_take_zeroed(io->conns_count * sizeof *io->conns, MEMORY_CORE);
     size_t buffer_bytes = (size_t)o->buffers_count * o->buffer_bytes;
     io->buffers = memory_take_aligned(buffer_bytes, 4096, MEMORY_CORE);

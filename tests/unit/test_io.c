@@ -1075,7 +1075,7 @@ static void test_move_when_the_hint_was_wrong(void **state)
     uint32_t out = 0, failed = 0;
     uint64_t limit = io_now_ns(source.io) + PATIENCE_NS;
     while (out + failed < COUNT_OF(pairs) && io_now_ns(source.io) < limit) {
-        world_poll(&source, limit);
+        world_poll(&source, io_now_ns(source.io) + NS_PER_MS);
         out += drain(&source, IO_MOVED_OUT);
         struct io_event event;
         while (take(&source, &event, IO_MOVE_FAILED, (struct io_conn){0})) {

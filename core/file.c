@@ -136,6 +136,15 @@ enum err file_sync_directory(const char *path)
     return err;
 }
 
+enum err file_is_private(int fd, bool *private)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return last_error();
+    *private = (status.st_mode & (S_IRWXG | S_IRWXO)) == 0;
+    return OK;
+}
+
 enum err file_lock(int fd)
 {
     int res;

@@ -26,6 +26,7 @@ CC_debug := gcc
 CC_asan := clang
 CC_tsan := clang
 CC_clang := clang
+CC_fuzz := clang
 CC := $(CC_$(BUILD))
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wswitch-enum -Wvla -Wundef -Wstrict-prototypes \
   -Wmissing-prototypes -Wcast-qual -Wformat=2 -Wnull-dereference -Wimplicit-fallthrough -Wframe-larger-than=16384 \
@@ -36,6 +37,7 @@ FLAGS_debug := -Og -DROOST_MARKS -DROOST_DEBUG
 FLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -DROOST_MARKS -DROOST_DEBUG
 FLAGS_tsan := -O1 -fsanitize=thread -DROOST_DEBUG
 FLAGS_clang := -O2 -D_FORTIFY_SOURCE=2
+FLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -DROOST_DEBUG
 ifdef BORINGSSL
 SSL_CFLAGS := -isystem $(BORINGSSL)/include
 SSL_LIBS := $(wildcard $(BORINGSSL)/lib/libssl.a $(BORINGSSL)/lib/libcrypto.a) -lstdc++ -Wl,--exclude-libs,ALL
@@ -98,10 +100,15 @@ $(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
-out/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(COMMON) $(SEAM_REAL) | out/.packages-test
+ifeq ($(BUILD),fuzz)
+out/fuzz/fuzz_%: out/fuzz/obj/tests/fuzz/fuzz_%.o $(REAL) $(LIB)
 	@mkdir -p $(@D)
-	clang $(BASE) -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DROOST_DEBUG $(SSL_CFLAGS) -DROOST_VERSION='"fuzz"' -MMD -MP -MF $@.d -o $@ \
-	  $< $(COMMON) $(SEAM_REAL) $(LIBS)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+else
+out/fuzz/fuzz_%: always | out/.packages-test
+	@$(MAKE) --no-print-directory BUILD=fuzz $@
+endif
 -include $(shell find out -name '*.d' 2>/dev/null)
 .SECONDARY:
 
@@ -110,7 +117,7 @@ out/.packages: Makefile
 out/.packages-test: Makefile
 	$(call install,$(PACKAGES) $(PACKAGES_TEST))
 
-.PHONY: help run build binaries unit fuzz benches sim test demo proof format clean
+.PHONY: always help run build binaries unit fuzz benches sim test demo proof format clean
 help: ## this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 run: build ## build and serve on wss://localhost:8443/connect
@@ -118,7 +125,8 @@ run: build ## build and serve on wss://localhost:8443/connect
 build: $(OUT)/bin/roost $(OUT)/bin/roost-loadgen ## the two binaries
 unit: $(UNIT)
 benches: $(BENCH)
-fuzz: $(FUZZ)
+fuzz: out/.packages-test
+	@$(MAKE) --no-print-directory BUILD=fuzz $(FUZZ)
 sim: $(OUT)/bin/sim ## the simulator: out/debug/bin/sim SEED (BUILD=debug)
 test: out/.packages-test ## every automated test; last line: N passed, N failed
 	@tests/run

@@ -168,23 +168,28 @@ static void bench_records(struct bench *b, size_t size)
 static void bench_idle_memory(struct bench *b)
 {
     enum { COUNT = 200 };
-    struct tls *servers[COUNT];
-    int64_t begun = 0, idle = 0;
+    struct tls *idle[COUNT];
+    int64_t created = 0, server = 0, client = 0;
     for (size_t i = 0; i < COUNT; i++) {
         int64_t before = memory_bytes(MEMORY_TLS);
-        must(tls_create(&servers[i], b->server_context));
-        begun += memory_bytes(MEMORY_TLS) - before;
-        tls_destroy(servers[i]);
+        must(tls_create(&b->server.tls, b->server_context));
+        created += memory_bytes(MEMORY_TLS) - before;
+        tls_destroy(b->server.tls);
         before = memory_bytes(MEMORY_TLS);
         handshake(b, (struct bytes){NULL, 0});
-        servers[i] = b->server.tls;
+        struct buffer ticket = buffer_of(b->session, sizeof b->session);
+        must(tls_client_session(b->client.tls, &ticket));
+        int64_t both = memory_bytes(MEMORY_TLS);
         tls_destroy(b->client.tls);
-        idle += memory_bytes(MEMORY_TLS) - before;
+        server += memory_bytes(MEMORY_TLS) - before;
+        client += both - memory_bytes(MEMORY_TLS);
+        idle[i] = b->server.tls;
     }
-    report("tls server before the handshake", (double)begun / COUNT, "bytes");
-    report("tls server idle, tickets flushed", (double)idle / COUNT, "bytes");
+    report("tls server before the handshake", (double)created / COUNT, "bytes");
+    report("tls server idle, tickets flushed", (double)server / COUNT, "bytes");
+    report("tls client idle, ticket taken", (double)client / COUNT, "bytes");
     for (size_t i = 0; i < COUNT; i++)
-        tls_destroy(servers[i]);
+        tls_destroy(idle[i]);
 }
 
 /* ---- WebSocket and HTTP */

@@ -158,7 +158,8 @@ struct io {
     uint32_t bank_first; /* reaped first, rotates */
 
     struct conn *conns;
-    uint32_t conns_count;   /* entries: all slots of all banks */
+    uint32_t conns_count;   /* entries: twice the slots of all banks: one that connects has no slot
+                               yet, one that closes none any more, until its completion is seen */
     uint32_t conns_touched; /* entries ever used */
     uint32_t conns_free;    /* list */
     uint32_t conns_used;

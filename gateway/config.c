@@ -130,7 +130,8 @@ static const struct key keys[] = {
     {"limits", "cache_size", KIND_BYTES, FIELD(cache_bytes), "256 MiB", MIB, 1024 * GIB,
      "Memory for recent messages, over all shards."},
     {"limits", "mesh_ring_size", KIND_BYTES, FIELD(mesh_ring_bytes), "1 MiB", 256 * KIB, GIB,
-     "One ring of messages between two shards; a power of two."},
+     "One ring of messages between two shards, a power of two; raised where message_size needs "
+     "it."},
     {"auth", "issuer", KIND_TEXT, FIELD(issuer), "", UNBOUNDED,
      "Claim iss that tokens of your identity system must carry."},
     {"auth", "audience", KIND_TEXT, FIELD(audience), "", UNBOUNDED,
@@ -541,10 +542,9 @@ static void check_together(struct loader *l)
         loader_fail(l, message_line > batch_line ? message_line : batch_line,
                     "a message must fit twice into [store] batch_size: lower message_size or "
                     "raise batch_size");
-    if (c->mesh_ring_bytes < 2ull * c->message_bytes ||
-        (c->mesh_ring_bytes & (c->mesh_ring_bytes - 1)) != 0)
-        loader_fail(l, LINE_OF_LAST(l, "limits", "mesh_ring_size", "message_size"),
-                    "mesh_ring_size must be a power of two and at least twice message_size");
+    if ((c->mesh_ring_bytes & (c->mesh_ring_bytes - 1)) != 0)
+        loader_fail(l, line_of(l, "limits", "mesh_ring_size"),
+                    "mesh_ring_size must be a power of two: round it");
     if (c->heartbeat_ms < c->heartbeat_min_ms || c->heartbeat_ms > c->heartbeat_max_ms)
         loader_fail(l, LINE_OF_LAST(l, "limits", "heartbeat", "heartbeat_min", "heartbeat_max"),
                     "heartbeat must lie between heartbeat_min and heartbeat_max: change one");

@@ -1,10 +1,14 @@
-/* http.h: HTTP/1.1 requests in, responses out (and the other way for the load generator), through
- * http_parser. Flow:       ingress: plaintext → http_receive → struct http_request → upgrade or
- * api/; exchange → http_response_encode Owns:       a struct http_reader exists only while a
- * request is incomplete or being answered Failure:    ERR_INVALID 400, ERR_TOO_BIG 413/431,
- * ERR_UNSUPPORTED 501/505: http_reader_status says which Bounds:     header bytes and fields, body
- * bytes: struct http_limits Standard:   RFC 9110, RFC 9112. Both Transfer-Encoding and
- * Content-Length, or a bare LF trick: refused (request smuggling) */
+/* http.h: HTTP/1.1 requests in, responses out (and the other way for the load generator),
+ * through http_parser.
+ * Flow:       ingress: plaintext → http_receive → struct http_request → upgrade or api/;
+ *             exchange → http_response_encode
+ * Owns:       a struct http_reader exists only while a request is incomplete or being answered
+ * Failure:    ERR_INVALID 400, ERR_TOO_BIG 413/431, ERR_UNSUPPORTED 417/501/505, ERR_NO_MEMORY
+ *             503: http_reader_status says which; sticky; a response without a length (it would
+ *             end with the connection) is ERR_UNSUPPORTED
+ * Bounds:     header bytes and fields, body bytes: struct http_limits
+ * Standard:   RFC 9110, RFC 9112. Both Transfer-Encoding and Content-Length, or a bare LF trick:
+ *             refused (request smuggling) */
 #ifndef GATEWAY_WIRE_HTTP_H
 #define GATEWAY_WIRE_HTTP_H
 

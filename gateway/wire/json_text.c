@@ -21,12 +21,12 @@ void json_text_init(uint32_t seed)
     json_object_seed(seed == 0 ? 1 : seed);
 }
 
-/* scan_string: the index of the closing quote, or text.size. */
+/* scan_string: the index of the closing quote, or one at or behind the end. */
 static size_t scan_string(struct bytes text, size_t i)
 {
     while (i < text.size && text.data[i] != '"')
         i += text.data[i] == '\\' ? 2 : 1;
-    return i < text.size ? i : text.size;
+    return i;
 }
 
 /* scan: nesting and number of values, without judging the rest: every value but the first follows

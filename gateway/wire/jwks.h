@@ -10,8 +10,9 @@
 
 #include "gateway/wire/jwt.h"
 
-#define JWT_LOCAL_KID           "roost" /* of the gateway's own tokens; no operator's key may use it */
-#define JWT_SIGNATURE_BYTES_MAX 1024    /* RSA 8192 */
+/* JWT_LOCAL_KID: of the gateway's own tokens; no operator's key may use it. */
+#define JWT_LOCAL_KID           "roost"
+#define JWT_SIGNATURE_BYTES_MAX 1024 /* RSA 8192 */
 
 enum jwt_algorithm { JWT_EDDSA, JWT_ES256, JWT_RS256 };
 

@@ -21,6 +21,11 @@ enum encoding { ENCODING_PROTO, ENCODING_JSON };
 /* PROTOCOL_SCRATCH_BYTES: scratch that decoding any valid frame of so many bytes needs at most;
  * ERR_FULL with it means a frame of empty repeated elements: answer like ERR_TOO_BIG. */
 #define PROTOCOL_SCRATCH_BYTES(frame_bytes) (3 * (frame_bytes) + 1024)
+/* PROTOCOL_EVENT_BYTES: what one event takes at most in either encoding: payloads and texts of so
+ * many bytes (a control character is 6 bytes of JSON), in so many messages of a history (else 1). A
+ * peer chooses payloads: size buffers by this, or take ERR_FULL for an answer. */
+#define PROTOCOL_EVENT_BYTES(payload_bytes, messages)                                              \
+    (6 * (payload_bytes) + 512 * (messages) + 1024)
 
 enum verdict { VERDICT_FATAL, VERDICT_RETRY, VERDICT_RELOGIN, VERDICT_RESYNC, VERDICT_DISPLACED };
 

@@ -21,9 +21,10 @@
 #include <openssl/x509v3.h>
 #include <stdio.h>
 
-#define SERIAL_BYTES   16
-#define NAME_BYTES_MAX 255
-#define PATH_BYTES_MAX 4096
+#define SERIAL_BYTES          16
+#define NAME_BYTES_MAX        255
+#define COMMON_NAME_BYTES_MAX 64 /* ub-common-name, RFC 5280 A.1 */
+#define PATH_BYTES_MAX        4096
 
 static bool name_add(GENERAL_NAMES *names, const char *text)
 {
@@ -49,13 +50,26 @@ static bool name_add(GENERAL_NAMES *names, const char *text)
     return true;
 }
 
-/* names_add: subjectAltName and subject from "a,b,192.0.2.1". */
+/* subject_set: CN = the first name, as far as it fits; issuer the same. */
+static bool subject_set(X509 *certificate, const char *first)
+{
+    X509_NAME *subject = X509_NAME_new();
+    bool good = subject != NULL;
+    if (good && strlen(first) <= COMMON_NAME_BYTES_MAX)
+        good = X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, (const uint8_t *)first, -1,
+                                          -1, 0) == 1;
+    good = good && X509_set_subject_name(certificate, subject) == 1 &&
+           X509_set_issuer_name(certificate, subject) == 1;
+    X509_NAME_free(subject);
+    return good;
+}
+
+/* names_add: subject and subjectAltName from "a,b,192.0.2.1". */
 static bool names_add(X509 *certificate, const char *names)
 {
     GENERAL_NAMES *list = sk_GENERAL_NAME_new_null();
-    bool good = list != NULL;
-    bool first = true;
-    while (good && *names != '\0') {
+    bool good = list != NULL && *names != '\0';
+    for (bool first = true; good && *names != '\0'; first = false) {
         char text[NAME_BYTES_MAX + 1];
         size_t size = strcspn(names, ",");
         good = size != 0 && size < sizeof text;
@@ -64,13 +78,9 @@ static bool names_add(X509 *certificate, const char *names)
         memcpy(text, names, size);
         text[size] = '\0';
         names += size + (names[size] == ',' ? 1 : 0);
-        good = name_add(list, text);
-        if (good && first && size <= 64) /* ub-common-name */
-            good = X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN",
-                                              MBSTRING_UTF8, (const uint8_t *)text, -1, -1, 0) == 1;
-        first = false;
+        good = name_add(list, text) && (!first || subject_set(certificate, text));
     }
-    good = good && !first &&
+    good = good &&
            X509_add1_ext_i2d(certificate, NID_subject_alt_name, list, 0, X509V3_ADD_DEFAULT) == 1;
     sk_GENERAL_NAME_pop_free(list, GENERAL_NAME_free);
     return good;
@@ -124,7 +134,6 @@ static X509 *certificate_make(EVP_PKEY *key, const char *names, uint32_t days, u
         ASN1_TIME_set(X509_getm_notBefore(certificate), begin) != NULL &&
         ASN1_TIME_set(X509_getm_notAfter(certificate), begin + (int64_t)days * 86400) != NULL &&
         X509_set_pubkey(certificate, key) == 1 && names_add(certificate, names) &&
-        X509_set_issuer_name(certificate, X509_get_subject_name(certificate)) == 1 &&
         usage_add(certificate) && X509_sign(certificate, key, EVP_sha256()) != 0;
     BN_free(number);
     if (good)

@@ -104,7 +104,7 @@ static bool world_ready(void *context, struct shard *shard, char *reason, size_t
     return shard->ready;
 }
 
-static enum err world_workers(struct shard *shard, uint32_t hash_queue, uint32_t other_queue)
+static inline enum err world_workers(struct shard *shard, uint32_t hash_queue, uint32_t other_queue)
 {
     struct worker_options options = {.shards = 1};
     for (int i = 0; i < WORKER_CLASS_COUNT; i++) {
@@ -117,7 +117,7 @@ static enum err world_workers(struct shard *shard, uint32_t hash_queue, uint32_t
     return workers_create(&shard->workers, shard->group, &options);
 }
 
-static enum err world_api(struct shard *shard)
+static inline enum err world_api(struct shard *shard)
 {
     static const uint8_t epoch[16] = {1};
     struct api_options options = {.config = &shard->config,
@@ -133,7 +133,7 @@ static enum err world_api(struct shard *shard)
 }
 
 /* world_create: hashing is made cheap; config may be changed before world_api is called again. */
-static struct shard *world_create(uint32_t hash_queue, uint32_t other_queue)
+static inline struct shard *world_create(uint32_t hash_queue, uint32_t other_queue)
 {
     static const uint8_t secret[JWT_KEY_BYTES] = {7};
     struct io_options io_options = {.count = 1,
@@ -172,14 +172,14 @@ static enum err world_drop_entry(void *context, const char *name)
     return file_remove(path);
 }
 
-static void answers_forget(struct shard *shard)
+static inline void answers_forget(struct shard *shard)
 {
     for (size_t i = 0; i < ANSWERS_MAX; i++)
         free(shard->answers[i].body);
     memset(shard->answers, 0, sizeof shard->answers);
 }
 
-static void world_destroy(struct shard *shard)
+static inline void world_destroy(struct shard *shard)
 {
     answers_forget(shard);
     workers_destroy(shard->workers);
@@ -209,7 +209,7 @@ struct ask {
 };
 
 /* world_begin: hand a request to the api; the answer will be in the returned place. */
-static struct answer *world_begin(struct shard *shard, const struct ask *ask)
+static inline struct answer *world_begin(struct shard *shard, const struct ask *ask)
 {
     struct http_field fields[4];
     size_t count = 0;
@@ -242,7 +242,7 @@ static struct answer *world_begin(struct shard *shard, const struct ask *ask)
     return answer;
 }
 
-static uint64_t world_ns(void)
+static inline uint64_t world_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -250,7 +250,7 @@ static uint64_t world_ns(void)
 }
 
 /* world_turn: what a shard's turn does with finished jobs. */
-static void world_turn(struct shard *shard)
+static inline void world_turn(struct shard *shard)
 {
     struct worker_job *job;
     while ((job = worker_completed(shard->workers, 0)) != NULL)
@@ -258,7 +258,7 @@ static void world_turn(struct shard *shard)
 }
 
 /* world_finish: turns until the answer is there; false after 20 s. */
-static bool world_finish(struct shard *shard, const struct answer *answer)
+static inline bool world_finish(struct shard *shard, const struct answer *answer)
 {
     struct timespec pause = {.tv_nsec = 100000};
     uint64_t until = world_ns() + 20 * NS_PER_S;

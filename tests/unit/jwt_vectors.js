@@ -40,7 +40,7 @@ function token(kid, alg, claims, header, how) {
     const head = {alg, kid, typ: 'JWT', ...header};
     for (const name of Object.keys(head)) if (head[name] === undefined) delete head[name];
     const text = b64(JSON.stringify(head)) + '.' + b64(typeof claims === 'string' ? claims : JSON.stringify(claims));
-    return text + '.' + b64(signature(how || alg, pair[kid || 'r1'].privateKey, Buffer.from(text)));
+    return text + '.' + b64(signature(how || alg, pair[kid].privateKey, Buffer.from(text)));
 }
 const raw = (header, claims, sig) => b64(header) + '.' + b64(claims) + '.' + sig;
 
@@ -60,6 +60,7 @@ add('at+jwt', 'ok', token('e1', 'EdDSA', good, {typ: 'at+jwt'}));
 add('no typ', 'ok', token('e1', 'EdDSA', good, {typ: undefined}));
 add('no kid, the only RSA key', 'ok', token('r1', 'RS256', good, {kid: undefined}));
 add('no kid, two Ed25519 keys', 'denied', token('e1', 'EdDSA', good, {kid: undefined}));
+add('no kid, two Ed25519 keys, the second signs', 'denied', token('e2', 'EdDSA', good, {kid: undefined}));
 add('unknown kid', 'denied', token('stranger', 'EdDSA', good));
 add('stranger signs as e1', 'denied', token('stranger', 'EdDSA', good, {kid: 'e1'}));
 add('e2 signs as e1', 'denied', token('e2', 'EdDSA', good, {kid: 'e1'}));
@@ -110,6 +111,10 @@ add('PSS signature under RS256', 'denied', token('r1', 'RS256', good, {}, 'PS256
 add('RS256 named, key is Ed25519', 'denied', token('e1', 'RS256', good, {}, 'EdDSA'));
 add('EdDSA named, key is P-256', 'denied', token('c1', 'EdDSA', good, {}, 'ES256'));
 add('ES256 with a DER signature', 'denied', token('c1', 'ES256', good, {}, 'ES256-DER'));
+add('ES256 with a byte more', 'denied', (() => {
+    const parts = token('c1', 'ES256', good).split('.');
+    return [parts[0], parts[1], b64(Buffer.concat([Buffer.from(parts[2], 'base64url'), Buffer.alloc(1)]))].join('.');
+})());
 add('ES256 of zeros', 'denied', raw('{"alg":"ES256","kid":"c1"}', JSON.stringify(good), b64(Buffer.alloc(64))));
 add('crit', 'invalid', token('e1', 'EdDSA', good, {crit: ['exp'], exp: 1}));
 add('another typ', 'invalid', token('e1', 'EdDSA', good, {typ: 'logout+jwt'}));

@@ -6,6 +6,7 @@
 #include "core/text.h"
 #include "gateway/wire/json_text.h"
 
+#include <openssl/curve25519.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -189,6 +190,79 @@ static void local_tokens(void **state)
     jwks_release(jwks);
 }
 
+/* sign_raw: any header and claims under a good signature. */
+static struct bytes sign_raw(struct buffer *out, const struct jwt_signer *signer,
+                             const char *header, const char *claims)
+{
+    uint8_t signature[64];
+
+    out->size = 0;
+    assert_int_equal(base64url_encode(out, bytes_of_text(header)), OK);
+    assert_int_equal(buffer_put_u8(out, '.'), OK);
+    assert_int_equal(base64url_encode(out, bytes_of_text(claims)), OK);
+    assert_int_equal(ED25519_sign(signature, out->data, out->size, signer->private_key), 1);
+    assert_int_equal(buffer_put_u8(out, '.'), OK);
+    assert_int_equal(base64url_encode(out, bytes_of(signature, sizeof signature)), OK);
+    return buffer_bytes(out);
+}
+
+static void local_claims_are_checked(void **state)
+{
+    (void)state;
+    static const char header[] = "{\"alg\":\"EdDSA\",\"kid\":\"roost\"}";
+    static const char good[] = "{\"sub\":\"5\",\"dev\":1,\"gen\":2,\"exp\":1790000001}";
+    static const char *const bad[] = {
+        "{\"sub\":5,\"dev\":1,\"gen\":2,\"exp\":1790000001}",
+        "{\"sub\":\"5\",\"dev\":-1,\"gen\":2,\"exp\":1790000001}",
+        "{\"sub\":\"5\",\"dev\":4294967296,\"gen\":2,\"exp\":1790000001}",
+        "{\"sub\":\"5\",\"gen\":2,\"exp\":1790000001}",
+        "{\"sub\":\"5\",\"dev\":1,\"exp\":1790000001}",
+        "{\"sub\":\"5\",\"dev\":1,\"gen\":2}",
+        "{\"sub\":\"5\",\"dev\":1,\"gen\":\"2\",\"exp\":1790000001}",
+        "{\"sub\":\"5\",\"dev\":1,\"gen\":2,\"realm\":\"0\",\"exp\":1790000001}",
+    };
+    struct jwt_signer signer = signer_of(1);
+    struct jwt_claims claims;
+    uint8_t memory[1024];
+    struct buffer out = buffer_of(memory, sizeof memory);
+
+    assert_int_equal(
+        jwt_verify(&claims, sign_raw(&out, &signer, header, good), &signer, NULL, NOW_MS), OK);
+    for (size_t i = 0; i < COUNT_OF(bad); i++)
+        assert_int_equal(
+            jwt_verify(&claims, sign_raw(&out, &signer, header, bad[i]), &signer, NULL, NOW_MS),
+            ERR_INVALID);
+    /* another algorithm's name over the very same kind of signature */
+    assert_int_equal(
+        jwt_verify(&claims, sign_raw(&out, &signer, "{\"alg\":\"ES256\",\"kid\":\"roost\"}", good),
+                   &signer, NULL, NOW_MS),
+        ERR_DENIED);
+}
+
+static void tokens_have_a_longest(void **state)
+{
+    (void)state;
+    static char header[8192];
+    static char claims[8192];
+    static uint8_t memory[2 * JWT_BYTES_MAX];
+    struct jwt_signer signer = signer_of(1);
+    struct jwt_claims read;
+
+    for (int pad = 2850; pad < 2950; pad++) {
+        struct buffer out = buffer_of(memory, sizeof memory);
+        (void)snprintf(header, sizeof header,
+                       "{\"alg\":\"EdDSA\",\"kid\":\"roost\",\"x\":\"%0*d\"}", pad, 0);
+        (void)snprintf(claims, sizeof claims,
+                       "{\"sub\":\"5\",\"dev\":1,\"gen\":2,\"exp\":1790000001,\"x\":\"%03100d\"}",
+                       0);
+        struct bytes token = sign_raw(&out, &signer, header, claims);
+        assert_int_equal(jwt_verify(&read, token, &signer, NULL, NOW_MS),
+                         token.size <= JWT_BYTES_MAX ? OK : ERR_INVALID);
+        assert_true(pad != 2850 || token.size <= JWT_BYTES_MAX);
+        assert_true(pad != 2949 || token.size > JWT_BYTES_MAX);
+    }
+}
+
 static void local_tokens_need_user_and_device(void **state)
 {
     (void)state;
@@ -333,6 +407,8 @@ int main(void)
         cmocka_unit_test(key_sets_need_issuer_and_audience),
         cmocka_unit_test(other_issuer_and_audience_are_denied),
         cmocka_unit_test(local_tokens),
+        cmocka_unit_test(local_claims_are_checked),
+        cmocka_unit_test(tokens_have_a_longest),
         cmocka_unit_test(local_tokens_need_user_and_device),
         cmocka_unit_test(no_room_appends_nothing),
         cmocka_unit_test(external_tokens),

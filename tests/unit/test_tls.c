@@ -545,6 +545,8 @@ static void test_move_between_engines(void **state)
     for (int round = 0; round < 6; round++) {
         p->server.engine = round % 2 == 0 ? other : server_engine;
         assert_echo(p);
+        assert_null(SSL_get_rbio(ssl_of(p->server.tls))); /* nothing of an engine stays */
+        assert_null(SSL_get_wbio(ssl_of(p->server.tls)));
     }
     /* in the middle of a record */
     p->server.plaintext.size = 0;
@@ -725,11 +727,17 @@ static void test_key_kinds(void **state)
         const char *explanation;
         assert_int_equal(tls_context_create_server(&server, &options, &explanation), OK);
         assert_int_equal(tls_context_create_client(&client, certificate, &explanation), OK);
-        struct pair *p = pair_make(server, client, 0);
-        shake(p, (struct bytes){NULL, 0});
-        assert_true(tls_established(p->server.tls) && tls_established(p->client.tls));
-        assert_echo(p);
-        pair_free(p);
+        for (int tls_1_2 = 0; tls_1_2 < 2; tls_1_2++) {
+            struct pair *p = pair_make(server, client, 0);
+            if (tls_1_2 != 0) { /* where the curves bind the certificate too */
+                SSL_set_max_proto_version(ssl_of(p->client.tls), TLS1_2_VERSION);
+                assert_int_equal(SSL_set1_curves_list(ssl_of(p->client.tls), "P-256:P-384"), 1);
+            }
+            shake(p, (struct bytes){NULL, 0});
+            assert_true(tls_established(p->server.tls) && tls_established(p->client.tls));
+            assert_echo(p);
+            pair_free(p);
+        }
         tls_context_release(server);
         tls_context_release(client);
     }

@@ -61,7 +61,7 @@ static enum code send_target(const struct session *session, const struct send *s
     }
     if (!conversation_id_has(*out, self)) {
         *text = "you are not a member of this conversation";
-        return CODE_FORBIDDEN;
+        return CODE_NOT_FOUND; /* as if there were none: nobody can probe for others' */
     }
     return CODE_NONE;
 }

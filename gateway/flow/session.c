@@ -230,17 +230,15 @@ void session_lag(struct shard *shard, struct session *session, struct entry *ent
         return;
     }
     cursor->behind = true;
-    if (session->live) {
-        session->live = false;
-        struct event event = {
-            .kind = EVENT_LAGGING,
-            .lagging = {.conversation = entry->conversation,
-                        .from_seq = cursor->sent + 1,
-                        .to_seq = entry->last_seq},
-        };
-        shard_count(shard, METRIC_LAGGING, 1);
-        egress_event(shard, session->connection, &event);
-    }
+    shard_count(shard, METRIC_LAGGING, session->live);
+    session->live = false;
+    struct event event = {
+        .kind = EVENT_LAGGING,
+        .lagging = {.conversation = entry->conversation,
+                    .from_seq = cursor->sent + 1,
+                    .to_seq = entry->last_seq},
+    };
+    egress_event(shard, session->connection, &event);
     list_pull(shard, session);
 }
 

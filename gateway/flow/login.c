@@ -108,7 +108,9 @@ static void renewed(struct shard *shard, struct connection *connection, struct l
         session_arm_timer(shard, session);
     } else {
         event.kind = EVENT_ERROR;
-        event.error.code = err == ERR_EXPIRED ? CODE_TOKEN_EXPIRED : CODE_UNAUTHENTICATED;
+        event.error.code = err == ERR_EXPIRED ? CODE_TOKEN_EXPIRED
+                           : err == OK        ? CODE_FORBIDDEN /* a good one of somebody else */
+                                              : CODE_UNAUTHENTICATED;
         event.error.verdict = code_verdict(event.error.code);
         event.error.text = bytes_of_text("this token cannot renew this session");
     }

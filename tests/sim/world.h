@@ -124,7 +124,7 @@ void world_restart(struct world *world);
 /* What the parts give the world (sim_*.c): */
 struct sim_net *sim_net_create(void);
 void sim_net_destroy(struct sim_net *net);
-void sim_io_kill(struct world *world, struct io_group *group);
+void sim_io_kill(struct world *world, struct io_group *group, bool power);
 void sim_workers_kill(struct world *world);
 void sim_workers_forget(struct world *world);
 void sim_catalogs_destroy(struct world *world);

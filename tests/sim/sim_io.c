@@ -840,6 +840,14 @@ size_t io_poll(struct io *io, struct io_event *events, size_t capacity, uint64_t
     return count;
 }
 
+bool world_awake(const struct world *world)
+{
+    for (const struct io *io = world->net->ios; io; io = io->next)
+        if (!io->dead && (io->woken || io->ready_count > 0))
+            return true;
+    return false;
+}
+
 /* ---- crashes */
 
 /* A write that the kernel had may still happen; its data is there only now. */

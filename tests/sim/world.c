@@ -219,6 +219,7 @@ void world_kill(struct world *world, struct io_group *group, bool power)
 {
     world_trace(world, power ? "power_cut" : "kill", 0, 0, bytes_of(NULL, 0));
     sim_workers_kill(world);
+    sim_catalogs_kill(world);
     sim_io_kill(world, group, power);
     disk_kill(world->disk, power);
 }

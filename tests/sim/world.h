@@ -114,10 +114,10 @@ void *world_resize(void *old, size_t count, size_t size);
 
 /* ---- crashes
  * world_kill: the process whose ios are in `group` is gone: its connections break, its descriptors,
- * locks and jobs are gone, what it wrote is in the page cache. power: the page cache is lost too
- * (disk_crash). What the dead process's objects still ask for has no effect, so they may be
- * destroyed as usual; the disk answers ERR_IO until world_restart. Only one process of a world may
- * use files, workers and catalogs. */
+ * locks and jobs are gone, what it wrote is in the page cache. Call it before anything of the
+ * process is freed. power: the page cache is lost too (disk_crash). What the dead process's objects
+ * still ask for has no effect, so they may be destroyed as usual; the disk answers ERR_IO until
+ * world_restart. Only one process of a world may use files, workers and catalogs. */
 void world_kill(struct world *world, struct io_group *group, bool power);
 void world_restart(struct world *world);
 
@@ -127,6 +127,9 @@ void sim_net_destroy(struct sim_net *net);
 void sim_io_kill(struct world *world, struct io_group *group, bool power);
 void sim_workers_kill(struct world *world);
 void sim_workers_forget(struct world *world);
+void sim_catalogs_kill(struct world *world);
 void sim_catalogs_destroy(struct world *world);
+/* world_awake: some io has completions or a wake-up that no io_poll has taken. */
+bool world_awake(const struct world *world);
 
 #endif

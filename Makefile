@@ -96,6 +96,11 @@ $(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(CFLAGS) -o $@ $^ $(LIBS) -lcmocka
+FUZZ_STORE := tests/unit/fault_io.c $(filter core/% store/%,$(COMMON))
+out/fuzz/fuzz_recovery: tests/fuzz/fuzz_recovery.c $(FUZZ_STORE) | out/.packages-test
+	@mkdir -p $(@D)
+	clang $(BASE) -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DROOST_DEBUG -MMD -MP -MF $@.d -o $@ \
+	  $< $(FUZZ_STORE) -lmimalloc -lisal -lm
 out/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(COMMON) $(SEAM_REAL) | out/.packages-test
 	@mkdir -p $(@D)
 	clang $(BASE) -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DROOST_DEBUG $(SSL_CFLAGS) -DROOST_VERSION='"fuzz"' -MMD -MP -MF $@.d -o $@ \

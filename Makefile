@@ -101,6 +101,10 @@ $(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
 ifeq ($(BUILD),fuzz)
+out/fuzz/fuzz_recovery: out/fuzz/obj/tests/fuzz/fuzz_recovery.o $(FAULT) $(LIB)
+	@mkdir -p $(@D)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 out/fuzz/fuzz_%: out/fuzz/obj/tests/fuzz/fuzz_%.o $(REAL) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@

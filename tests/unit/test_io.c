@@ -1092,6 +1092,61 @@ static void test_move_when_the_hint_was_wrong(void **state)
     io_group_destroy(source.group);
 }
 
+/* ---- an io outlives its thread */
+
+struct leaver {
+    struct io_group *group;
+    struct io *io;
+    enum err err;
+};
+
+static void *leaver_main(void *argument)
+{
+    struct leaver *leaver = argument;
+    const struct io_options options = options_of(700, 1, 2);
+    struct io_listener listener;
+    struct io_address bound;
+    struct io_conn conn;
+    struct io_event events[8];
+    const struct io_listen_options listen_options = {
+        .address = loopback(1, 0), .backlog = 16, .accepts = 4};
+    leaver->err = io_create(&leaver->io, leaver->group, &options);
+    if (leaver->err == OK)
+        leaver->err = io_listen(leaver->io, &listener, &bound, &listen_options);
+    if (leaver->err == OK)
+        leaver->err = io_connect(leaver->io, &conn, &bound, NULL, 0);
+    for (int i = 0; i < 20 && leaver->err == OK; i++) {
+        size_t count = io_poll(leaver->io, events, 8, io_now_ns(leaver->io) + NS_PER_MS);
+        for (size_t j = 0; j < count; j++)
+            io_receive(leaver->io, events[j].conn); /* left armed */
+    }
+    return NULL;
+}
+
+static void test_destroy_after_its_thread_ended(void **state)
+{
+    (void)state;
+    static struct world world;
+    memset(&world, 0, sizeof world);
+    assert_int_equal(io_group_create(&world.group, 2), OK);
+    const struct io_options options = options_of(64, 0, 2);
+    assert_int_equal(io_create(&world.io, world.group, &options), OK);
+    struct leaver leaver = {.group = world.group};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, leaver_main, &leaver), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(leaver.err, OK);
+    assert_int_equal(io_connections(leaver.io), 2);
+    io_destroy(leaver.io);
+    struct io_address bound; /* our own is untouched by that */
+    (void)listen_on(&world, &bound, 4);
+    struct pair pair = pair_open(&world, &bound, NULL);
+    (void)transfer(&world, pair.client, pair.server, 5000, 1);
+    close_both(&world, &pair);
+    io_destroy(world.io);
+    io_group_destroy(world.group);
+}
+
 static void test_features(void **state)
 {
     (void)state;
@@ -1132,6 +1187,7 @@ int main(void)
         cmocka_unit_test(test_move_under_traffic),
         cmocka_unit_test(test_move_to_a_full_target),
         cmocka_unit_test(test_move_when_the_hint_was_wrong),
+        cmocka_unit_test(test_destroy_after_its_thread_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

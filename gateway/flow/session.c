@@ -199,11 +199,16 @@ void session_start(struct shard *shard, struct session *session)
 
 /* ---- pushing */
 
+static bool has_credit(const struct session *session)
+{
+    return !session->credited || (session->credit_messages > 0 && session->credit_bytes > 0);
+}
+
 bool session_can_push(const struct shard *shard, const struct session *session)
 {
     if (!session->ready || session->connection->state != CONNECTION_SESSION)
         return false;
-    if (session->credited && (session->credit_messages <= 0 || session->credit_bytes <= 0))
+    if (!has_credit(session))
         return false;
     return egress_unsent(session->connection) < shard->gateway->config->output_bytes;
 }
@@ -476,7 +481,7 @@ static void on_catch_up(struct shard *shard, struct session *session,
     if (entry == NULL || entry_cursor(entry, &cursor, session->device, &made) != OK)
         return;
     uint64_t before = cursor->sent;
-    while (next_record(&payload, &record))
+    while (has_credit(session) && next_record(&payload, &record))
         push_record(shard, session, entry, cursor, record);
     if (pulled->outcome == PULL_DAMAGED && pulled->missing_from <= cursor->sent + 1 &&
         pulled->missing_to > cursor->sent) {

@@ -194,6 +194,10 @@ static enum err hello_fault(struct shard *shard, struct connection *connection,
                      "this store is not the one you know: forget sequence numbers, hello again");
         return ERR_CONFLICT;
     }
+    if (hello->cursor_count != 0 && hello->store_epoch.size == 0) {
+        ingress_fail(shard, connection, CODE_MALFORMED, 0, "cursors need store_epoch_id");
+        return ERR_INVALID;
+    }
     if (hello->device_key.size > JWT_NAME_BYTES_MAX || hello->cursor_count > LOGIN_CURSORS_MAX ||
         hello->token.size > JWT_BYTES_MAX) {
         ingress_fail(shard, connection, CODE_TOO_BIG, 0,

@@ -323,7 +323,8 @@ static void say_cursor_from_future(struct shard *shard, struct session *session,
 
 /* A cursor of hello: where the device really is. ERR_AGAIN: its conversation must be asked first;
  * ERR_CLOSED: goodbye was said, the session is gone. */
-static enum err take_cursor(struct shard *shard, struct session *session, const struct cursor *cursor)
+static enum err take_cursor(struct shard *shard, struct session *session,
+                            const struct cursor *cursor)
 {
     struct user *user = session->user;
     if (!conversation_id_is_direct(cursor->conversation) ||

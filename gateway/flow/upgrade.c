@@ -72,8 +72,8 @@ static unsigned handshake_fault(const struct http_request *request, const char *
 static const char *choose_subprotocol(struct connection *connection,
                                       const struct http_request *request)
 {
-    static const char *const names[] = {[ENCODING_PROTO] = SUBPROTOCOL_PROTO,
-                                        [ENCODING_JSON] = SUBPROTOCOL_JSON};
+    static const char *const names[] = {
+        [ENCODING_PROTO] = SUBPROTOCOL_PROTO, [ENCODING_JSON] = SUBPROTOCOL_JSON};
     size_t chosen =
         http_field_first_token(request, "Sec-WebSocket-Protocol", names, COUNT_OF(names));
     if (chosen == COUNT_OF(names))

@@ -152,6 +152,7 @@ struct io {
     struct io_group *group;
     struct io_peer *self;
     struct io_options options;
+    int32_t thread; /* its id */
 
     struct bank *banks;
     uint32_t bank_count;

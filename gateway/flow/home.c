@@ -276,21 +276,17 @@ static struct bytes encode_message(struct shard *shard, enum encoding encoding,
                                    const struct border_deliver *deliver)
 {
     const struct border_record *record = &deliver->record;
-    struct event event = {
-        .kind = EVENT_MESSAGE,
-        .message = {.conversation = deliver->conversation,
-                    .seq = record->seq,
-                    .message_id = record->message_id,
-                    .sender = record->sender,
-                    .sender_device = record->device,
-                    .time_ms = record->time_ms,
-                    .payload = bytes_of(deliver + 1, record->payload_bytes),
-                    .expires_ms = record->expires_ms},
+    const struct message message = {
+        .conversation = deliver->conversation,
+        .seq = record->seq,
+        .message_id = record->message_id,
+        .sender = record->sender,
+        .sender_device = record->device,
+        .time_ms = record->time_ms,
+        .payload = bytes_of(deliver + 1, record->payload_bytes),
+        .expires_ms = record->expires_ms,
     };
-    struct buffer out = buffer_of(shard->encoded[encoding], shard->encoded_bytes);
-    enum err err = protocol_encode_event(&out, &event, encoding);
-    CHECK(err == OK);
-    return buffer_bytes(&out);
+    return egress_encode_message(shard, encoding, &message);
 }
 
 /* One session's share of a new message: it is the next one and fits, or the session lags. */

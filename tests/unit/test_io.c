@@ -3,6 +3,7 @@
 #include "core/io.h"
 
 #include "core/file.h"
+#include "core/io_uring.h" /* to make a hint wrong */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -1060,16 +1061,13 @@ static void test_move_when_the_hint_was_wrong(void **state)
     assert_int_equal(io_group_create(&source.group, 2), OK);
     assert_int_equal(io_create(&source.io, source.group, &options[0]), OK);
     assert_int_equal(io_create(&target.io, source.group, &options[1]), OK);
-    struct io_address bound, own;
+    struct io_address bound;
     (void)listen_on(&source, &bound, 4);
-    /* takes its table's slots without telling: connects are not counted before its next poll */
-    struct io_conn taken[10];
-    (void)listen_on(&target, &own, 1);
-    for (size_t i = 0; i < 9; i++)
-        assert_int_equal(io_connect(target.io, &taken[i], &bound, NULL, i), OK);
     struct pair pairs[COUNT - 10];
     for (size_t i = 0; i < COUNT_OF(pairs); i++)
         pairs[i] = pair_open(&source, &bound, NULL);
+    /* what it would say if many sources had believed it at the same time */
+    atomic_store(&source.group->peers[1].banks[0].room, 1000);
     for (size_t i = 0; i < COUNT_OF(pairs); i++)
         io_move(source.io, pairs[i].server, 1, &pairs[i]);
     uint32_t out = 0, failed = 0;
@@ -1092,6 +1090,61 @@ static void test_move_when_the_hint_was_wrong(void **state)
     io_destroy(target.io);
     io_destroy(source.io);
     io_group_destroy(source.group);
+}
+
+/* ---- an io outlives its thread */
+
+struct leaver {
+    struct io_group *group;
+    struct io *io;
+    enum err err;
+};
+
+static void *leaver_main(void *argument)
+{
+    struct leaver *leaver = argument;
+    const struct io_options options = options_of(700, 1, 2);
+    struct io_listener listener;
+    struct io_address bound;
+    struct io_conn conn;
+    struct io_event events[8];
+    const struct io_listen_options listen_options = {
+        .address = loopback(1, 0), .backlog = 16, .accepts = 4};
+    leaver->err = io_create(&leaver->io, leaver->group, &options);
+    if (leaver->err == OK)
+        leaver->err = io_listen(leaver->io, &listener, &bound, &listen_options);
+    if (leaver->err == OK)
+        leaver->err = io_connect(leaver->io, &conn, &bound, NULL, 0);
+    for (int i = 0; i < 20 && leaver->err == OK; i++) {
+        size_t count = io_poll(leaver->io, events, 8, io_now_ns(leaver->io) + NS_PER_MS);
+        for (size_t j = 0; j < count; j++)
+            io_receive(leaver->io, events[j].conn); /* left armed */
+    }
+    return NULL;
+}
+
+static void test_destroy_after_its_thread_ended(void **state)
+{
+    (void)state;
+    static struct world world;
+    memset(&world, 0, sizeof world);
+    assert_int_equal(io_group_create(&world.group, 2), OK);
+    const struct io_options options = options_of(64, 0, 2);
+    assert_int_equal(io_create(&world.io, world.group, &options), OK);
+    struct leaver leaver = {.group = world.group};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, leaver_main, &leaver), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(leaver.err, OK);
+    assert_int_equal(io_connections(leaver.io), 2);
+    io_destroy(leaver.io);
+    struct io_address bound; /* our own is untouched by that */
+    (void)listen_on(&world, &bound, 4);
+    struct pair pair = pair_open(&world, &bound, NULL);
+    (void)transfer(&world, pair.client, pair.server, 5000, 1);
+    close_both(&world, &pair);
+    io_destroy(world.io);
+    io_group_destroy(world.group);
 }
 
 static void test_features(void **state)
@@ -1134,6 +1187,7 @@ int main(void)
         cmocka_unit_test(test_move_under_traffic),
         cmocka_unit_test(test_move_to_a_full_target),
         cmocka_unit_test(test_move_when_the_hint_was_wrong),
+        cmocka_unit_test(test_destroy_after_its_thread_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -242,7 +242,7 @@ void listeners_destroy(struct io *io);
 
 /* ---- core/io_uring_file.c */
 
-bool file_on_completion(struct io *io, enum op op, struct io_file_op *file_op, int res,
+bool file_on_completion(struct io *io, enum op kind, struct io_file_op *op, int res,
                         struct io_event *event);
 
 #endif

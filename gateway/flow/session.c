@@ -113,7 +113,7 @@ static int newest_first(const void *a, const void *b)
 /* Every conversation of which this device has not acknowledged everything is behind. */
 static enum err list_pending(struct shard *shard, struct session *session)
 {
-    struct user *user = session->user;
+    struct inbox *user = session->user;
     for (uint32_t i = 0; i < user->entry_count; i++) {
         struct entry *entry = user->entries[i];
         struct cursor_state *cursor;
@@ -184,7 +184,7 @@ void session_start(struct shard *shard, struct session *session)
     session->credit_bytes = login->credit.bytes;
     session->heartbeat_ms = agreed_heartbeat(shard->gateway->config, login->heartbeat_ms);
     session->started_ms = shard->wall_ms;
-    enum err err = user_add_device(session->user, session->device);
+    enum err err = inbox_add_device(session->user, session->device);
     if ((err != OK && err != ERR_EXISTS) || list_pending(shard, session) != OK) {
         ingress_fail(shard, connection, CODE_OVERLOADED, 1000, "out of memory");
         return;
@@ -326,11 +326,11 @@ static void say_cursor_from_future(struct shard *shard, struct session *session,
 static enum err take_cursor(struct shard *shard, struct session *session,
                             const struct cursor *cursor)
 {
-    struct user *user = session->user;
+    struct inbox *user = session->user;
     if (!conversation_id_is_direct(cursor->conversation) ||
         !conversation_id_has(cursor->conversation, user->id))
         return OK; /* not a member: ignored */
-    struct entry *entry = user_entry(user, cursor->conversation);
+    struct entry *entry = inbox_entry(user, cursor->conversation);
     if (entry == NULL)
         return ERR_AGAIN;
     if (cursor->seq > entry->last_seq) {
@@ -485,7 +485,7 @@ static void push_record(struct shard *shard, struct session *session, struct ent
 static void on_catch_up(struct shard *shard, struct session *session,
                         const struct border_pulled *pulled, struct bytes payload)
 {
-    struct entry *entry = user_entry(session->user, pulled->conversation);
+    struct entry *entry = inbox_entry(session->user, pulled->conversation);
     struct cursor_state *cursor;
     const struct border_record *record;
     bool made;
@@ -555,8 +555,8 @@ static void on_cursor(struct shard *shard, struct session *session,
     struct entry *entry;
     bool made;
     session->pull.purpose = PULL_NONE;
-    if (user_entry_make(session->user, &entry, pulled->conversation, pulled->last_seq + 1, &made) !=
-        OK)
+    if (inbox_entry_make(session->user, &entry, pulled->conversation, pulled->last_seq + 1,
+                         &made) != OK)
         session->connection->doomed = true;
     session_go_on(shard, session); /* take_cursor finds the entry now */
 }

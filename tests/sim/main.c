@@ -16,6 +16,7 @@ static const struct scenario *const scenarios[] = {
     &scenario_echo,
     &scenario_disk,
     &scenario_catalog,
+    &scenario_gateway,
 };
 
 struct command {

@@ -77,6 +77,7 @@ struct run_result {
 
 struct run_result scenario_run(const struct scenario *scenario, uint64_t seed, bool verbose);
 
+extern const struct scenario scenario_gateway; /* scenario_gateway.c */
 extern const struct scenario scenario_echo;    /* scenario_echo.c */
 extern const struct scenario scenario_disk;    /* scenario_disk.c */
 extern const struct scenario scenario_catalog; /* scenario_catalog.c */

@@ -11,7 +11,7 @@ CONFIG ?=
 PACKAGES := build-essential pkg-config openssl android-libboringssl-dev libwslay-dev libmimalloc-dev liburing-dev \
   liblmdb-dev libinih-dev libhttp-parser-dev libjansson-dev libargon2-dev libisal-dev
 PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev protobuf-compiler python3 python3-protobuf \
-  python3-websockets nodejs npm chromium curl prometheus
+  python3-websockets chromium curl prometheus $(if $(shell command -v npm),,nodejs npm)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 define install
   @mkdir -p out; missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -101,6 +101,10 @@ $(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
 ifeq ($(BUILD),fuzz)
+out/fuzz/fuzz_recovery: out/fuzz/obj/tests/fuzz/fuzz_recovery.o $(FAULT) $(LIB)
+	@mkdir -p $(@D)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 out/fuzz/fuzz_%: out/fuzz/obj/tests/fuzz/fuzz_%.o $(REAL) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@

@@ -1,12 +1,16 @@
 /* io.h: the one door to sockets, files' asynchronous use, time and entropy.
- * Flow:       flow/ and loadgen/ → here → the kernel (core/io_uring.c) or the simulated world
- * (tests/sim/sim_io.c); which of the two is decided by the object list at link time Owns: rings,
- * descriptor slots, receive buffers; one struct io belongs to one thread Invariants: a handle is
- * (bank, slot, generation): a stale one is refused with ERR_NOT_FOUND, never reaches another peer;
+ * Flow:       flow/ and loadgen/ → here → the kernel (core/io_uring*.c) or the simulated world
+ *             (tests/sim/sim_io.c); which of the two is decided by the object list at link time
+ * Owns:       rings, descriptor slots, receive buffers; one struct io belongs to one thread
+ * Invariants: a handle carries a generation: a stale one never reaches another peer, calls with it
+ *             do nothing; so do calls on a connection after io_close, until its IO_CLOSED;
  *             every accepted, connected or moved-in connection ends in exactly one IO_CLOSED or
- * IO_MOVED_OUT; at most one send, one receive per connection are in flight Failure:    events carry
- * enum err; errno never leaves the implementation Bounds:     connections_max, files_max,
- * buffers_count of struct io_options, all allocated by io_create */
+ *             IO_MOVED_OUT (a failed or cancelled io_connect: in its IO_CONNECTED);
+ *             every io_receive is answered by one IO_RECEIVED, every io_send by one IO_SENT, also
+ *             when the connection is closed; at most one of each per connection is in flight
+ * Failure:    events carry enum err; errno never leaves the implementation
+ * Bounds:     connections_max, files_max, buffers_count of struct io_options, all allocated by
+ *             io_create */
 #ifndef CORE_IO_H
 #define CORE_IO_H
 
@@ -41,15 +45,17 @@ struct io_options {
 };
 
 /* The set of ios of one process that can wake, and move connections to, each other. Created before
- * the threads. */
+ * the threads; raises RLIMIT_NOFILE's soft limit to the hard one. Outlives its ios. */
 struct io_group;
 MUST_USE enum err io_group_create(struct io_group **group, uint32_t count);
 void io_group_destroy(struct io_group *group);
 
 /* io_create: call on the thread that will use it. ERR_NO_DESCRIPTORS, ERR_NO_MEMORY,
- * ERR_UNSUPPORTED (io_uring is off; `io_explain` says what to do). */
+ * ERR_UNSUPPORTED (io_uring is off). When it fails, *io is good for io_explain, which says what to
+ * do, and io_destroy only. */
 MUST_USE enum err io_create(struct io **io, struct io_group *group,
                             const struct io_options *options);
+/* io_destroy: on its thread, or on any after that thread has ended. */
 void io_destroy(struct io *io);
 
 /* io_explain: one line for a person on the newest failure of io_create, io_listen or io_connect; ""
@@ -104,8 +110,8 @@ struct io_event {
  * clocks. */
 size_t io_poll(struct io *io, struct io_event *events, size_t capacity, uint64_t deadline_ns);
 
-/* io_wake: end the sleep of the group's io `index`, from any thread. Cheap when it is not asleep.
- */
+/* io_wake: end the sleep of the group's io `index`, from any thread. Cheap when it is not asleep:
+ * then its next io_poll does not sleep. */
 void io_wake(struct io_group *group, uint32_t index);
 
 /* ---- connections */

@@ -140,7 +140,7 @@ static enum err tables_create(struct io *io)
 {
     const struct io_options *o = &io->options;
     for (uint32_t i = 0; i < io->bank_count; i++)
-        io->conns_count += io->banks[i].slots;
+        io->conns_count += 2 * io->banks[i].slots;
     io->conns = memory_take_zeroed(io->conns_count * sizeof *io->conns, MEMORY_CORE);
     size_t buffer_bytes = (size_t)o->buffers_count * o->buffer_bytes;
     io->buffers = memory_take_aligned(buffer_bytes, 4096, MEMORY_CORE);
@@ -175,10 +175,12 @@ static enum err cpu_pin(struct io *io)
 static void clocks_read(struct io *io)
 {
     struct timespec t;
-    CHECK(clock_gettime(CLOCK_BOOTTIME, &t) == 0);
+    int result = 0;
+    result |= clock_gettime(CLOCK_BOOTTIME, &t);
     io->now_ns = (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-    CHECK(clock_gettime(CLOCK_REALTIME, &t) == 0);
+    result |= clock_gettime(CLOCK_REALTIME, &t);
     io->wall_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / NS_PER_MS;
+    CHECK(result == 0);
 }
 
 enum err io_create(struct io **io, struct io_group *group, const struct io_options *options)
@@ -192,6 +194,7 @@ enum err io_create(struct io **io, struct io_group *group, const struct io_optio
     made->group = group;
     made->self = &group->peers[options->index];
     made->options = *options;
+    made->thread = gettid();
     made->conns_free = made->waiting_head = made->waiting_tail = NONE;
     clocks_read(made);
     TRY(cpu_pin(made));
@@ -214,7 +217,7 @@ void io_destroy(struct io *io)
     if (io == NULL)
         return;
     peer_unpublish(io);
-    if (io->bank_count > 0)
+    if (io->bank_count > 0 && io->thread == gettid())
         reap_until_files_end(io);
     banks_destroy(io);
     listeners_destroy(io);

@@ -152,13 +152,15 @@ struct io {
     struct io_group *group;
     struct io_peer *self;
     struct io_options options;
+    int32_t thread; /* its id */
 
     struct bank *banks;
     uint32_t bank_count;
     uint32_t bank_first; /* reaped first, rotates */
 
     struct conn *conns;
-    uint32_t conns_count;   /* entries: all slots of all banks */
+    uint32_t conns_count;   /* entries: twice the slots of all banks: one that connects has no slot
+                               yet, one that closes none any more, until its completion is seen */
     uint32_t conns_touched; /* entries ever used */
     uint32_t conns_free;    /* list */
     uint32_t conns_used;
@@ -240,7 +242,7 @@ void listeners_destroy(struct io *io);
 
 /* ---- core/io_uring_file.c */
 
-bool file_on_completion(struct io *io, enum op op, struct io_file_op *file_op, int res,
+bool file_on_completion(struct io *io, enum op kind, struct io_file_op *op, int res,
                         struct io_event *event);
 
 #endif

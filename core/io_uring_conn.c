@@ -79,7 +79,7 @@ struct conn *conn_take(struct io *io, struct bank *bank)
         conn = &io->conns[io->conns_free];
         io->conns_free = conn->next;
     } else {
-        CHECK(io->conns_touched < io->conns_count); /* as many as slots: there is one */
+        CHECK(io->conns_touched < io->conns_count); /* twice as many as slots */
         conn = &io->conns[io->conns_touched++];
     }
     CHECK(conn->state == CONN_FREE);

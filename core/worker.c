@@ -44,6 +44,12 @@ struct workers {
     struct shard_jobs *jobs;
 };
 
+/* must: these calls fail only when this file is wrong. */
+static void must(int result)
+{
+    CHECK(result == 0);
+}
+
 /* ---- the threads' side */
 
 static void job_finish(struct workers *workers, struct worker_job *job)
@@ -61,9 +67,9 @@ static void job_finish(struct workers *workers, struct worker_job *job)
 /* queue_take: one job, or with a batch hook all of them as a list; NULL: stopping and empty. */
 static struct worker_job *queue_take(struct class_queue *queue)
 {
-    CHECK(pthread_mutex_lock(&queue->mutex) == 0);
+    must(pthread_mutex_lock(&queue->mutex));
     while (queue->first == NULL && !queue->stopping)
-        CHECK(pthread_cond_wait(&queue->filled, &queue->mutex) == 0);
+        must(pthread_cond_wait(&queue->filled, &queue->mutex));
     struct worker_job *job = queue->first;
     if (job != NULL && queue->batch != NULL) {
         queue->first = NULL;
@@ -75,7 +81,7 @@ static struct worker_job *queue_take(struct class_queue *queue)
     }
     if (queue->first == NULL)
         queue->last = &queue->first;
-    CHECK(pthread_mutex_unlock(&queue->mutex) == 0);
+    must(pthread_mutex_unlock(&queue->mutex));
     return job;
 }
 
@@ -112,7 +118,7 @@ static enum err threads_start(struct class_queue *queue, uint32_t count, const c
     sigset_t all, old;
     (void)sigfillset(&all);
     /* signals are the main thread's */
-    CHECK(pthread_sigmask(SIG_SETMASK, &all, &old) == 0);
+    must(pthread_sigmask(SIG_SETMASK, &all, &old));
     enum err err = OK;
     for (uint32_t i = 0; i < count && err == OK; i++) {
         if (pthread_create(&queue->threads[i], NULL, thread_main, queue) != 0) {
@@ -124,7 +130,7 @@ static enum err threads_start(struct class_queue *queue, uint32_t count, const c
         (void)snprintf(text, sizeof text, "%.12s-%u", name, i % 100);
         (void)pthread_setname_np(queue->threads[i], text);
     }
-    CHECK(pthread_sigmask(SIG_SETMASK, &old, NULL) == 0);
+    must(pthread_sigmask(SIG_SETMASK, &old, NULL));
     return err;
 }
 
@@ -132,8 +138,8 @@ static void class_init(struct workers *workers, enum worker_class class,
                        const struct worker_options *options)
 {
     struct class_queue *queue = &workers->classes[class];
-    CHECK(pthread_mutex_init(&queue->mutex, NULL) == 0);
-    CHECK(pthread_cond_init(&queue->filled, NULL) == 0);
+    must(pthread_mutex_init(&queue->mutex, NULL));
+    must(pthread_cond_init(&queue->filled, NULL));
     queue->last = &queue->first;
     queue->queue_max = options->queue_max[class];
     queue->batch = options->batch[class];
@@ -177,15 +183,15 @@ void workers_destroy(struct workers *workers)
         return;
     for (uint32_t i = 0; i < WORKER_CLASS_COUNT; i++) {
         struct class_queue *queue = &workers->classes[i];
-        CHECK(pthread_mutex_lock(&queue->mutex) == 0);
+        must(pthread_mutex_lock(&queue->mutex));
         queue->stopping = true;
-        CHECK(pthread_cond_broadcast(&queue->filled) == 0);
-        CHECK(pthread_mutex_unlock(&queue->mutex) == 0);
+        must(pthread_cond_broadcast(&queue->filled));
+        must(pthread_mutex_unlock(&queue->mutex));
     }
     for (uint32_t i = 0; i < WORKER_CLASS_COUNT; i++) {
         struct class_queue *queue = &workers->classes[i];
         for (uint32_t j = 0; j < queue->thread_count; j++)
-            CHECK(pthread_join(queue->threads[j], NULL) == 0);
+            must(pthread_join(queue->threads[j], NULL));
         (void)pthread_cond_destroy(&queue->filled);
         (void)pthread_mutex_destroy(&queue->mutex);
     }
@@ -203,15 +209,15 @@ enum err worker_submit(struct workers *workers, struct worker_job *job, enum wor
     job->next = NULL;
     job->shard = shard;
     job->class = class;
-    CHECK(pthread_mutex_lock(&queue->mutex) == 0);
+    must(pthread_mutex_lock(&queue->mutex));
     bool full = atomic_load_explicit(&queue->queued, memory_order_relaxed) >= queue->queue_max;
     if (!full) {
         *queue->last = job;
         queue->last = &job->next;
         atomic_fetch_add_explicit(&queue->queued, 1, memory_order_relaxed);
-        CHECK(pthread_cond_signal(&queue->filled) == 0);
+        must(pthread_cond_signal(&queue->filled));
     }
-    CHECK(pthread_mutex_unlock(&queue->mutex) == 0);
+    must(pthread_mutex_unlock(&queue->mutex));
     return full ? ERR_FULL : OK;
 }
 

@@ -140,13 +140,44 @@ void egress_element(struct shard *shard, struct connection *connection, struct b
         doom(shard, connection);
 }
 
-void egress_event(struct shard *shard, struct connection *connection, const struct event *event)
+static struct bytes encode(struct shard *shard, enum encoding encoding, const struct event *event,
+                           const struct event *otherwise)
 {
-    enum encoding encoding = (enum encoding)connection->encoding;
     struct buffer out = buffer_of(shard->encoded[encoding], shard->encoded_bytes);
     enum err err = protocol_encode_event(&out, event, encoding);
-    CHECK(err == OK); /* it holds any event that limits allow */
-    egress_element(shard, connection, buffer_bytes(&out));
+    if (err == ERR_INVALID)
+        err = protocol_encode_event(&out, otherwise, encoding);
+    CHECK(err == OK); /* shard.c sizes the buffer by PROTOCOL_EVENT_BYTES */
+    return buffer_bytes(&out);
+}
+
+void egress_event(struct shard *shard, struct connection *connection, const struct event *event)
+{
+    const struct event otherwise = {
+        .id = event->id,
+        .kind = EVENT_ERROR,
+        .error = {.code = CODE_INTERNAL,
+                  .verdict = code_verdict(CODE_INTERNAL),
+                  .text = bytes_of_text("the answer holds what cannot be encoded")},
+    };
+    enum encoding encoding = (enum encoding)connection->encoding;
+    egress_element(shard, connection, encode(shard, encoding, event, &otherwise));
+}
+
+struct bytes egress_encode_message(struct shard *shard, enum encoding encoding,
+                                   const struct message *message)
+{
+    const struct event event = {.kind = EVENT_MESSAGE, .message = *message};
+    const struct event otherwise = {
+        .kind = EVENT_ERROR,
+        .error = {.code = CODE_MISSING_RANGE,
+                  .verdict = code_verdict(CODE_MISSING_RANGE),
+                  .text = bytes_of_text("the stored message cannot be encoded"),
+                  .conversation = message->conversation,
+                  .from_seq = message->seq,
+                  .to_seq = message->seq},
+    };
+    return encode(shard, encoding, &event, &otherwise);
 }
 
 void egress_frame(struct shard *shard, struct connection *connection, enum websocket_opcode opcode,

@@ -21,6 +21,11 @@ void egress_close_frame(struct shard *shard, struct connection *connection, uint
 void egress_plain(struct shard *shard, struct connection *connection, struct bytes data);
 /* egress_cipher: what TLS itself wants to say; not sealed again. */
 void egress_cipher(struct shard *shard, struct connection *connection, struct bytes data);
+/* egress_encode_message: a message as an event, in the shard's buffer of that encoding (valid until
+ * the next event of it). A stored payload that does not encode is told as MISSING_RANGE, so that
+ * the gap is explicit. */
+struct bytes egress_encode_message(struct shard *shard, enum encoding encoding,
+                                   const struct message *message);
 size_t egress_unsent(const struct connection *connection);
 void egress_flush(struct shard *shard);
 void egress_on_sent(struct shard *shard, struct connection *connection, enum err err);

@@ -63,9 +63,14 @@ static enum err take_frame(struct shard *shard, struct connection *connection, s
                                             (enum encoding)connection->encoding, &scratch);
     if (err != OK) {
         shard_count(shard, METRIC_PROTOCOL_ERRORS, 1);
-        ingress_fail(shard, connection, err == ERR_INVALID ? CODE_MALFORMED : CODE_TOO_BIG, 0,
-                     err == ERR_INVALID ? "the frame is not a valid ClientFrame"
-                                        : "the frame holds more requests than welcome allows");
+        if (err == ERR_NO_MEMORY)
+            ingress_fail(shard, connection, CODE_OVERLOADED, 1000, "out of memory");
+        else if (err == ERR_INVALID)
+            ingress_fail(shard, connection, CODE_MALFORMED, 0,
+                         "the frame is not a valid ClientFrame");
+        else
+            ingress_fail(shard, connection, CODE_TOO_BIG, 0,
+                         "the frame holds more requests than welcome allows");
         return ERR_AGAIN;
     }
     for (uint32_t i = next; i < count; i++) {
@@ -111,9 +116,10 @@ static enum err take_message(struct shard *shard, struct connection *connection,
     bool text = message->opcode == WEBSOCKET_TEXT;
     if (text != (connection->encoding == ENCODING_JSON)) {
         shard_count(shard, METRIC_PROTOCOL_ERRORS, 1);
-        ingress_fail(shard, connection, CODE_MALFORMED, 0,
-                     text ? SUBPROTOCOL_PROTO " wants binary messages"
-                          : SUBPROTOCOL_JSON " wants text messages");
+        egress_close_frame(shard, connection, 1003,
+                           text ? SUBPROTOCOL_PROTO " wants binary messages"
+                                : SUBPROTOCOL_JSON " wants text messages");
+        connection_close(shard, connection);
         return ERR_AGAIN;
     }
     return take_frame(shard, connection, message->data, 0);

@@ -27,9 +27,6 @@
 #define EVICT_PER_TURN 64
 #define REQUESTS_MAX                                                                               \
     1024 /* upper bound of limits.requests_per_frame: the decoded array lives in the shard */
-#define ENCODED_BYTES_PER(message_bytes)                                                           \
-    ((size_t)(message_bytes)*2 +                                                                   \
-     (512u << 10)) /* JSON: base64 grows by a third; HISTORY_RECORDS_MAX × 1 KiB of field names   \
-                      and numbers beside it */
+#define LARGE_BYTES 1024 /* a token or goodbye text beside the payload */
 
 #endif

@@ -41,13 +41,25 @@ bool shard_over_budget(const struct shard *shard)
 
 /* ---- life */
 
+/* What a client may send in one WebSocket message: a payload of message_bytes, in JSON a third
+ * larger by base64, with the rest of its request around it. */
+static uint32_t frame_bytes_max(const struct config *config)
+{
+    return config->message_bytes / 3 * 4 + 8192;
+}
+
 static enum err make_memory(struct shard *shard)
 {
     const struct config *config = shard->gateway->config;
     uint32_t per_shard = config->max_connections / shard->gateway->shard_count;
     uint32_t slots = per_shard + per_shard / 5 + 1024; /* the kernel spreads accepts unevenly */
-    shard->encoded_bytes = ENCODED_BYTES_PER(config->message_bytes);
-    shard->scratch_bytes = ENCODED_BYTES_PER(config->message_bytes) * 2;
+    size_t pulled_bytes = PULL_BYTES + config->message_bytes;
+    shard->encoded_bytes = PROTOCOL_EVENT_BYTES(pulled_bytes + LARGE_BYTES, HISTORY_RECORDS_MAX);
+    shard->scratch_bytes = PROTOCOL_SCRATCH_BYTES(shard->websocket_limits.message_bytes_max);
+    if (shard->scratch_bytes <
+        sizeof(struct conversation_row) + sizeof(struct message) * HISTORY_RECORDS_MAX)
+        shard->scratch_bytes =
+            sizeof(struct conversation_row) + sizeof(struct message) * HISTORY_RECORDS_MAX;
     TRY(pool_init(&shard->connections, sizeof(struct connection), slots));
     TRY(pool_init(&shard->sessions, sizeof(struct session), slots));
     uint64_t seed;
@@ -70,10 +82,6 @@ static enum err make_memory(struct shard *shard)
 
 static enum err make_engines(struct shard *shard)
 {
-    const struct config *config = shard->gateway->config;
-    shard->websocket_limits =
-        (struct websocket_limits){config->message_bytes + 4096, config->fragments, false};
-    shard->echo_limits = (struct websocket_limits){16u << 20, 1u << 24, false};
     TRY(tls_engine_create(&shard->tls_engine));
     TRY(websocket_engine_create(&shard->websocket_engine, NULL, NULL));
     return mesh_promise(shard->gateway->mesh, shard->index, LANE_SHARD,
@@ -129,6 +137,9 @@ enum err shard_create(struct shard **out, const struct shard_options *options, c
         return err;
     }
     *out = shard;
+    shard->websocket_limits =
+        (struct websocket_limits){frame_bytes_max(config), config->fragments, false};
+    shard->echo_limits = (struct websocket_limits){16u << 20, 1u << 24, false};
     TRY(make_memory(shard));
     TRY(make_engines(shard));
     shard->now_ns = io_now_ns(shard->io);
@@ -190,9 +201,9 @@ static void free_all(struct shard *shard)
         connection_release(shard, connection);
     }
     commit_deinit(shard);
-    struct user *user;
+    struct inbox *user;
     while ((user = table_next(&shard->users, &user_at)) != NULL) {
-        user_deinit(user);
+        inbox_deinit(user);
         memory_give(user, MEMORY_CHAT);
     }
     table_deinit(&shard->users);

@@ -1,11 +1,14 @@
-/* http.h: HTTP/1.1 requests in, responses out (and the other way for the load generator), through
- * http_parser. Flow:       ingress: plaintext → http_receive → struct http_request → upgrade or
- * api/; exchange → http_response_encode Owns:       a struct http_reader exists only while a
- * request is incomplete or being answered Failure:    ERR_INVALID 400, ERR_TOO_BIG 413/431,
- * ERR_UNSUPPORTED 417/501/505, ERR_NO_MEMORY 503: http_reader_status says which; sticky; a response
- * without a length (it would end with the connection) is ERR_UNSUPPORTED Bounds:     header bytes
- * and fields, body bytes: struct http_limits Standard:   RFC 9110, RFC 9112. Both Transfer-Encoding
- * and Content-Length, or a bare LF trick: refused (request smuggling) */
+/* http.h: HTTP/1.1 requests in, responses out (and the other way for the load generator),
+ * through http_parser.
+ * Flow:       ingress: plaintext → http_receive → struct http_request → upgrade or api/;
+ *             exchange → http_response_encode
+ * Owns:       a struct http_reader exists only while a request is incomplete or being answered
+ * Failure:    ERR_INVALID 400, ERR_TOO_BIG 413/431, ERR_UNSUPPORTED 417/501/505, ERR_NO_MEMORY
+ *             503: http_reader_status says which; sticky; a response without a length (it would
+ *             end with the connection) is ERR_UNSUPPORTED
+ * Bounds:     header bytes and fields, body bytes: struct http_limits
+ * Standard:   RFC 9110, RFC 9112. Both Transfer-Encoding and Content-Length, or a bare LF trick:
+ *             refused (request smuggling) */
 #ifndef GATEWAY_WIRE_HTTP_H
 #define GATEWAY_WIRE_HTTP_H
 
@@ -58,6 +61,9 @@ const struct http_field *http_field_find(const struct http_request *request, con
 /* http_field_has_token: a comma-separated list field contains the token (case-insensitive), over
  * all fields of that name. */
 bool http_field_has_token(const struct http_request *request, const char *name, const char *token);
+/* http_field_first_token: which of count tokens the list names first; count: none of them. */
+size_t http_field_first_token(const struct http_request *request, const char *name,
+                              const char *const *tokens, size_t count);
 /* http_query_value: the decoded value of a query parameter into out; ERR_NOT_FOUND, ERR_INVALID
  * (bad %-escape), ERR_FULL. */
 MUST_USE enum err http_query_value(struct buffer *out, struct bytes query, const char *name);

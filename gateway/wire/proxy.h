@@ -1,6 +1,6 @@
-/* proxy.h: the PROXY protocol's version 2 header, which a load balancer sends before the first byte
- * of TLS. Standard:   The PROXY protocol, versions 1 & 2, HAProxy, 2.2 (binary). Version 1 is
- * refused. */
+/* proxy.h: the PROXY protocol's version 2 header, which a load balancer sends before the first
+ * byte of TLS.
+ * Standard:   The PROXY protocol, versions 1 & 2, HAProxy, 2.2 (binary). Version 1 is refused. */
 #ifndef GATEWAY_WIRE_PROXY_H
 #define GATEWAY_WIRE_PROXY_H
 

@@ -1,12 +1,17 @@
-/* tls.h: TLS as an engine of bytes: ciphertext in, plaintext out, and the other way; no sockets, no
- * clock. Flow:       ingress: received bytes → tls_receive → plaintext; egress: frames → tls_send →
- * ciphertext Owns:       a struct tls per connection; a struct tls_engine per shard lends its BIO
- * to the one at work, so that nothing in a struct tls is bound to a shard and a connection can move
- * Invariants: an idle established struct tls holds no read or write buffer and no handshake state
+/* tls.h: TLS as an engine of bytes: ciphertext in, plaintext out, and the other way; no sockets,
+ * no clock.
+ * Flow:       ingress: received bytes → tls_receive → plaintext; egress: frames → tls_send →
+ *             ciphertext
+ * Owns:       a struct tls per connection; a struct tls_engine per shard lends its BIO to the
+ *             one at work, so that nothing in a struct tls is bound to a shard and a connection
+ *             can move
+ * Invariants: an idle established struct tls holds no read or write buffer and no handshake
+ *             state
  * Failure:    ERR_INVALID: fatal, an alert may be in `answer`; ERR_CLOSED: close_notify came;
- * ERR_FULL: out has no room, call again with room, nothing is lost Standard:   TLS 1.3 RFC
- * 8446, 1.2 with ECDHE and AEAD only RFC 5246/5289; tickets RFC 5077/8446 4.6.1; no 0-RTT Seam:
- * tls_boringssl.c, or tls_clear.c (the simulator: bytes pass unchanged) */
+ *             ERR_FULL: out has no room, call again with room, nothing is lost
+ * Standard:   TLS 1.3 RFC 8446, 1.2 with ECDHE and AEAD only RFC 5246/5289; tickets RFC
+ *             5077/8446 4.6.1; no 0-RTT
+ * Seam:       tls_boringssl.c, or tls_clear.c (the simulator: bytes pass unchanged) */
 #ifndef GATEWAY_WIRE_TLS_H
 #define GATEWAY_WIRE_TLS_H
 

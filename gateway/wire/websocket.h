@@ -1,13 +1,18 @@
 /* websocket.h: RFC 6455 frames through wslay, as an engine of bytes; the handshake's key
- * arithmetic. Flow:       ingress: plaintext → websocket_receive → messages; egress: message bytes
- * → websocket_frame → plaintext Owns:       a struct websocket is embedded in its connection: two
- * words when idle; the wslay context and the assembly buffer exist only while a frame or message is
- * incomplete and come from the shard's struct websocket_engine Invariants: text messages are valid
- * UTF-8 when handed out; control frames are handed out between fragments as they come Failure:
- * WEBSOCKET_FAILED with the close code to send (1002 protocol, 1007 UTF-8, 1009 too big or too many
- * fragments, 1011 out of memory); what follows it, or a close frame, is swallowed
- * Bounds:     message_bytes_max, fragments_max; per connection in the middle of a frame or message
- *             4.6 KB + what arrived of it ≤ message_bytes_max; 32 spare parsers per engine
+ * arithmetic.
+ * Flow:       ingress: plaintext → websocket_receive → messages; egress: message bytes →
+ *             websocket_frame → plaintext
+ * Owns:       a struct websocket is embedded in its connection: two words when idle; the wslay
+ *             context and the assembly buffer exist only while a frame or message is incomplete
+ *             and come from the shard's struct websocket_engine
+ * Invariants: text messages are valid UTF-8 when handed out; control frames are handed out
+ *             between fragments as they come
+ * Failure:    WEBSOCKET_FAILED with the close code to send (1002 protocol, 1007 UTF-8, 1009 too
+ *             big or too many fragments, 1011 out of memory); what follows it, or a close frame,
+ *             is swallowed
+ * Bounds:     message_bytes_max, fragments_max; per connection in the middle of a frame or
+ *             message 4.6 KB + what arrived of it ≤ message_bytes_max; 32 spare parsers per
+ *             engine
  * Standard:   RFC 6455; no extensions (permessage-deflate is never agreed to) */
 #ifndef GATEWAY_WIRE_WEBSOCKET_H
 #define GATEWAY_WIRE_WEBSOCKET_H

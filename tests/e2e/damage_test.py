@@ -23,9 +23,8 @@ import uuid
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from kill_client import Closed, Connection, tls_context, wait  # noqa: E402
-from kill_gateway import Failure, Gateway, Operator  # noqa: E402
+from kill_gateway import Failure, Gateway, Operator, batches  # noqa: E402
 
-BLOCK = 4096
 BATCH_HEADER = 72
 RECORD_HEADER = 88
 MESSAGES = 4000
@@ -90,16 +89,14 @@ def records(path):
     """(offset, its batch's offset, kind, seq) of every record, and the offset of the last batch."""
     with open(path, "rb") as file:
         data = file.read()
-    out, at, last = [], 2 * BLOCK, 0
-    while data[at:at + 4] == b"RBAT":
-        count, length = struct.unpack_from("<II", data, at + 56)
-        place, last = at + BATCH_HEADER, at
-        for _ in range(count):
+    out, places = [], batches(path)
+    for at in places:
+        place = at + BATCH_HEADER
+        for _ in range(struct.unpack_from("<I", data, at + 56)[0]):
             size, kind = struct.unpack_from("<IH", data, place + 4)
             out.append((place, at, kind, struct.unpack_from("<Q", data, place + 40)[0]))
             place += (size + 7) // 8 * 8
-        at += (length + BLOCK - 1) // BLOCK * BLOCK
-    return out, last
+    return out, places[-1] if places else 0
 
 
 def spoil(path):

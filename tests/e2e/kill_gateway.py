@@ -8,11 +8,13 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
 
 ISSUER = "kill-test"
 AUDIENCE = "roost"
+BLOCK = 4096
 START_S = 30
 STOP_S = 20
 
@@ -23,6 +25,17 @@ def b64url(data):
 
 class Failure(Exception):
     """What the product did wrong."""
+
+
+def batches(path):
+    """Offsets of the batches in a segment of the log (store/segment.c)."""
+    with open(path, "rb") as file:
+        data = file.read()
+    out, at = [], 2 * BLOCK
+    while data[at:at + 4] == b"RBAT":
+        out.append(at)
+        at += -(-struct.unpack_from("<I", data, at + 60)[0] // BLOCK) * BLOCK
+    return out
 
 
 class Operator:

@@ -2,6 +2,8 @@
 """kill_test.py: SIGKILL under load and restart, round after round, with a ledger of every promise.
 
 usage: kill_test.py [--rounds N] [--seed S] [--binary FILE] [--users N] [--keep DIR]
+       kill_test.py --self-test: wipe the newest batches of the log after a kill, which is what a disk
+                    does that lied about a sync; passes only if the ledger finds it out
 
 A round: start the gateway on the same directory (perhaps killed during start-up, once or twice;
 perhaps with another number of shards, perhaps with small caches), all devices reconnect and resume
@@ -35,7 +37,7 @@ import zlib
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from kill_client import Closed, Connection, tls_context, wait  # noqa: E402
-from kill_gateway import Failure, Gateway, Operator  # noqa: E402
+from kill_gateway import Failure, Gateway, Operator, batches  # noqa: E402
 
 SETTLE_S = 30     # for a resume, the repeated sends and the deliveries to finish
 FULL_EVERY = 20   # rounds between two comparisons of everything from sequence number 1
@@ -580,6 +582,24 @@ class World:
             code, text = self.gateway.verify_log()
             must(code == 0, "roost log verify after a kill: exit {}\n{}", code, text)
 
+    def self_test(self, seed):
+        """One round, then acknowledged messages are taken from the disk. The next round must fail."""
+        rng = self.rng = random.Random(seed)
+        self.start(rng, 2)
+        self.resume(rng)
+        self.load(rng, 0.3, 16)
+        self.gateway.kill()
+        self.disconnect()
+        wiped = wipe_newest(f"{self.gateway.data}/log", 20)
+        try:
+            self.start(rng, 1)
+            self.resume(rng)
+            self.verify(True)
+        except Failure as failure:
+            print(f"self-test: {wiped} batches wiped, found out: {failure}")
+            return
+        raise Failure(f"self-test: {wiped} batches were wiped, and nothing was noticed")
+
     def finish(self):
         self.rng = random.Random(0)
         self.gateway.spawn({"shards.count": "3"})
@@ -593,12 +613,23 @@ class World:
         must(code == 0, "roost log verify: exit {}\n{}", code, text)
 
 
+def wipe_newest(directory, count):
+    """Zero the newest batches of a log; how many. The rest of the log is sound afterwards."""
+    name = max(n for n in os.listdir(directory) if n.endswith(".segment") and batches(f"{directory}/{n}"))
+    places = batches(f"{directory}/{name}")[-count:]
+    with open(f"{directory}/{name}", "r+b") as file:
+        file.seek(places[0])
+        file.write(bytes(os.path.getsize(f"{directory}/{name}") - places[0]))
+    return len(places)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--users", type=int, default=40)
     parser.add_argument("--binary", default="out/release/bin/roost")
+    parser.add_argument("--self-test", action="store_true")
     parser.add_argument("--keep", help="use and keep this directory")
     arguments = parser.parse_args()
     directory = arguments.keep or tempfile.mkdtemp(prefix="roost-kill-")
@@ -607,6 +638,10 @@ def main():
     begin = time.monotonic()
     index = 0
     try:
+        if arguments.self_test:
+            world.self_test(arguments.seed)
+            shutil.rmtree(directory)
+            return 0
         for index in range(arguments.rounds):
             world.round(index, arguments.seed + index)
             if index % 10 == 9:

@@ -121,7 +121,7 @@ out/.packages: Makefile
 out/.packages-test: Makefile
 	$(call install,$(PACKAGES) $(PACKAGES_TEST))
 
-.PHONY: always help run build binaries unit fuzz benches sim test demo proof format clean
+.PHONY: always help run build binaries unit fuzz benches sim test kill-test demo proof format clean
 help: ## this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 run: build ## build and serve on wss://localhost:8443/connect
@@ -134,6 +134,8 @@ fuzz: out/.packages-test
 sim: $(OUT)/bin/sim ## the simulator: out/debug/bin/sim SEED (BUILD=debug)
 test: out/.packages-test ## every automated test; last line: N passed, N failed
 	@tests/run
+kill-test: build out/.packages-test ## ROUNDS=200: SIGKILL under load and restart; nothing acknowledged may change
+	@ROUNDS=$(or $(ROUNDS),200) tests/e2e/check_kill
 demo: build ## 2,000 users chat for 30 s; a report with the oracle's verdict
 	@bench/demo
 proof: build ## CONNECTIONS=100000 DURATION=30: memory, rates, latency, oracle → out/proof/report.json

@@ -13,10 +13,7 @@
 #include <stdlib.h>
 
 static const struct scenario *const scenarios[] = {
-    &scenario_echo,
-    &scenario_disk,
-    &scenario_catalog,
-    &scenario_gateway,
+    &scenario_echo, &scenario_disk, &scenario_catalog, &scenario_gateway, &scenario_log,
 };
 
 struct command {

@@ -157,7 +157,8 @@ static enum err take_hello(struct login *login, const struct hello *hello)
     login->credit = hello->credit;
     login->resume = hello->resume;
     login->heartbeat_ms = hello->heartbeat_ms;
-    memcpy(login->device_key, hello->device_key.data, hello->device_key.size);
+    if (hello->device_key.size != 0)
+        memcpy(login->device_key, hello->device_key.data, hello->device_key.size);
     if (hello->cursor_count == 0)
         return OK;
     size_t size = hello->cursor_count * sizeof *login->cursors;

@@ -99,6 +99,8 @@ static void renewed(struct shard *shard, struct connection *connection, struct l
         return;
     struct session *session = connection->session;
     struct event event = {.id = login->request_id};
+    CHECK(session->awaited != 0);
+    session->awaited--;
     if (err == OK && login->identity.user.v == session->user->id.v &&
         login->identity.device.v == session->device.v) {
         session->token_expires_ms = login->identity.token_expires_ms;

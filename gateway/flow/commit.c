@@ -303,13 +303,15 @@ static enum err accept(struct shard *shard, struct conversation *conversation,
         MARK("append waits for room");
         return ERR_FULL;
     }
-    TRY(mesh_promise(mesh, shard->index, LANE_SHARD, sizeof(struct border_appended)));
+    TRY(mesh_promise(mesh, shard->index, LANE_SHARD, MESH_LOG_ANSWER,
+                     sizeof(struct border_appended)));
     struct send_key key = {send->sender, send->device, send->message_id};
     struct cached *message = NULL;
     enum err err = conversation_accept(conversation, &message, &key, payload, send->expires_ms,
                                        shard->wall_ms);
     if (err != OK) {
-        mesh_unpromise(mesh, shard->index, LANE_SHARD, sizeof(struct border_appended));
+        mesh_unpromise(mesh, shard->index, LANE_SHARD, MESH_LOG_ANSWER,
+                       sizeof(struct border_appended));
         answer_code(shard, send, CODE_OVERLOADED, 1000);
         return OK;
     }
@@ -392,11 +394,12 @@ static enum err ask_log(struct shard *shard, struct parked *parked)
 {
     struct mesh *mesh = shard->gateway->mesh;
     const struct border_send *send = (const void *)parked->message;
-    TRY(mesh_promise(mesh, shard->index, LANE_SHARD, sizeof(struct border_found)));
+    TRY(mesh_promise(mesh, shard->index, LANE_SHARD, MESH_LOG_ANSWER, sizeof(struct border_found)));
     struct border_find *out = (struct border_find *)(void *)mesh_reserve(
         mesh, shard->index, LANE_SHARD, MESH_LOG, sizeof *out);
     if (out == NULL) {
-        mesh_unpromise(mesh, shard->index, LANE_SHARD, sizeof(struct border_found));
+        mesh_unpromise(mesh, shard->index, LANE_SHARD, MESH_LOG_ANSWER,
+                       sizeof(struct border_found));
         return ERR_FULL;
     }
     *out = (struct border_find){

@@ -478,11 +478,11 @@ static enum err ask_owner(struct shard *shard, struct session *session, uint64_t
 {
     struct mesh *mesh = shard->gateway->mesh;
     uint32_t target = shard_of_conversation(shard->gateway, watermark->conversation);
-    TRY(mesh_promise(mesh, shard->index, target, sizeof(struct border_result)));
+    TRY(mesh_promise(mesh, shard->index, target, MESH_ANSWER, sizeof(struct border_result)));
     struct border_watermark *out = (struct border_watermark *)(void *)mesh_reserve(
         mesh, shard->index, target, MESH_REQUEST, sizeof *out);
     if (out == NULL) {
-        mesh_unpromise(mesh, shard->index, target, sizeof(struct border_result));
+        mesh_unpromise(mesh, shard->index, target, MESH_ANSWER, sizeof(struct border_result));
         return ERR_FULL;
     }
     fill_watermark(shard, out, BORDER_MARK_CHECK, session->user, session->device);

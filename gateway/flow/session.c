@@ -254,7 +254,8 @@ static void ask(struct shard *shard, struct session *session)
     uint32_t target =
         pull->from_log ? LANE_SHARD : shard_of_conversation(shard->gateway, pull->conversation);
     enum mesh_class class = pull->from_log ? MESH_LOG : MESH_REQUEST;
-    if (mesh_promise(mesh, shard->index, target, pull->answer_bytes) != OK) {
+    enum mesh_class answer_class = pull->from_log ? MESH_LOG_ANSWER : MESH_ANSWER;
+    if (mesh_promise(mesh, shard->index, target, answer_class, pull->answer_bytes) != OK) {
         MARK("pull waits for a promise");
         list_pull(shard, session);
         return;
@@ -262,7 +263,7 @@ static void ask(struct shard *shard, struct session *session)
     struct border_pull *out =
         (struct border_pull *)(void *)mesh_reserve(mesh, shard->index, target, class, sizeof *out);
     if (out == NULL) {
-        mesh_unpromise(mesh, shard->index, target, pull->answer_bytes);
+        mesh_unpromise(mesh, shard->index, target, answer_class, pull->answer_bytes);
         list_pull(shard, session);
         return;
     }

@@ -25,7 +25,7 @@
 #define ISSUER        "sim-issuer"
 #define AUDIENCE      "sim-gateway"
 #define MESSAGE_BYTES 120
-#define RING_BYTES    (128 * 1024)
+#define RING_BYTES    (256 * 1024)
 
 struct process { /* the gateway's; dies and is made again */
     struct gateway gateway;
@@ -75,7 +75,7 @@ static void configure(struct world *world, struct config *config)
     config->create_users = true;
     config->max_connections = 128;
     config->connections_per_address = 1000;
-    config->message_bytes = 2048;
+    config->message_bytes = 32768;
     config->segment_bytes = 1 << 20;
     config->batch_bytes = 128 << 10;
     config->reserve_bytes = 1 << 20;
@@ -100,7 +100,7 @@ static enum err make_mesh(struct world *world, struct gateway *gateway)
         options.messages_max[class] = single ? 1 : 0;
     }
     if (single) /* one answer, and the checkpoint's standing promise */
-        options.messages_max[MESH_ANSWER] = 2;
+        options.messages_max[MESH_LOG_ANSWER] = 2;
     return mesh_create(&gateway->mesh, gateway->group, &options);
 }
 
@@ -394,6 +394,18 @@ static void explain(const struct story *story)
                 fleet_failure(story->clients.fleet[i]));
     }
     const struct gateway *gateway = &story->process->gateway;
+    static const enum metric told[] = {METRIC_MESSAGES_ACCEPTED,
+                                       METRIC_MESSAGES_ACKED,
+                                       METRIC_MESSAGES_DUPLICATE,
+                                       METRIC_MESSAGES_REFUSED,
+                                       METRIC_MESSAGES_DELIVERED,
+                                       METRIC_LAGGING,
+                                       METRIC_SYNCED,
+                                       METRIC_PROTOCOL_ERRORS,
+                                       METRIC_MESH_FULL};
+    for (size_t i = 0; i < COUNT_OF(told); i++)
+        fprintf(stderr, "  metric %zu: %ld\n", i,
+                (long)metrics_sum(gateway->metrics, gateway->shard_count, told[i]));
     for (uint32_t i = 0; i < gateway->shard_count; i++) {
         const struct shard *shard = story->process->shards[i];
         fprintf(stderr,

@@ -20,7 +20,7 @@
 #define USERS         6 /* per fleet */
 #define DEVICES       2
 #define PORT          8443
-#define CONNECT_NS    (3 * NS_PER_S) /* then they chat, whoever is ready */
+#define CHAT_NS       (3 * NS_PER_S) /* at least */
 #define KEY_ID        "sim"
 #define ISSUER        "sim-issuer"
 #define AUDIENCE      "sim-gateway"
@@ -36,6 +36,7 @@ struct process { /* the gateway's; dies and is made again */
 struct clients {
     struct fleet *fleet[FLEETS];
     struct io *io[FLEETS];
+    uint32_t devices[FLEETS];
     struct io_group *group;
     enum fleet_phase phase;
 };
@@ -268,7 +269,7 @@ static void start_clients(struct story *story)
             .target = address_of(1, PORT),
             .first_user = i * USERS,
             .users = USERS,
-            .devices = (uint32_t)world_between(world, 1, DEVICES),
+            .devices = clients->devices[i] = (uint32_t)world_between(world, 1, DEVICES),
             .contacts = 2,
             .handshakes_max = USERS * DEVICES,
             .messages_per_s = (double)world_between(world, 5, 60),
@@ -302,6 +303,16 @@ static bool all_settled(struct story *story)
     return true;
 }
 
+/* Every device has been ready once: a new one would rightly begin where the user's others are. */
+static bool all_known(struct story *story)
+{
+    for (uint32_t i = 0; i < FLEETS; i++)
+        if (atomic_load(&fleet_progress(story->clients.fleet[i])->established) <
+            USERS * story->clients.devices[i])
+            return false;
+    return true;
+}
+
 /* ---- who directs */
 
 /* A gateway whose disk or catalog failed stays read-only until an operator starts it again. */
@@ -317,15 +328,18 @@ static size_t direct(void *self)
 {
     struct story *story = self;
     uint64_t now_ns = story->run->world->now_ns;
-    if (story->clients.phase == FLEET_CONNECT && now_ns >= story->chat_ns)
+    if (story->clients.phase == FLEET_CONNECT && all_known(story)) {
+        story->chat_ns = now_ns;
         set_phase(story, FLEET_CHAT);
+    }
     if (needs_restart(story)) {
         story->restarted_calm = story->run->calm;
         stop(story, false);
         start(story);
         return 1;
     }
-    if (story->clients.phase == FLEET_CHAT && story->run->calm)
+    if (story->clients.phase == FLEET_CHAT && story->run->calm &&
+        now_ns >= story->chat_ns + CHAT_NS)
         set_phase(story, FLEET_DRAIN);
     if (story->clients.phase == FLEET_DRAIN && all_settled(story))
         set_phase(story, FLEET_STOP);
@@ -364,7 +378,6 @@ static void set_up(struct run *run)
     CHECK(err == OK);
     err = tls_context_create_client(&story->client_tls, NULL, &explanation);
     CHECK(err == OK);
-    story->chat_ns = run->world->now_ns + CONNECT_NS;
     start(story);
     start_clients(story);
     set_phase(story, FLEET_CONNECT);

@@ -56,7 +56,16 @@ struct connection *connection_open(struct shard *shard, struct io_conn io,
     return connection;
 }
 
-static bool wants_bytes(const struct connection *connection)
+/* Who does not read what was answered is not asked for more: beyond what pushes may take (session.c
+ * stops those at output_bytes; one pull or message may overshoot it) no request is worked on. */
+bool connection_has_room(const struct shard *shard, const struct connection *connection)
+{
+    const struct config *config = shard->gateway->config;
+    return egress_unsent(connection) <
+           2 * ((size_t)config->output_bytes + (size_t)config->message_bytes);
+}
+
+static bool wants_bytes(const struct shard *shard, const struct connection *connection)
 {
     switch ((enum connection_state)connection->state) {
     case CONNECTION_PROXY: /* its backlog is a part of the header */
@@ -65,7 +74,7 @@ static bool wants_bytes(const struct connection *connection)
     case CONNECTION_HTTP:
     case CONNECTION_UPGRADED:
     case CONNECTION_SESSION:
-        return connection->backlog == NULL;
+        return connection->backlog == NULL && connection_has_room(shard, connection);
     case CONNECTION_ECHO: /* what is echoed waits in memory: one answer at a time */
         return connection->output == NULL;
     case CONNECTION_CLOSING:
@@ -82,7 +91,7 @@ static bool wants_bytes(const struct connection *connection)
 
 void connection_arm(struct shard *shard, struct connection *connection)
 {
-    if (connection->receiving || connection->peer_closed || !wants_bytes(connection))
+    if (connection->receiving || connection->peer_closed || !wants_bytes(shard, connection))
         return;
     connection->receiving = true;
     io_receive(shard->io, connection->io);

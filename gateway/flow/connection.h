@@ -100,6 +100,8 @@ struct connection *connection_open(struct shard *shard, struct io_conn io,
 void connection_set_state(struct connection *connection, enum connection_state state);
 /* connection_arm: receive if the state wants bytes and nothing is armed. */
 void connection_arm(struct shard *shard, struct connection *connection);
+/* connection_has_room: little enough is unsent to work on another request of this client. */
+bool connection_has_room(const struct shard *shard, const struct connection *connection);
 /* connection_close: flush what is in output, then close; further input is ignored. */
 void connection_close(struct shard *shard, struct connection *connection);
 /* connection_abort: close now. */

@@ -2,6 +2,7 @@
  * frames) → cipher → flight. */
 #include "gateway/flow/egress.h"
 
+#include "gateway/flow/ingress.h"
 #include "gateway/flow/migrate.h"
 #include "gateway/flow/session.h"
 #include "gateway/flow/shard.h"
@@ -263,12 +264,18 @@ static void drained(struct shard *shard, struct connection *connection)
             connection_abort(shard, connection);
         return; /* else the peer closes, or the timer does */
     }
-    if (connection->state == CONNECTION_MOVING)
+    if (connection->state == CONNECTION_MOVING) {
         migrate_go(shard, connection);
-    else if (connection->state == CONNECTION_SESSION)
+        return;
+    }
+    if (connection->state == CONNECTION_SESSION)
         session_go_on(shard, connection->session);
-    else if (connection->state == CONNECTION_ECHO)
+    /* what waited for room; a frame behind an exchange or a hello waits for that */
+    if (connection->state == CONNECTION_ECHO)
         connection_arm(shard, connection);
+    else if (connection->state == CONNECTION_SESSION || connection->state == CONNECTION_HTTP ||
+             connection->state == CONNECTION_UPGRADED)
+        ingress_go_on(shard, connection);
 }
 
 static void flush_one(struct shard *shard, struct connection *connection)

@@ -74,6 +74,12 @@ static enum err take_frame(struct shard *shard, struct connection *connection, s
         return ERR_AGAIN;
     }
     for (uint32_t i = next; i < count; i++) {
+        if (!connection_has_room(shard, connection)) { /* the drained output goes on here */
+            MARK("requests wait for their answers to be read");
+            if (backlog_keep(connection, frame, i, (struct bytes){0}) != OK)
+                connection_abort(shard, connection);
+            return ERR_AGAIN;
+        }
         err = request_handle(shard, connection, &shard->requests[i]);
         if (connection->state == CONNECTION_CLOSING || connection->state == CONNECTION_DEAD)
             return ERR_AGAIN;
@@ -171,7 +177,8 @@ static void answer_bad_request(struct shard *shard, struct connection *connectio
 static void take_http(struct shard *shard, struct connection *connection, struct bytes plain)
 {
     const struct config *config = shard->gateway->config;
-    while (plain.size != 0 && connection->state == CONNECTION_HTTP) {
+    while (plain.size != 0 && connection->state == CONNECTION_HTTP &&
+           connection_has_room(shard, connection)) {
         const struct http_limits limits = {config->header_bytes, config->header_fields,
                                            config->body_bytes};
         if (connection->http == NULL &&
@@ -197,7 +204,8 @@ static void take_http(struct shard *shard, struct connection *connection, struct
             return;
         }
     }
-    if (plain.size != 0 && connection->state == CONNECTION_EXCHANGE &&
+    if (plain.size != 0 &&
+        (connection->state == CONNECTION_EXCHANGE || connection->state == CONNECTION_HTTP) &&
         backlog_keep(connection, (struct bytes){0}, 0, plain) != OK)
         connection_abort(shard, connection);
 }
@@ -206,8 +214,11 @@ static void take_plain(struct shard *shard, struct connection *connection, struc
 {
     switch ((enum connection_state)connection->state) {
     case CONNECTION_HTTP:
-        take_http(shard, connection, plain);
-        return;
+        if (connection->backlog == NULL) {
+            take_http(shard, connection, plain);
+            return;
+        }
+        break;
     case CONNECTION_UPGRADED:
     case CONNECTION_SESSION:
     case CONNECTION_ECHO:

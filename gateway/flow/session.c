@@ -321,13 +321,8 @@ static bool take_cursor(struct shard *shard, struct session *session, const stru
         return true;
     }
     struct entry *entry = inbox_entry(user, cursor->conversation);
-    if (entry == NULL)
+    if (entry == NULL || cursor->seq > entry->last_seq)
         return false;
-    if (cursor->seq > entry->last_seq) {
-        say_error(shard, session, 0, CODE_SEQ_FROM_FUTURE, cursor->conversation, cursor->seq,
-                  entry->last_seq, "a cursor is beyond the newest message");
-        return true;
-    }
     struct cursor_state *state;
     bool made;
     if (entry_cursor(entry, &state, session->device, &made) != OK)
@@ -547,7 +542,15 @@ static void on_cursor(struct shard *shard, struct session *session,
     if (inbox_entry_make(session->user, &entry, pulled->conversation, pulled->last_seq + 1,
                          &made) != OK)
         session->connection->doomed = true;
-    session_go_on(shard, session); /* take_cursor finds the entry now */
+    else if (pulled->last_seq > entry->last_seq)
+        entry->last_seq = pulled->last_seq; /* fan-out is on its way */
+    const struct cursor *cursor = &session->login->cursors[session->cursor_next];
+    if (cursor->seq > pulled->last_seq) {
+        say_error(shard, session, 0, CODE_SEQ_FROM_FUTURE, cursor->conversation, cursor->seq,
+                  pulled->last_seq, "a cursor is beyond the newest message");
+        session->cursor_next++;
+    }
+    session_go_on(shard, session); /* take_cursor finds what it needs now */
 }
 
 void session_on_pulled(struct shard *shard, struct bytes message)

@@ -437,8 +437,17 @@ class World:
                 if not d.synced or d.outbox or d.answers][:5] or "deliveries missing: " + str(self.lacking()[:5])
 
     def lacking(self):
-        return [(d.user.name, d.key, c.id, d.have.get(c, 0), c.verified) for c in self.conversations.values()
-                for u in c.users for d in u.devices if d.have.get(c, 0) < c.verified]
+        return [self.lack(d, c) for c in self.conversations.values() for u in c.users for d in u.devices
+                if d.have.get(c, 0) < c.verified]
+
+    @staticmethod
+    def lack(device, conversation):
+        have = device.have.get(conversation, 0)
+        return (f"{device.user.name}/{device.key} has {have} of {conversation.verified} in {conversation.id}; "
+                f"next is {conversation.by_seq.get(have + 1)}, last push {device.last_push.get(conversation)}, "
+                f"confirmed {device.confirmed.get(conversation)} (on this connection "
+                f"{device.confirmed_now.get(conversation)}), cursor {device.base.get(conversation)}, "
+                f"ahead {sorted(device.ahead.get(conversation, ()))[:5]}")
 
     def resume(self, rng):
         self.connections_begun = getattr(self, "connections_begun", 0) + 1

@@ -148,6 +148,7 @@ static void answer_mark(struct shard *shard, const struct border_watermark *mark
         .session = mark->session,
         .request_id = mark->request_id,
         .conversation = mark->conversation,
+        .seq = mark->delivered > mark->read ? mark->delivered : mark->read,
         .code = code,
         .retry_after_ms = retry_after_ms,
     };

@@ -169,8 +169,10 @@ void request_on_result(struct shard *shard, struct bytes message)
         request_error(shard, connection, result->request_id, &failure);
         return;
     }
-    if (!result->is_send)
+    if (!result->is_send) {
+        home_on_mark_checked(shard, session, result->conversation, result->seq);
         return;
+    }
     struct event event = {
         .id = result->request_id,
         .kind = EVENT_ACK,

@@ -332,12 +332,8 @@ static enum err take_cursor(struct shard *shard, struct session *session,
         !conversation_id_has(cursor->conversation, user->id))
         return OK; /* not a member: ignored */
     struct entry *entry = inbox_entry(user, cursor->conversation);
-    if (entry == NULL)
+    if (entry == NULL || cursor->seq > entry->last_seq)
         return ERR_AGAIN;
-    if (cursor->seq > entry->last_seq) {
-        say_cursor_from_future(shard, session, cursor->conversation);
-        return ERR_CLOSED;
-    }
     struct cursor_state *state;
     bool made;
     if (entry_cursor(entry, &state, session->device, &made) != OK)
@@ -559,7 +555,14 @@ static void on_cursor(struct shard *shard, struct session *session,
     if (inbox_entry_make(session->user, &entry, pulled->conversation, pulled->last_seq + 1,
                          &made) != OK)
         session->connection->doomed = true;
-    session_go_on(shard, session); /* take_cursor finds the entry now */
+    else if (pulled->last_seq > entry->last_seq)
+        entry->last_seq = pulled->last_seq; /* fan-out is on its way */
+    const struct cursor *cursor = &session->login->cursors[session->cursor_next];
+    if (cursor->seq > pulled->last_seq) {
+        say_cursor_from_future(shard, session, cursor->conversation);
+        return;
+    }
+    session_go_on(shard, session); /* take_cursor finds what it needs now */
 }
 
 void session_on_pulled(struct shard *shard, struct bytes message)

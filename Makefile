@@ -11,7 +11,7 @@ CONFIG ?=
 PACKAGES := build-essential pkg-config openssl android-libboringssl-dev libwslay-dev libmimalloc-dev liburing-dev \
   liblmdb-dev libinih-dev libhttp-parser-dev libjansson-dev libargon2-dev libisal-dev
 PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev protobuf-compiler python3 python3-protobuf \
-  python3-websockets nodejs npm chromium curl prometheus
+  python3-websockets chromium curl prometheus $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_61 := $(PACKAGES) libcmocka-dev qemu-system-x86 busybox-static cpio e2fsprogs curl
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 define install
@@ -102,6 +102,10 @@ $(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
 ifeq ($(BUILD),fuzz)
+out/fuzz/fuzz_recovery: out/fuzz/obj/tests/fuzz/fuzz_recovery.o $(FAULT) $(LIB)
+	@mkdir -p $(@D)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 out/fuzz/fuzz_%: out/fuzz/obj/tests/fuzz/fuzz_%.o $(REAL) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
@@ -133,7 +137,7 @@ fuzz: out/.packages-test
 sim: $(OUT)/bin/sim ## the simulator: out/debug/bin/sim SEED (BUILD=debug)
 test: out/.packages-test ## every automated test; last line: N passed, N failed
 	@tests/run
-test-6.1: out/.packages-6.1 ## io and end-to-end on Debian 12's own kernel, emulated (about 5 minutes)
+test-6.1: out/.packages-6.1 ## io and end-to-end on Debian 12's own kernel, emulated (some minutes)
 	@SUDO=$(SUDO) tests/e2e/kernel_6_1
 demo: build ## 2,000 users chat for 30 s; a report with the oracle's verdict
 	@bench/demo

@@ -56,12 +56,24 @@ void check_failed(const char *file, int line, const char *expression)
 #define CHECK(x) (__builtin_expect(!!(x), 1) ? (void)0 : check_failed(__FILE__, __LINE__, #x))
 
 /* MARK: the simulator must reach this rare branch in its seeds; counts there, costs nothing
- * elsewhere. */
+ * elsewhere. Every mark that is linked leaves a pointer in the section roost_marks, so that the
+ * simulator knows those, too, that were never reached. */
 #ifdef ROOST_MARKS
+struct mark {
+    const char *file;
+    int line;
+    const char *name;
+};
 void mark_reached(const char *file, int line, const char *name);
-#define MARK(name) mark_reached(__FILE__, __LINE__, name)
+#define MARK(text)                                                                                 \
+    do {                                                                                           \
+        static const struct mark mark_here_ = {__FILE__, __LINE__, text};                          \
+        static const struct mark *const mark_entry_                                                \
+            __attribute__((section("roost_marks"), used)) = &mark_here_;                           \
+        mark_reached(__FILE__, __LINE__, text);                                                    \
+    } while (0)
 #else
-#define MARK(name) ((void)0)
+#define MARK(text) ((void)0)
 #endif
 
 #define COUNT_OF(a)                   (sizeof(a) / sizeof((a)[0]))

@@ -8,6 +8,36 @@
 
 #include <errno.h>
 
+/* err_from_network_errno: what only sockets say. EIO, EREMOTEIO, EUCLEAN, EFAULT and EXDEV end here
+ * too: ERR_IO. */
+static inline MUST_USE enum err err_from_network_errno(int number)
+{
+    switch (number) {
+    case EADDRINUSE:
+    case EADDRNOTAVAIL:
+        return ERR_ADDRESS;
+    case ECONNRESET:
+    case ECONNABORTED:
+    case ECONNREFUSED:
+    case EPIPE:
+    case ENOTCONN:
+    case ESHUTDOWN:
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ENETUNREACH:
+    case ENETDOWN:
+    case ENETRESET:
+    case ENONET:
+    case EPROTO:
+        return ERR_RESET;
+    case ETIMEDOUT:
+    case ETIME:
+        return ERR_TIMEOUT;
+    default:
+        return ERR_IO;
+    }
+}
+
 /* err_from_errno: number is positive, as in errno. EAGAIN (= EWOULDBLOCK) is ERR_AGAIN. */
 static inline MUST_USE enum err err_from_errno(int number)
 {
@@ -47,26 +77,6 @@ static inline MUST_USE enum err err_from_errno(int number)
     case EMFILE:
     case ENFILE:
         return ERR_NO_DESCRIPTORS;
-    case EADDRINUSE:
-    case EADDRNOTAVAIL:
-        return ERR_ADDRESS;
-    case ECONNRESET:
-    case ECONNABORTED:
-    case ECONNREFUSED:
-    case EPIPE:
-    case ENOTCONN:
-    case ESHUTDOWN:
-    case EHOSTUNREACH:
-    case EHOSTDOWN:
-    case ENETUNREACH:
-    case ENETDOWN:
-    case ENETRESET:
-    case ENONET:
-    case EPROTO:
-        return ERR_RESET;
-    case ETIMEDOUT:
-    case ETIME:
-        return ERR_TIMEOUT;
     case EINVAL:
     case EILSEQ:
     case ENAMETOOLONG:
@@ -87,13 +97,8 @@ static inline MUST_USE enum err err_from_errno(int number)
     case ENOPROTOOPT:
     case ESOCKTNOSUPPORT:
         return ERR_UNSUPPORTED;
-    case EIO:
-    case EREMOTEIO:
-    case EUCLEAN:
-    case EFAULT:
-    case EXDEV:
     default:
-        return ERR_IO;
+        return err_from_network_errno(number);
     }
 }
 

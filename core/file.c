@@ -178,6 +178,7 @@ enum err file_list(const char *path, enum err (*entry)(void *context, const char
     enum err err = OK;
     while (err == OK) {
         errno = 0;
+        /* cppcheck-suppress readdirCalled ; the stream is ours alone; readdir_r is deprecated */
         const struct dirent *found = readdir(directory);
         if (found == NULL) {
             err = last_error(); /* 0 at the end */

@@ -55,6 +55,7 @@ void io_group_destroy(struct io_group *group);
  * do, and io_destroy only. */
 MUST_USE enum err io_create(struct io **io, struct io_group *group,
                             const struct io_options *options);
+/* io_destroy: on its thread, or on any after that thread has ended. */
 void io_destroy(struct io *io);
 
 /* io_explain: one line for a person on the newest failure of io_create, io_listen or io_connect; ""

@@ -194,6 +194,7 @@ enum err io_create(struct io **io, struct io_group *group, const struct io_optio
     made->group = group;
     made->self = &group->peers[options->index];
     made->options = *options;
+    made->thread = gettid();
     made->conns_free = made->waiting_head = made->waiting_tail = NONE;
     clocks_read(made);
     TRY(cpu_pin(made));
@@ -216,7 +217,7 @@ void io_destroy(struct io *io)
     if (io == NULL)
         return;
     peer_unpublish(io);
-    if (io->bank_count > 0)
+    if (io->bank_count > 0 && io->thread == gettid())
         reap_until_files_end(io);
     banks_destroy(io);
     listeners_destroy(io);

@@ -152,6 +152,7 @@ struct io {
     struct io_group *group;
     struct io_peer *self;
     struct io_options options;
+    int32_t thread; /* its id */
 
     struct bank *banks;
     uint32_t bank_count;
@@ -241,7 +242,7 @@ void listeners_destroy(struct io *io);
 
 /* ---- core/io_uring_file.c */
 
-bool file_on_completion(struct io *io, enum op op, struct io_file_op *file_op, int res,
+bool file_on_completion(struct io *io, enum op kind, struct io_file_op *op, int res,
                         struct io_event *event);
 
 #endif

@@ -216,9 +216,6 @@ static enum err bank_create(struct io *io, uint32_t index, uint32_t slots, uint3
     res = io_uring_register_files_sparse(&bank->ring, slots);
     if (res < 0)
         return explain_ring(io, -res);
-    int registered = io_uring_register_ring_fd(&bank->ring); /* up to 16 per thread; optional */
-    if (index == 0 && registered == 1)
-        feature_add(io, "registered_ring");
     if (index != 0) {
         res = io_uring_register_eventfd(&bank->ring, io->self->wake_fd);
         if (res < 0)
@@ -304,7 +301,8 @@ enum err banks_create(struct io *io)
     return close_probe(io);
 }
 
-/* banks_destroy: nothing of ours may be written to by the kernel afterwards: cancel, wait. */
+/* banks_destroy: nothing of ours may be written to by the kernel afterwards: cancel, wait. The exit
+ * of the io's own thread did the same, and nobody else may enter its rings. */
 void banks_destroy(struct io *io)
 {
     for (uint32_t i = 0; i < io->bank_count; i++) {
@@ -316,8 +314,10 @@ void banks_destroy(struct io *io)
             .flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL,
             .timeout = {.tv_sec = 1},
         };
-        bank_turn(bank);
-        (void)io_uring_register_sync_cancel(&bank->ring, &all);
+        if (io->thread == gettid()) {
+            bank_turn(bank);
+            (void)io_uring_register_sync_cancel(&bank->ring, &all);
+        }
         io_uring_queue_exit(&bank->ring);
         bank->live = false;
     }

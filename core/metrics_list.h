@@ -63,4 +63,3 @@ METRIC(ACK_SECONDS, HISTOGRAM, "roost_ack_seconds", "From a send's arrival to it
 METRIC(DELIVER_SECONDS, HISTOGRAM, "roost_deliver_seconds",
        "From a send's arrival to the first push to a recipient.")
 METRIC(CONNECT_SECONDS, HISTOGRAM, "roost_connect_seconds", "From accept to ready.")
-METRIC(TURN_SECONDS, HISTOGRAM, "roost_turn_seconds", "Working time of one turn of a shard.")

@@ -309,6 +309,14 @@ static uint64_t since(const struct fleet *fleet, uint64_t then_ns)
     return fleet->now_ns > then_ns ? fleet->now_ns - then_ns : 0;
 }
 
+static void on_first_sight(struct fleet *fleet, uint64_t after_ns)
+{
+    count(&fleet->progress.delivered);
+    histogram_record(&fleet->latency.deliver_ns, after_ns);
+    if (after_ns > atomic_load_explicit(&fleet->progress.worst_ns, memory_order_relaxed))
+        publish(&fleet->progress.worst_ns, after_ns);
+}
+
 static void on_user_event(struct fleet *fleet, struct device *device,
                           const struct user_event *event)
 {
@@ -328,8 +336,7 @@ static void on_user_event(struct fleet *fleet, struct device *device,
             break;
         if (event->message->sender.v == device->user.id.v && fleet->options.devices == 1)
             break; /* an own send that came back before its acknowledgement */
-        count(&fleet->progress.delivered);
-        histogram_record(&fleet->latency.deliver_ns, since(fleet, intended_ns));
+        on_first_sight(fleet, since(fleet, intended_ns));
         break;
     case USER_EVENT_REFUSED:
         fail_note(fleet, device, user_failure(fleet->engine));
@@ -724,7 +731,7 @@ void fleet_set_phase(struct fleet *fleet, enum fleet_phase phase)
     atomic_store_explicit(&fleet->phase_wanted, (int)phase, memory_order_release);
 }
 
-const struct fleet_progress *fleet_progress(const struct fleet *fleet)
+struct fleet_progress *fleet_progress(struct fleet *fleet)
 {
     return &fleet->progress;
 }

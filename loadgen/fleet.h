@@ -61,6 +61,7 @@ struct fleet_progress {
     _Atomic uint64_t errors;  /* error events about no message */
     _Atomic uint64_t settled; /* 1: nothing is on the way (while draining) */
     _Atomic uint64_t open;    /* connections that io holds */
+    _Atomic uint64_t worst_ns; /* slowest delivery since the reader set it to 0 */
 };
 
 struct fleet_latency {
@@ -84,7 +85,7 @@ uint64_t fleet_next_ns(const struct fleet *fleet);
 
 /* fleet_set_phase: any thread; forward only. Taken up in the next turn. */
 void fleet_set_phase(struct fleet *fleet, enum fleet_phase phase);
-const struct fleet_progress *fleet_progress(const struct fleet *fleet);
+struct fleet_progress *fleet_progress(struct fleet *fleet);
 /* fleet_stopped: FLEET_STOP is done: io holds no connection of the fleet. */
 bool fleet_stopped(const struct fleet *fleet);
 

@@ -76,6 +76,8 @@ static const struct option_row rows[] = {
      "speak roost.v1.json instead of roost.v1.proto"},
     {"resume-tls", OPTION_SWITCH, offsetof(struct run_options, resume_tls), 0, 0, 0,
      "keep session tickets and resume with them"},
+    {"breaks-expected", OPTION_SWITCH, offsetof(struct run_options, breaks_expected), 0, 0, 0,
+     "broken connections are no fault: the gateway is killed or restarted meanwhile"},
 };
 
 static void print_help(FILE *out)

@@ -2,7 +2,7 @@
  *   connections{target, established, failed, dropped, reconnects, resumed, tls}
  *   connect{per_s, p50_ms, p99_ms}
  *   memory{user_bytes_per_connection, kernel_bytes_per_connection, total_bytes_per_connection,
- *          user_pss_bytes_per_connection, connections}
+ *          user_pss_bytes_per_connection, user_bytes_at_start, connections}
  *   messages{sent, acked, delivered, lost, duplicated, reordered, redelivered, altered,
  * conflicting, gaps, refused, retried, unsent, unchecked, per_s} latency_ms{ack{p50, p95, p99,
  * p999, max}, deliver{…}} load{…}, machine{…}, versions{…}, faults[…], verdict: "pass" or "fail" */
@@ -32,15 +32,16 @@ static void judge_count(struct report *report, uint64_t count, const char *what)
         report_fault(report, "%" PRIu64 " %s", count, what);
 }
 
-void report_judge(struct report *report, bool storms)
+void report_judge(struct report *report, bool breaks_expected)
 {
     const struct oracle_counts *oracle = &report->oracle;
     if (report->established != report->options.connections)
         report_fault(report, "%" PRIu64 " of %" PRIu32 " connections established",
                      report->established, report->options.connections);
-    judge_count(report, report->failed, "connections failed before they were ready");
-    if (!storms)
+    if (!breaks_expected) {
+        judge_count(report, report->failed, "connections failed before they were ready");
         judge_count(report, report->dropped, "connections broke");
+    }
     judge_count(report, oracle->lost, "messages lost");
     judge_count(report, oracle->duplicated, "messages duplicated");
     judge_count(report, oracle->reordered, "messages reordered");
@@ -161,13 +162,19 @@ static double user_bytes(const struct report *report)
                             : 0;
 }
 
-/* kernel_bytes: of the server's end: half of the growth where both ends are on this machine. */
+/* kernel_bytes: of the server's end: half of the growth where both ends are on this machine. The
+ * whole of Slab may have shrunk meanwhile for other reasons: not less than the sockets' objects. */
 static double kernel_bytes(const struct report *report)
 {
     if (!has_kernel(report))
         return 0;
     double growth = per(report, report->baseline.kernel_slab + report->baseline.kernel_tcp,
                         report->idle.kernel_slab + report->idle.kernel_tcp);
+    double objects = 0;
+    for (int i = 0; i < HOST_SLABS; i++)
+        objects += per(report, report->baseline.slabs[i], report->idle.slabs[i]);
+    if (report->baseline.has_slabs && report->idle.has_slabs && objects > growth)
+        growth = objects;
     return report->options.local ? growth / 2 : growth;
 }
 
@@ -204,8 +211,10 @@ static void json_memory(struct writer *w, const struct report *report)
          user_bytes(report) + kernel_bytes(report));
     real(w, "user_pss_bytes_per_connection", has_pss(report),
          has_pss(report) ? per(report, report->baseline.process_pss, report->idle.process_pss) : 0);
-    if (user)
+    if (user) {
+        number(w, "user_bytes_at_start", report->baseline.process_own);
         number(w, "connections", report->memory_connections);
+    }
     object_close(w);
 }
 
@@ -346,11 +355,15 @@ static void text_memory(struct writer *w, const struct report *report)
     text_figure(
         w, "gateway, Pss", has_pss(report),
         has_pss(report) ? per(report, report->baseline.process_pss, report->idle.process_pss) : 0);
+    if (user)
+        put(w, "  %-22s %.1f MiB\n", "gateway at the start",
+            (double)report->baseline.process_own / (double)(1u << 20));
     text_slabs(w, report);
     put(w, "  How: growth from just before the first connection to the end of the idle phase.\n"
            "  User: RssAnon + RssShmem of the gateway's /proc/PID/status; Pss counts the mapped\n"
            "  pages of the catalog's file too. Kernel: Slab of /proc/meminfo and the socket\n"
-           "  buffers of /proc/net/sockstat.\n");
+           "  buffers of /proc/net/sockstat, at least the objects named above. Other programs'\n"
+           "  kernel memory is in it: thousands of connections on a quiet machine are needed.\n");
     if (report->options.local)
         put(w,
             "  Both ends of every connection live in this machine's kernel: half of the growth\n"

@@ -68,9 +68,9 @@ struct report {
 /* report_fault: one more reason; beyond REPORT_FAULTS_MAX they are dropped (the first matter). */
 void report_fault(struct report *report, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/* report_judge: add the faults that the figures themselves show. storms: connections were broken on
- * purpose. */
-void report_judge(struct report *report, bool storms);
+/* report_judge: add the faults that the figures themselves show. breaks_expected: connections that
+ * break, or cannot be made for a while, are none. */
+void report_judge(struct report *report, bool breaks_expected);
 MUST_USE enum err report_json(struct buffer *out, const struct report *report);
 MUST_USE enum err report_text(struct buffer *out, const struct report *report);
 

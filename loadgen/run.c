@@ -387,6 +387,18 @@ static struct totals totals_of(const struct run *run)
     return sum;
 }
 
+/* worst_ms: the slowest delivery since the last call. */
+static double worst_ms(struct run *run)
+{
+    uint64_t worst = 0;
+    for (uint32_t i = 0; i < run->thread_count; i++) {
+        _Atomic uint64_t *at = &fleet_progress(run->threads[i].fleet)->worst_ns;
+        uint64_t ns = atomic_exchange_explicit(at, 0, memory_order_relaxed);
+        worst = ns > worst ? ns : worst;
+    }
+    return (double)worst / (double)NS_PER_MS;
+}
+
 /* tick: sleep a moment; print a progress line once a second. */
 static struct totals tick(struct run *run, const char *phase)
 {
@@ -398,13 +410,17 @@ static struct totals tick(struct run *run, const char *phase)
         return at;
     double seconds = (double)(now - run->printed_ns) / (double)NS_PER_S;
     const struct totals *was = &run->printed;
-    printf("%4" PRIu64 " s  %-8s ready %" PRIu64 "/%" PRIu32 " (+%.0f/s) failed %" PRIu64
-           " broke %" PRIu64 "  sent %.0f/s acked %.0f/s delivered %.0f/s on the way %" PRIu64 "\n",
+    printf("%4" PRIu64 " s  %-7s ready %" PRIu64 "/%" PRIu32 " (+%.0f/s)",
            (uint64_t)((now - run->start_ns) / NS_PER_S), phase, at.ready, run->options->connections,
-           (double)(at.established - was->established) / seconds, at.failed, at.dropped,
-           (double)(at.sent - was->sent) / seconds, (double)(at.acked - was->acked) / seconds,
-           (double)(at.delivered - was->delivered) / seconds,
-           at.sent > at.acked + at.refused ? at.sent - at.acked - at.refused : 0);
+           (double)(at.established - was->established) / seconds);
+    if (at.failed + at.dropped != 0)
+        printf(" failed %" PRIu64 " broke %" PRIu64, at.failed, at.dropped);
+    if (at.sent != 0)
+        printf("  sent %.0f/s acked %.0f/s delivered %.0f/s, slowest %.1f ms, on the way %" PRIu64,
+               (double)(at.sent - was->sent) / seconds, (double)(at.acked - was->acked) / seconds,
+               (double)(at.delivered - was->delivered) / seconds, worst_ms(run),
+               at.sent > at.acked + at.refused ? at.sent - at.acked - at.refused : 0);
+    printf("\n");
     (void)fflush(stdout);
     run->printed = at;
     run->printed_ns = now;
@@ -545,7 +561,7 @@ static void gather_fleets(struct run *run)
         if (report->gateway_version[0] == '\0')
             report->gateway_version = fleet_server(fleet);
     }
-    report_judge(report, run->options->reconnect_every_s != 0);
+    report_judge(report, run->options->breaks_expected);
     for (uint32_t i = 0; i < run->thread_count; i++) {
         const char *fault = oracle_fault(fleet_oracle(run->threads[i].fleet));
         if (fault[0] != '\0')

@@ -44,6 +44,7 @@ struct run_options {
     uint64_t seed;
     bool json;
     bool resume_tls;
+    bool breaks_expected; /* somebody else breaks connections or kills the gateway */
 };
 
 struct run; /* everything that runs */

@@ -73,7 +73,7 @@ static enum err write_zeros(int fd, uint64_t bytes, const struct segment_header 
 
 static enum err make_file(struct lane_job *job, const char *working, const char *path)
 {
-    uint64_t space;
+    uint64_t space = 0;
     uint64_t bytes = job->header.bytes;
     TRY(file_free_bytes(job->directory, &space));
     /* an eighth more: the sidecars of this segment and the one before it */

@@ -103,24 +103,32 @@ static uint32_t conversation_add(struct index *index, struct conversation_id id,
         .id = id,
         .newest = INDEX_NONE,
         .next = index->conversation_buckets[bucket],
+        .jump = INDEX_NONE,
+        .jump_depth = INDEX_NONE,
+        .jump_jump_depth = INDEX_NONE,
     };
     index->conversation_buckets[bucket] = at;
     return at;
 }
 
-/* jump_of: of a new entry on top of `older`; keeps every search to O(log n) steps (Myers 1983). */
-static uint32_t jump_of(const struct index *index, uint32_t older)
+/* jump_next: make the conversation's jump fields those of a new entry on top of newest; keeps every
+ * search to O(log n) steps (Myers 1983: if the two newest jumps span equally far, one over both).
+ */
+static void jump_next(const struct index *index, struct index_conversation *c)
 {
-    if (older == INDEX_NONE)
-        return INDEX_NONE;
-    const struct index_entry *a = index_entry(index, older);
-    if (a->jump == INDEX_NONE)
-        return older;
-    const struct index_entry *b = index_entry(index, a->jump);
-    if (b->jump != INDEX_NONE &&
-        a->depth - b->depth == b->depth - index_entry(index, b->jump)->depth)
-        return b->jump;
-    return older;
+    uint32_t depth = c->records - 1; /* of newest */
+    if (c->jump_jump_depth != INDEX_NONE &&
+        depth - c->jump_depth == c->jump_depth - c->jump_jump_depth) {
+        c->jump = index_entry(index, c->jump)->jump;
+        c->jump_depth = c->jump_jump_depth;
+        uint32_t further = index_entry(index, c->jump)->jump;
+        c->jump_jump_depth =
+            further == INDEX_NONE ? INDEX_NONE : index_entry(index, further)->depth;
+    } else {
+        c->jump_jump_depth = c->jump_depth;
+        c->jump = c->newest;
+        c->jump_depth = depth;
+    }
 }
 
 enum err index_add(struct index *index, const struct log_record *record, uint32_t offset,
@@ -129,13 +137,16 @@ enum err index_add(struct index *index, const struct log_record *record, uint32_
     if (!record_has_seq(record->kind))
         return OK;
     uint32_t bucket = conversation_bucket(index, record->conversation);
+    __builtin_prefetch(&index->conversation_buckets[bucket]);
+    struct segment_key key = {.id = (uint32_t)index->hash.k1, .nonce = index->hash.k0};
+    uint32_t print = message_print(&key, record->conversation, record->sender, record->device,
+                                   record->message_id);
+    uint32_t *head = &index->print_buckets[print & index->mask];
+    __builtin_prefetch(head, 1);
     uint32_t conversation = conversation_find(index, record->conversation, bucket);
-    uint32_t older = INDEX_NONE;
-    if (conversation != INDEX_NONE) {
-        older = index_conversation(index, conversation)->newest;
-        if (index_entry(index, older)->seq >= record->seq)
-            return ERR_INVALID;
-    }
+    if (conversation != INDEX_NONE &&
+        index_conversation(index, conversation)->newest_seq >= record->seq)
+        return ERR_INVALID;
     void **entries = (void **)index->entries;
     void **conversations = (void **)index->conversations;
     TRY(make_room(entries, index->chunks_max, index->entry_count, sizeof(struct index_entry)));
@@ -143,25 +154,25 @@ enum err index_add(struct index *index, const struct log_record *record, uint32_
                   sizeof(struct index_conversation)));
     if (conversation == INDEX_NONE)
         conversation = conversation_add(index, record->conversation, bucket);
-    uint32_t at = index->entry_count++;
     struct index_conversation *c = index_conversation(index, conversation);
-    *index_entry(index, at) = (struct index_entry){
+    if (c->records > 0)
+        jump_next(index, c);
+    uint32_t at = index->entry_count++;
+    struct index_entry *entry = index_entry(index, at);
+    *entry = (struct index_entry){
         .seq = record->seq,
         .offset = offset,
         .size = size,
+        .print = print,
         .print_next = INDEX_NONE,
-        .older = older,
-        .jump = jump_of(index, older),
+        .older = c->newest,
+        .jump = c->jump,
         .depth = c->records,
     };
     c->newest = at;
+    c->newest_seq = record->seq;
     c->records++;
     if (message_id_given(record->message_id)) {
-        struct segment_key key = {.id = (uint32_t)index->hash.k1, .nonce = index->hash.k0};
-        struct index_entry *entry = index_entry(index, at);
-        entry->print = message_print(&key, record->conversation, record->sender, record->device,
-                                     record->message_id);
-        uint32_t *head = &index->print_buckets[entry->print & index->mask];
         entry->print_next = *head;
         *head = at;
     }

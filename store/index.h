@@ -3,7 +3,7 @@
  * Owns:       its chunks; lives on one shard; constant, and shared with a worker, while sealing
  * Invariants: within a conversation sequence numbers ascend with offsets
  * Failure:    ERR_NO_MEMORY from index_add, nothing is added then
- * Bounds:     40 B per record, 32 B per conversation that the segment holds, in chunks of 4,096;
+ * Bounds:     40 B per record, 48 B per conversation that the segment holds, in chunks of 4,096;
  *             4 B per KiB of segment for each of two bucket arrays */
 #ifndef STORE_INDEX_H
 #define STORE_INDEX_H
@@ -27,10 +27,13 @@ struct index_entry {
 
 struct index_conversation {
     struct conversation_id id;
+    uint64_t newest_seq;
     uint32_t newest;
     uint32_t next;
     uint32_t records;
-    uint32_t padding;
+    uint32_t jump;            /* of newest; with the two depths, so that an append seldom has to */
+    uint32_t jump_depth;      /* touch older entries: INDEX_NONE: there is none */
+    uint32_t jump_jump_depth; /* of jump's jump */
 };
 
 struct index {

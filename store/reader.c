@@ -327,6 +327,7 @@ static enum err step_seek(struct read_state *state)
             return ERR_CLOSED;
         }
         state->at = state->start;
+        state->lost = false; /* what is older shows as a gap before the first record */
         state->phase = READ_COLLECT;
         return OK;
     }
@@ -443,6 +444,7 @@ static enum err step_data(struct read_state *state)
         CHECK(buffer_append(&read->out, encoded) == OK); /* plan made sure of the room */
         read->records++;
         state->seq_next = hit->seq + 1;
+        state->lost = false; /* what was before it would have shown as a gap */
     }
     state->arrived = false;
     state->phase = READ_COLLECT;

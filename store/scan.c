@@ -40,8 +40,10 @@ static enum err window_get(struct scan *scan, uint64_t offset, size_t size, cons
 {
     if (offset < scan->window_start || offset + size > scan->window_start + scan->window_size) {
         size_t want = align_up(size, SEGMENT_BLOCK);
-        if (want < SCAN_WINDOW_BYTES)
-            want = SCAN_WINDOW_BYTES;
+        size_t ahead =
+            scan->header.bytes < SCAN_WINDOW_BYTES ? scan->header.bytes : SCAN_WINDOW_BYTES;
+        if (want < ahead) /* 0 while the header is read */
+            want = ahead;
         if (want > scan->window_capacity) {
             uint8_t *grown = memory_resize(scan->window, want, MEMORY_STORE);
             if (grown == NULL)

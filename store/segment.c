@@ -25,7 +25,7 @@
  *
  * Batch header, 72 bytes. Its checksum is its own, so that its length may be trusted before use.
  *   0  4  magic "RBAT"
- *   4  4  crc, over nonce, position, then bytes 8 … 71
+ *   4  4  crc of bytes 8 … 71, seeded for its position
  *   8  8  position
  *  16  8  end of the batch before it (another segment's, for the first one)
  *  24  8  durable_before: all below this position was durable when the batch was written
@@ -39,7 +39,7 @@
  *  72     records; then zeros to a multiple of 4096
  *
  * Record, at a multiple of 8.
- *   0  4  crc, over nonce, the record's position, then all bytes from 4 to the end of the padding
+ *   0  4  crc of all bytes from 4 to the end of the padding, seeded for its position
  *   4  4  size: 88 + body, without padding
  *   8  2  kind (enum record_kind)
  *  10  2  flags, 0
@@ -53,6 +53,9 @@
  *  72  8  time, ms since 1970
  *  80  8  expiry, ms since 1970, 0: never
  *  88     body, then zeros to a multiple of 8
+ *
+ * The seed of a checksum for a position: crc of the nonce's 8 bytes, xor the upper half of position
+ * × 0x9e3779b97f4a7c15 mod 2^64: a block that stands where it was not written does not fit.
  *
  * What is 0 here must be 0: a later version that uses it raises the version. */
 #include "store/segment.h"
@@ -73,9 +76,7 @@ struct segment_key segment_key_of(const struct segment_header *header)
 
 static uint32_t seed_at(const struct segment_key *key, uint32_t offset)
 {
-    uint8_t position[8];
-    store_u64(position, position_of(key->id, offset));
-    return crc32c(key->crc, bytes_of(position, sizeof position));
+    return key->crc ^ (uint32_t)(position_of(key->id, offset) * 0x9e3779b97f4a7c15ull >> 32);
 }
 
 void segment_header_encode(uint8_t *out, const struct segment_header *header)

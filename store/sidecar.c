@@ -346,8 +346,8 @@ static enum err header_decode(struct sidecar *sidecar, const uint8_t *block, uin
 static enum err sidecar_read(struct sidecar *sidecar)
 {
     uint8_t block[SEGMENT_BLOCK];
-    size_t done;
-    uint32_t crc;
+    size_t done = 0;
+    uint32_t crc = 0;
     TRY(file_read(sidecar->fd, 0, block, sizeof block, &done));
     if (done != sizeof block)
         return ERR_CORRUPT;
@@ -356,7 +356,7 @@ static enum err sidecar_read(struct sidecar *sidecar)
                                (size_t)sidecar->print_blocks * 4 + sidecar->filter_bytes,
                            SEGMENT_BLOCK);
     uint64_t offset = (uint64_t)(1 + sidecar->entry_blocks + sidecar->print_blocks) * SEGMENT_BLOCK;
-    uint64_t file;
+    uint64_t file = 0;
     TRY(file_size(sidecar->fd, &file));
     if (file != offset + size)
         return ERR_CORRUPT;

@@ -227,7 +227,7 @@ static enum err put_conversation(struct shard *shard, struct buffer *rows,
     return OK;
 }
 
-static enum err put_user(struct buffer *rows, struct user *user)
+static enum err put_user(struct buffer *rows, struct inbox *user)
 {
     struct inbox_row row;
     for (uint32_t i = 0; i < user->entry_count; i++) {
@@ -254,8 +254,8 @@ static void gather(struct shard *shard, struct flush_job *job)
         conversation->dirty = false;
     }
     while (shard->flush_users != NULL) {
-        struct user *user = shard->flush_users;
-        struct user *next = user->dirty_next;
+        struct inbox *user = shard->flush_users;
+        struct inbox *next = user->dirty_next;
         if (put_user(rows, user) != OK)
             return;
         shard->flush_users = next;

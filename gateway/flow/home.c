@@ -12,7 +12,7 @@ static struct table_key user_key(struct user_id id)
     return (struct table_key){0, id.v};
 }
 
-static void lru_remove(struct shard *shard, struct user *user)
+static void lru_remove(struct shard *shard, struct inbox *user)
 {
     if (user->lru_previous != NULL)
         user->lru_previous->lru_next = user->lru_next;
@@ -24,7 +24,7 @@ static void lru_remove(struct shard *shard, struct user *user)
         shard->user_lru_newest = user->lru_previous;
 }
 
-static void lru_append(struct shard *shard, struct user *user)
+static void lru_append(struct shard *shard, struct inbox *user)
 {
     user->lru_next = NULL;
     user->lru_previous = shard->user_lru_newest;
@@ -35,20 +35,20 @@ static void lru_append(struct shard *shard, struct user *user)
     shard->user_lru_newest = user;
 }
 
-static struct user *find(struct shard *shard, struct user_id id)
+static struct inbox *find(struct shard *shard, struct user_id id)
 {
     return table_get(&shard->users, user_key(id));
 }
 
-static struct user *find_or_make(struct shard *shard, struct user_id id)
+static struct inbox *find_or_make(struct shard *shard, struct user_id id)
 {
-    struct user *user = find(shard, id);
+    struct inbox *user = find(shard, id);
     if (user != NULL)
         return user;
     user = memory_take(sizeof *user, MEMORY_CHAT);
     if (user == NULL)
         return NULL;
-    user_init(user, id);
+    inbox_init(user, id);
     if (table_put(&shard->users, user_key(id), user) != OK) {
         memory_give(user, MEMORY_CHAT);
         return NULL;
@@ -58,11 +58,11 @@ static struct user *find_or_make(struct shard *shard, struct user_id id)
     return user;
 }
 
-static void forget(struct shard *shard, struct user *user)
+static void forget(struct shard *shard, struct inbox *user)
 {
     lru_remove(shard, user);
     table_remove(&shard->users, user_key(user->id));
-    user_deinit(user);
+    inbox_deinit(user);
     memory_give(user, MEMORY_CHAT);
     shard_count(shard, METRIC_STATE_USERS, (uint64_t)-1);
 }
@@ -70,10 +70,10 @@ static void forget(struct shard *shard, struct user *user)
 void home_evict(struct shard *shard)
 {
     for (int i = 0; i < EVICT_PER_TURN && shard->user_lru_oldest != NULL; i++) {
-        struct user *user = shard->user_lru_oldest;
+        struct inbox *user = shard->user_lru_oldest;
         if (!shard_over_budget(shard))
             return;
-        if (user_idle(user)) {
+        if (inbox_idle(user)) {
             forget(shard, user);
             shard_count(shard, METRIC_EVICTED, 1);
             continue;
@@ -86,11 +86,11 @@ void home_evict(struct shard *shard)
 void home_mark_dirty(struct shard *shard, struct entry *entry)
 {
     entry->dirty = true;
-    if (entry->user->dirty)
+    if (entry->inbox->dirty)
         return;
-    entry->user->dirty = true;
-    entry->user->dirty_next = shard->dirty_users;
-    shard->dirty_users = entry->user;
+    entry->inbox->dirty = true;
+    entry->inbox->dirty_next = shard->dirty_users;
+    shard->dirty_users = entry->inbox;
 }
 
 void home_watermark_moved(struct shard *shard, struct entry *entry)
@@ -149,10 +149,10 @@ static enum err load_body(struct catalog_txn *txn, struct catalog_job *job)
     return catalog_scan(txn, CATALOG_PENDING, bytes_of(&prefix, sizeof prefix), load_pending, load);
 }
 
-static enum err take_load(struct user *user, const struct load *load)
+static enum err take_load(struct inbox *user, const struct load *load)
 {
     for (uint32_t i = 0; i < load->device_count; i++) {
-        enum err err = user_add_device(user, load->devices[i]);
+        enum err err = inbox_add_device(user, load->devices[i]);
         if (err != OK && err != ERR_EXISTS)
             return err;
     }
@@ -162,13 +162,13 @@ static enum err take_load(struct user *user, const struct load *load)
         memcpy(&row, rows.data, offsetof(struct load_row, row.cursors));
         size_t size = load_row_bytes(&row);
         memcpy(&row, rows.data, size);
-        TRY(user_load_row(user, row.conversation, &row.row));
+        TRY(inbox_load_row(user, row.conversation, &row.row));
         rows = bytes_skip(rows, size);
     }
     return OK;
 }
 
-static void start_waiting(struct shard *shard, struct user *user, enum err err)
+static void start_waiting(struct shard *shard, struct inbox *user, enum err err)
 {
     struct session *waiting = user->waiting;
     user->waiting = NULL;
@@ -189,12 +189,12 @@ static void load_done(struct worker_job *job, void *context)
     struct shard *shard = context;
     struct load *load =
         CONTAINER_OF(CONTAINER_OF(job, struct catalog_job, job), struct load, catalog_job);
-    struct user *user = find(shard, load->user);
-    CHECK(user != NULL && user->state == USER_LOADING);
+    struct inbox *user = find(shard, load->user);
+    CHECK(user != NULL && user->state == INBOX_LOADING);
     enum err err = load->catalog_job.err;
     if (err == OK)
         err = take_load(user, load);
-    user->state = err == OK ? USER_WARM : USER_COLD;
+    user->state = err == OK ? INBOX_WARM : INBOX_COLD;
     if (err != OK)
         log_event(LOG_ERROR, "user_load_failed", LOG_U64("user", user->id.v), LOG_ERR(err));
     memory_give(load->rows.data, MEMORY_CONNECTION);
@@ -202,7 +202,7 @@ static void load_done(struct worker_job *job, void *context)
     start_waiting(shard, user, err);
 }
 
-static enum err start_load(struct shard *shard, struct user *user)
+static enum err start_load(struct shard *shard, struct inbox *user)
 {
     struct load *load = memory_take_zeroed(sizeof *load, MEMORY_CHAT);
     if (load == NULL)
@@ -216,13 +216,13 @@ static enum err start_load(struct shard *shard, struct user *user)
         memory_give(load, MEMORY_CHAT);
         return err;
     }
-    user->state = USER_LOADING;
+    user->state = INBOX_LOADING;
     return OK;
 }
 
 void home_join(struct shard *shard, struct session *session, struct login *login)
 {
-    struct user *user = find_or_make(shard, login->identity.user);
+    struct inbox *user = find_or_make(shard, login->identity.user);
     session->login = login;
     if (user == NULL) {
         ingress_fail(shard, session->connection, CODE_OVERLOADED, 1000, "out of memory");
@@ -232,11 +232,11 @@ void home_join(struct shard *shard, struct session *session, struct login *login
     session->user = user;
     lru_remove(shard, user);
     lru_append(shard, user);
-    if (user->state == USER_WARM) {
+    if (user->state == INBOX_WARM) {
         session_start(shard, session);
         return;
     }
-    if (user->state == USER_COLD && start_load(shard, user) != OK) {
+    if (user->state == INBOX_COLD && start_load(shard, user) != OK) {
         session->user = NULL;
         ingress_fail(shard, session->connection, CODE_OVERLOADED, 1000, "too many logins at once");
         return;
@@ -255,7 +255,7 @@ static void unlink_session(struct session **list, struct session *session)
 
 void home_leave(struct shard *shard, struct session *session)
 {
-    struct user *user = session->user;
+    struct inbox *user = session->user;
     if (user == NULL)
         return;
     unlink_session(&user->sessions, session);
@@ -266,7 +266,7 @@ void home_leave(struct shard *shard, struct session *session)
         if (entry_cursor(session->behind[i], &cursor, session->device, &made) == OK)
             cursor->behind = false;
     }
-    user_drop_idle(user);
+    inbox_drop_idle(user);
     (void)shard;
 }
 
@@ -300,7 +300,7 @@ static void deliver_to(struct shard *shard, struct session *session, struct entr
         return;
     if (cursor->sent >= record->seq)
         return;
-    bool own = record->sender.v == entry->user->id.v && record->device.v == session->device.v;
+    bool own = record->sender.v == entry->inbox->id.v && record->device.v == session->device.v;
     if (cursor->sent + 1 == record->seq && own) {
         cursor->sent = record->seq; /* the acknowledgement told it */
         if (cursor->delivered + 1 == record->seq)
@@ -325,11 +325,11 @@ static void deliver_to_user(struct shard *shard, struct user_id id,
                             const struct border_deliver *deliver, struct bytes encoded[2])
 {
     const struct border_record *record = &deliver->record;
-    struct user *user = find_or_make(shard, id);
+    struct inbox *user = find_or_make(shard, id);
     struct entry *entry = NULL;
     bool made = false;
     if (user == NULL ||
-        user_entry_make(user, &entry, deliver->conversation, record->seq, &made) != OK) {
+        inbox_entry_make(user, &entry, deliver->conversation, record->seq, &made) != OK) {
         MARK("no memory for an inbox entry");
         return; /* the conversation's own checkpoint notes it for the next load */
     }
@@ -363,11 +363,11 @@ void home_on_deliver(struct shard *shard, struct bytes message)
 
 static void moved_for_user(struct shard *shard, struct user_id id, const struct border_moved *moved)
 {
-    struct user *user = find_or_make(shard, id);
+    struct inbox *user = find_or_make(shard, id);
     struct entry *entry = NULL;
     bool made = false;
     if (user == NULL ||
-        user_entry_make(user, &entry, moved->conversation, moved->from_seq, &made) != OK)
+        inbox_entry_make(user, &entry, moved->conversation, moved->from_seq, &made) != OK)
         return;
     if (moved->to_seq > entry->last_seq)
         entry->last_seq = moved->to_seq;
@@ -398,10 +398,10 @@ void home_on_moved(struct shard *shard, struct bytes message)
 
 static void receipt_for_user(struct shard *shard, int member, const struct border_receipt *receipt)
 {
-    struct user *user = find(shard, conversation_user(receipt->conversation, member));
+    struct inbox *user = find(shard, conversation_user(receipt->conversation, member));
     if (user == NULL)
         return;
-    struct entry *entry = user_entry(user, receipt->conversation);
+    struct entry *entry = inbox_entry(user, receipt->conversation);
     struct event events[2];
     size_t count = 0;
     for (int whose = 0; whose < 2; whose++) {
@@ -445,7 +445,7 @@ void home_on_receipt(struct shard *shard, struct bytes message)
 void home_on_revoke(struct shard *shard, struct bytes message)
 {
     const struct border_revoke *revoke = (const void *)message.data;
-    struct user *user = find(shard, revoke->user);
+    struct inbox *user = find(shard, revoke->user);
     if (user == NULL)
         return;
     for (struct session *session = user->sessions; session != NULL;) {
@@ -459,7 +459,7 @@ void home_on_revoke(struct shard *shard, struct bytes message)
 /* ---- what users acknowledge */
 
 static void fill_watermark(struct shard *shard, struct border_watermark *out, uint16_t kind,
-                           const struct user *user, struct device_id device)
+                           const struct inbox *user, struct device_id device)
 {
     *out = (struct border_watermark){
         .border = {kind, (uint16_t)shard->index, 0},
@@ -496,7 +496,7 @@ static enum err ask_owner(struct shard *shard, struct session *session, uint64_t
 enum err home_on_watermark(struct shard *shard, struct session *session, uint64_t request_id,
                            const struct watermark *watermark)
 {
-    struct user *user = session->user;
+    struct inbox *user = session->user;
     struct failure failure = {.conversation = watermark->conversation};
     if (!conversation_id_is_direct(watermark->conversation) ||
         !conversation_id_has(watermark->conversation, user->id)) {
@@ -505,7 +505,7 @@ enum err home_on_watermark(struct shard *shard, struct session *session, uint64_
         request_error(shard, session->connection, request_id, &failure);
         return OK;
     }
-    struct entry *entry = user_entry(user, watermark->conversation);
+    struct entry *entry = inbox_entry(user, watermark->conversation);
     if (entry == NULL)
         return ask_owner(shard, session, request_id, watermark);
     uint64_t delivered = watermark->delivered_seq;
@@ -548,7 +548,7 @@ static bool tell(struct shard *shard, struct entry *entry)
             mesh, shard->index, target, MESH_FANOUT, sizeof *out);
         if (out == NULL)
             return false;
-        fill_watermark(shard, out, BORDER_WATERMARK, entry->user, cursor->device);
+        fill_watermark(shard, out, BORDER_WATERMARK, entry->inbox, cursor->device);
         out->conversation = entry->conversation;
         out->delivered = cursor->delivered;
         out->read = entry->read_seq;

@@ -116,9 +116,10 @@ static enum err take_message(struct shard *shard, struct connection *connection,
     bool text = message->opcode == WEBSOCKET_TEXT;
     if (text != (connection->encoding == ENCODING_JSON)) {
         shard_count(shard, METRIC_PROTOCOL_ERRORS, 1);
-        ingress_fail(shard, connection, CODE_MALFORMED, 0,
-                     text ? SUBPROTOCOL_PROTO " wants binary messages"
-                          : SUBPROTOCOL_JSON " wants text messages");
+        egress_close_frame(shard, connection, 1003,
+                           text ? SUBPROTOCOL_PROTO " wants binary messages"
+                                : SUBPROTOCOL_JSON " wants text messages");
+        connection_close(shard, connection);
         return ERR_AGAIN;
     }
     return take_frame(shard, connection, message->data, 0);

@@ -61,7 +61,7 @@ static enum code send_target(const struct session *session, const struct send *s
     }
     if (!conversation_id_has(*out, self)) {
         *text = "you are not a member of this conversation";
-        return CODE_FORBIDDEN;
+        return CODE_NOT_FOUND; /* as if there were none: nobody can probe for others' */
     }
     return CODE_NONE;
 }
@@ -209,9 +209,14 @@ static enum err on_credit(struct shard *shard, struct connection *connection,
                           const struct request *request)
 {
     struct session *session = connection->session;
-    session->credited = true;
+    if (!session->credited)
+        return OK; /* hello chose the socket's pace */
     session->credit_messages += request->credit.messages;
     session->credit_bytes += request->credit.bytes;
+    if (session->credit_messages > UINT32_MAX)
+        session->credit_messages = UINT32_MAX;
+    if (session->credit_bytes > UINT32_MAX)
+        session->credit_bytes = UINT32_MAX;
     session_go_on(shard, session);
     return OK;
 }

@@ -111,7 +111,7 @@ static int newest_first(const void *a, const void *b)
 /* Every conversation of which this device has not acknowledged everything is behind. */
 static enum err list_pending(struct shard *shard, struct session *session)
 {
-    struct user *user = session->user;
+    struct inbox *user = session->user;
     for (uint32_t i = 0; i < user->entry_count; i++) {
         struct entry *entry = user->entries[i];
         struct cursor_state *cursor;
@@ -182,7 +182,7 @@ void session_start(struct shard *shard, struct session *session)
     session->credit_bytes = login->credit.bytes;
     session->heartbeat_ms = agreed_heartbeat(shard->gateway->config, login->heartbeat_ms);
     session->started_ms = shard->wall_ms;
-    enum err err = user_add_device(session->user, session->device);
+    enum err err = inbox_add_device(session->user, session->device);
     if ((err != OK && err != ERR_EXISTS) || list_pending(shard, session) != OK) {
         ingress_fail(shard, connection, CODE_OVERLOADED, 1000, "out of memory");
         return;
@@ -199,11 +199,16 @@ void session_start(struct shard *shard, struct session *session)
 
 /* ---- pushing */
 
+static bool has_credit(const struct session *session)
+{
+    return !session->credited || (session->credit_messages > 0 && session->credit_bytes > 0);
+}
+
 bool session_can_push(const struct shard *shard, const struct session *session)
 {
     if (!session->ready || session->connection->state != CONNECTION_SESSION)
         return false;
-    if (session->credited && (session->credit_messages <= 0 || session->credit_bytes <= 0))
+    if (!has_credit(session))
         return false;
     return egress_unsent(session->connection) < shard->gateway->config->output_bytes;
 }
@@ -308,14 +313,14 @@ static void say_error(struct shard *shard, struct session *session, uint64_t req
 /* A cursor of hello: where the device really is. False: its conversation must be asked first. */
 static bool take_cursor(struct shard *shard, struct session *session, const struct cursor *cursor)
 {
-    struct user *user = session->user;
+    struct inbox *user = session->user;
     if (!conversation_id_is_direct(cursor->conversation) ||
         !conversation_id_has(cursor->conversation, user->id)) {
         say_error(shard, session, 0, CODE_NOT_FOUND, cursor->conversation, 0, 0,
                   "a cursor names no conversation of yours");
         return true;
     }
-    struct entry *entry = user_entry(user, cursor->conversation);
+    struct entry *entry = inbox_entry(user, cursor->conversation);
     if (entry == NULL)
         return false;
     if (cursor->seq > entry->last_seq) {
@@ -469,14 +474,14 @@ static void push_record(struct shard *shard, struct session *session, struct ent
 static void on_catch_up(struct shard *shard, struct session *session,
                         const struct border_pulled *pulled, struct bytes payload)
 {
-    struct entry *entry = user_entry(session->user, pulled->conversation);
+    struct entry *entry = inbox_entry(session->user, pulled->conversation);
     struct cursor_state *cursor;
     const struct border_record *record;
     bool made;
     if (entry == NULL || entry_cursor(entry, &cursor, session->device, &made) != OK)
         return;
     uint64_t before = cursor->sent;
-    while (next_record(&payload, &record))
+    while (has_credit(session) && next_record(&payload, &record))
         push_record(shard, session, entry, cursor, record);
     if (pulled->outcome == PULL_DAMAGED && pulled->missing_from <= cursor->sent + 1 &&
         pulled->missing_to > cursor->sent) {
@@ -539,8 +544,8 @@ static void on_cursor(struct shard *shard, struct session *session,
     struct entry *entry;
     bool made;
     session->pull.purpose = PULL_NONE;
-    if (user_entry_make(session->user, &entry, pulled->conversation, pulled->last_seq + 1, &made) !=
-        OK)
+    if (inbox_entry_make(session->user, &entry, pulled->conversation, pulled->last_seq + 1,
+                         &made) != OK)
         session->connection->doomed = true;
     session_go_on(shard, session); /* take_cursor finds the entry now */
 }

@@ -13,7 +13,7 @@
 #define GATEWAY_FLOW_SESSION_H
 
 #include "gateway/chat/account.h"
-#include "gateway/chat/user.h"
+#include "gateway/chat/inbox.h"
 #include "gateway/flow/connection.h"
 
 enum pull_purpose { PULL_NONE, PULL_CATCH_UP, PULL_HISTORY, PULL_CURSOR };
@@ -33,7 +33,7 @@ struct pull {
 
 struct session {
     struct connection *connection;
-    struct user *user;
+    struct inbox *user;
     struct session *sibling;   /* of the same user */
     struct session *pull_next; /* the shard's list of sessions whose pull waits for room */
     struct login *login;       /* until its cursors are worked off */

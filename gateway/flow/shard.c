@@ -201,9 +201,9 @@ static void free_all(struct shard *shard)
         connection_release(shard, connection);
     }
     commit_deinit(shard);
-    struct user *user;
+    struct inbox *user;
     while ((user = table_next(&shard->users, &user_at)) != NULL) {
-        user_deinit(user);
+        inbox_deinit(user);
         memory_give(user, MEMORY_CHAT);
     }
     table_deinit(&shard->users);

@@ -16,7 +16,7 @@
 #include "core/timer.h"
 #include "core/worker.h"
 #include "gateway/chat/conversation.h"
-#include "gateway/chat/user.h"
+#include "gateway/chat/inbox.h"
 #include "gateway/config.h"
 #include "gateway/flow/border.h"
 #include "gateway/flow/exchange.h"
@@ -101,11 +101,11 @@ struct shard {
     struct table users;
     struct table conversations;
     struct message_cache cache;
-    struct user *user_lru_oldest;
-    struct user *user_lru_newest;
+    struct inbox *user_lru_oldest;
+    struct inbox *user_lru_newest;
     struct conversation *conversation_lru_oldest;
     struct conversation *conversation_lru_newest;
-    struct user *dirty_users;
+    struct inbox *dirty_users;
     struct conversation *dirty_conversations;
     struct conversation *dirty_slices; /* conversations that owe a home shard something */
     struct entry *dirty_watermarks;
@@ -123,7 +123,7 @@ struct shard {
     uint32_t checkpoint_jobs;  /* submitted, not done */
     enum err checkpoint_err;   /* sticky: the checkpoint stays where it was until a restart */
     struct conversation *flush_conversations; /* what was dirty when the round came */
-    struct user *flush_users;
+    struct inbox *flush_users;
     struct flush_job *flush_waiting; /* rows gathered, not yet submitted */
     struct revocation *revocations;  /* not yet told to their shard */
     /* scratch, valid within one step of a turn */

@@ -68,18 +68,18 @@ static unsigned handshake_fault(const struct http_request *request, const char *
     return 0;
 }
 
+/* The first in the client's list that is known here: its order is its wish (RFC 6455 4.1). */
 static const char *choose_subprotocol(struct connection *connection,
                                       const struct http_request *request)
 {
-    if (http_field_has_token(request, "Sec-WebSocket-Protocol", SUBPROTOCOL_PROTO)) {
-        connection->encoding = ENCODING_PROTO;
-        return SUBPROTOCOL_PROTO;
-    }
-    if (http_field_has_token(request, "Sec-WebSocket-Protocol", SUBPROTOCOL_JSON)) {
-        connection->encoding = ENCODING_JSON;
-        return SUBPROTOCOL_JSON;
-    }
-    return NULL;
+    static const char *const names[] = {
+        [ENCODING_PROTO] = SUBPROTOCOL_PROTO, [ENCODING_JSON] = SUBPROTOCOL_JSON};
+    size_t chosen =
+        http_field_first_token(request, "Sec-WebSocket-Protocol", names, COUNT_OF(names));
+    if (chosen == COUNT_OF(names))
+        return NULL;
+    connection->encoding = (uint8_t)chosen;
+    return names[chosen];
 }
 
 static void switch_protocols(struct shard *shard, struct connection *connection,

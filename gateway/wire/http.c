@@ -690,17 +690,26 @@ static struct bytes item_next(struct bytes *rest, char separator)
     return item;
 }
 
-bool http_field_has_token(const struct http_request *request, const char *name, const char *token)
+size_t http_field_first_token(const struct http_request *request, const char *name,
+                              const char *const *tokens, size_t count)
 {
     for (size_t i = 0; i < request->field_count; i++) {
         if (!equal_ignoring_case(request->fields[i].name, name))
             continue;
         struct bytes rest = request->fields[i].value;
-        while (rest.size != 0)
-            if (equal_ignoring_case(trimmed(item_next(&rest, ',')), token))
-                return true;
+        while (rest.size != 0) {
+            struct bytes item = trimmed(item_next(&rest, ','));
+            for (size_t token = 0; token < count; token++)
+                if (equal_ignoring_case(item, tokens[token]))
+                    return token;
+        }
     }
-    return false;
+    return count;
+}
+
+bool http_field_has_token(const struct http_request *request, const char *name, const char *token)
+{
+    return http_field_first_token(request, name, &token, 1) == 0;
 }
 
 static int hexadecimal_value(uint8_t c)

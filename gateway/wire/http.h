@@ -61,6 +61,9 @@ const struct http_field *http_field_find(const struct http_request *request, con
 /* http_field_has_token: a comma-separated list field contains the token (case-insensitive), over
  * all fields of that name. */
 bool http_field_has_token(const struct http_request *request, const char *name, const char *token);
+/* http_field_first_token: which of count tokens the list names first; count: none of them. */
+size_t http_field_first_token(const struct http_request *request, const char *name,
+                              const char *const *tokens, size_t count);
 /* http_query_value: the decoded value of a query parameter into out; ERR_NOT_FOUND, ERR_INVALID
  * (bad %-escape), ERR_FULL. */
 MUST_USE enum err http_query_value(struct buffer *out, struct bytes query, const char *name);

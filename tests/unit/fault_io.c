@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FILES_MAX       256
+#define FILES_MAX       4096
 #define DESCRIPTORS_MAX 1024
 #define OPS_MAX         256
 #define SECTOR          512

@@ -105,6 +105,8 @@ static inline MUST_USE enum err rig_open(struct rig *rig)
 {
     rig->replayed = 0;
     rig->log = NULL;
+    if (rig->options.checkpoint == 0)
+        memset(rig->found, 0, sizeof rig->found);
     rig->options.writer_epoch++;
     return log_open(&rig->log, &rig->options, fault_io(), fault_workers(), NULL, rig_replay, rig,
                     &rig->damaged);

@@ -1,12 +1,12 @@
-/* user.c: entries and cursors of one user (user.h). No I/O, no clock. */
-#include "gateway/chat/user.h"
+/* inbox.c: entries and cursors of one user (inbox.h). No I/O, no clock. */
+#include "gateway/chat/inbox.h"
 
 #include "core/memory.h"
 
-void user_init(struct user *user, struct user_id id)
+void inbox_init(struct inbox *inbox, struct user_id id)
 {
-    memset(user, 0, sizeof *user);
-    user->id = id;
+    memset(inbox, 0, sizeof *inbox);
+    inbox->id = id;
 }
 
 static void entry_free(struct entry *entry)
@@ -15,16 +15,16 @@ static void entry_free(struct entry *entry)
     memory_give(entry, MEMORY_CHAT);
 }
 
-void user_deinit(struct user *user)
+void inbox_deinit(struct inbox *inbox)
 {
-    for (uint32_t i = 0; i < user->entry_count; i++)
-        entry_free(user->entries[i]);
-    memory_give(user->entries, MEMORY_CHAT);
-    memory_give(user->devices, MEMORY_CHAT);
-    user->entries = NULL;
-    user->entry_count = user->entry_capacity = 0;
-    user->devices = NULL;
-    user->device_count = 0;
+    for (uint32_t i = 0; i < inbox->entry_count; i++)
+        entry_free(inbox->entries[i]);
+    memory_give(inbox->entries, MEMORY_CHAT);
+    memory_give(inbox->devices, MEMORY_CHAT);
+    inbox->entries = NULL;
+    inbox->entry_count = inbox->entry_capacity = 0;
+    inbox->devices = NULL;
+    inbox->device_count = 0;
 }
 
 static int id_compare(struct conversation_id a, struct conversation_id b)
@@ -37,13 +37,13 @@ static int id_compare(struct conversation_id a, struct conversation_id b)
 }
 
 /* The position of the conversation's entry, or where it would stand. */
-static uint32_t position_of(const struct user *user, struct conversation_id conversation)
+static uint32_t position_of(const struct inbox *inbox, struct conversation_id conversation)
 {
     uint32_t low = 0;
-    uint32_t high = user->entry_count;
+    uint32_t high = inbox->entry_count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (id_compare(user->entries[middle]->conversation, conversation) < 0)
+        if (id_compare(inbox->entries[middle]->conversation, conversation) < 0)
             low = middle + 1;
         else
             high = middle;
@@ -51,36 +51,36 @@ static uint32_t position_of(const struct user *user, struct conversation_id conv
     return low;
 }
 
-struct entry *user_entry(const struct user *user, struct conversation_id conversation)
+struct entry *inbox_entry(const struct inbox *inbox, struct conversation_id conversation)
 {
-    uint32_t at = position_of(user, conversation);
-    if (at < user->entry_count &&
-        conversation_id_equal(user->entries[at]->conversation, conversation))
-        return user->entries[at];
+    uint32_t at = position_of(inbox, conversation);
+    if (at < inbox->entry_count &&
+        conversation_id_equal(inbox->entries[at]->conversation, conversation))
+        return inbox->entries[at];
     return NULL;
 }
 
-static enum err entry_insert(struct user *user, struct entry **out,
+static enum err entry_insert(struct inbox *inbox, struct entry **out,
                              struct conversation_id conversation)
 {
-    if (user->entry_count == user->entry_capacity) {
-        uint32_t capacity = user->entry_capacity == 0 ? 2 : user->entry_capacity * 2;
-        struct entry **grown = memory_resize(user->entries, capacity * sizeof *grown, MEMORY_CHAT);
+    if (inbox->entry_count == inbox->entry_capacity) {
+        uint32_t capacity = inbox->entry_capacity == 0 ? 2 : inbox->entry_capacity * 2;
+        struct entry **grown = memory_resize(inbox->entries, capacity * sizeof *grown, MEMORY_CHAT);
         if (grown == NULL)
             return ERR_NO_MEMORY;
-        user->entries = grown;
-        user->entry_capacity = capacity;
+        inbox->entries = grown;
+        inbox->entry_capacity = capacity;
     }
     struct entry *entry = memory_take_zeroed(sizeof *entry, MEMORY_CHAT);
     if (entry == NULL)
         return ERR_NO_MEMORY;
     entry->conversation = conversation;
-    entry->user = user;
-    uint32_t at = position_of(user, conversation);
-    memmove(&user->entries[at + 1], &user->entries[at],
-            (user->entry_count - at) * sizeof(struct entry *));
-    user->entries[at] = entry;
-    user->entry_count++;
+    entry->inbox = inbox;
+    uint32_t at = position_of(inbox, conversation);
+    memmove(&inbox->entries[at + 1], &inbox->entries[at],
+            (inbox->entry_count - at) * sizeof(struct entry *));
+    inbox->entries[at] = entry;
+    inbox->entry_count++;
     *out = entry;
     return OK;
 }
@@ -109,33 +109,33 @@ static enum err add_cursor(struct entry *entry, struct cursor_state **out, struc
     return OK;
 }
 
-enum err user_entry_make(struct user *user, struct entry **out, struct conversation_id conversation,
-                         uint64_t from_seq, bool *made)
+enum err inbox_entry_make(struct inbox *inbox, struct entry **out,
+                          struct conversation_id conversation, uint64_t from_seq, bool *made)
 {
     *made = false;
-    *out = user_entry(user, conversation);
+    *out = inbox_entry(inbox, conversation);
     if (*out != NULL)
         return OK;
     struct entry *entry = NULL;
-    TRY(entry_insert(user, &entry, conversation));
+    TRY(entry_insert(inbox, &entry, conversation));
     *made = true;
     *out = entry;
-    if (user->state != USER_WARM)
+    if (inbox->state != INBOX_WARM)
         return OK; /* the row will tell who has what */
     entry->last_seq = from_seq - 1;
-    for (uint32_t i = 0; i < user->device_count; i++) {
+    for (uint32_t i = 0; i < inbox->device_count; i++) {
         struct cursor_state *cursor;
-        TRY(add_cursor(entry, &cursor, user->devices[i], from_seq - 1));
+        TRY(add_cursor(entry, &cursor, inbox->devices[i], from_seq - 1));
     }
     return OK;
 }
 
-enum err user_load_row(struct user *user, struct conversation_id conversation,
-                       const struct inbox_row *row)
+enum err inbox_load_row(struct inbox *inbox, struct conversation_id conversation,
+                        const struct inbox_row *row)
 {
-    struct entry *entry = user_entry(user, conversation);
+    struct entry *entry = inbox_entry(inbox, conversation);
     if (entry == NULL)
-        TRY(entry_insert(user, &entry, conversation));
+        TRY(entry_insert(inbox, &entry, conversation));
     if (row->last_seq > entry->last_seq)
         entry->last_seq = row->last_seq;
     if (row->activity_ms > entry->activity_ms)
@@ -159,19 +159,19 @@ enum err user_load_row(struct user *user, struct conversation_id conversation,
     return OK;
 }
 
-enum err user_add_device(struct user *user, struct device_id device)
+enum err inbox_add_device(struct inbox *inbox, struct device_id device)
 {
-    for (uint32_t i = 0; i < user->device_count; i++)
-        if (user->devices[i].v == device.v)
+    for (uint32_t i = 0; i < inbox->device_count; i++)
+        if (inbox->devices[i].v == device.v)
             return ERR_EXISTS;
-    if (user->device_count == ROW_CURSORS_MAX)
+    if (inbox->device_count == ROW_CURSORS_MAX)
         return ERR_FULL;
     struct device_id *grown =
-        memory_resize(user->devices, (user->device_count + 1) * sizeof *grown, MEMORY_CHAT);
+        memory_resize(inbox->devices, (inbox->device_count + 1) * sizeof *grown, MEMORY_CHAT);
     if (grown == NULL)
         return ERR_NO_MEMORY;
-    user->devices = grown;
-    user->devices[user->device_count++] = device;
+    inbox->devices = grown;
+    inbox->devices[inbox->device_count++] = device;
     return OK;
 }
 
@@ -219,25 +219,25 @@ static bool entry_idle(const struct entry *entry)
     return entry->cursor_count != 0 || entry->last_seq == 0;
 }
 
-void user_drop_idle(struct user *user)
+void inbox_drop_idle(struct inbox *inbox)
 {
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < user->entry_count; i++) {
-        if (user->state == USER_WARM && entry_idle(user->entries[i]))
-            entry_free(user->entries[i]);
+    for (uint32_t i = 0; i < inbox->entry_count; i++) {
+        if (inbox->state == INBOX_WARM && entry_idle(inbox->entries[i]))
+            entry_free(inbox->entries[i]);
         else
-            user->entries[kept++] = user->entries[i];
+            inbox->entries[kept++] = inbox->entries[i];
     }
-    user->entry_count = kept;
+    inbox->entry_count = kept;
 }
 
-bool user_idle(const struct user *user)
+bool inbox_idle(const struct inbox *inbox)
 {
-    if (user->sessions != NULL || user->waiting != NULL || user->dirty ||
-        user->state == USER_LOADING)
+    if (inbox->sessions != NULL || inbox->waiting != NULL || inbox->dirty ||
+        inbox->state == INBOX_LOADING)
         return false;
-    for (uint32_t i = 0; i < user->entry_count; i++)
-        if (user->entries[i]->dirty || user->entries[i]->watermark_dirty)
+    for (uint32_t i = 0; i < inbox->entry_count; i++)
+        if (inbox->entries[i]->dirty || inbox->entries[i]->watermark_dirty)
             return false;
     return true;
 }

@@ -1,4 +1,4 @@
-/* user.h: one user on the home shard: devices, sessions, and per conversation the watermarks from
+/* inbox.h: one user on the home shard: devices, sessions, and per conversation the watermarks from
  * which everything pending follows. Flow:       flow/deliver.c tells what moved; flow/session.c
  * reads what is pending; flow/checkpoint.c writes rows Owns:       its entries and their cursors;
  * sessions belong to their connections Invariants: entries are sorted by conversation; delivered ≤
@@ -6,8 +6,8 @@
  * everything; COLD → LOADING → WARM; a COLD user may hold entries that moved meanwhile Failure:
  * ERR_NO_MEMORY; ERR_FULL: more devices than a row holds Bounds:     entries as the user has
  * conversations that moved since loading */
-#ifndef GATEWAY_CHAT_USER_H
-#define GATEWAY_CHAT_USER_H
+#ifndef GATEWAY_CHAT_INBOX_H
+#define GATEWAY_CHAT_INBOX_H
 
 #include "gateway/chat/rows.h"
 
@@ -33,16 +33,16 @@ struct entry {
     uint32_t cursor_count;
     bool dirty;           /* differs from its catalog row */
     bool watermark_dirty; /* its conversation has not been told the newest watermarks */
-    struct user *user;
+    struct inbox *inbox;
     struct entry *watermark_next; /* the shard's list of entries with watermark_dirty */
 };
 
-enum user_state { USER_COLD, USER_LOADING, USER_WARM };
+enum inbox_state { INBOX_COLD, INBOX_LOADING, INBOX_WARM };
 
-struct user {
+struct inbox {
     struct user_id id;
     struct realm_id realm;
-    enum user_state state;
+    enum inbox_state state;
     bool dirty; /* some entry is; in the shard's dirty list */
     uint32_t entry_count;
     uint32_t entry_capacity;
@@ -51,25 +51,25 @@ struct user {
     uint32_t device_count;
     struct session *sessions; /* linked by session->sibling */
     struct session *waiting;  /* sessions that wait for WARM */
-    struct user *dirty_next;
-    struct user *lru_next;
-    struct user *lru_previous;
+    struct inbox *dirty_next;
+    struct inbox *lru_next;
+    struct inbox *lru_previous;
 };
 
-void user_init(struct user *user, struct user_id id);
-void user_deinit(struct user *user);
+void inbox_init(struct inbox *inbox, struct user_id id);
+void inbox_deinit(struct inbox *inbox);
 
-struct entry *user_entry(const struct user *user, struct conversation_id conversation);
-/* user_entry_make: the entry, made if absent with every known device having everything below
+struct entry *inbox_entry(const struct inbox *inbox, struct conversation_id conversation);
+/* inbox_entry_make: the entry, made if absent with every known device having everything below
  * from_seq. */
-MUST_USE enum err user_entry_make(struct user *user, struct entry **out,
-                                  struct conversation_id conversation, uint64_t from_seq,
-                                  bool *made);
-/* user_load_row: merge a row read from the catalog into a LOADING user. */
-MUST_USE enum err user_load_row(struct user *user, struct conversation_id conversation,
-                                const struct inbox_row *row);
-/* user_add_device: known from now on; ERR_EXISTS if it was. */
-MUST_USE enum err user_add_device(struct user *user, struct device_id device);
+MUST_USE enum err inbox_entry_make(struct inbox *inbox, struct entry **out,
+                                   struct conversation_id conversation, uint64_t from_seq,
+                                   bool *made);
+/* inbox_load_row: merge a row read from the catalog into a LOADING user. */
+MUST_USE enum err inbox_load_row(struct inbox *inbox, struct conversation_id conversation,
+                                 const struct inbox_row *row);
+/* inbox_add_device: known from now on; ERR_EXISTS if it was. */
+MUST_USE enum err inbox_add_device(struct inbox *inbox, struct device_id device);
 /* entry_cursor: the device's cursor, made if absent: at what the user's other devices have at most,
  * or 0 if there are none. */
 MUST_USE enum err entry_cursor(struct entry *entry, struct cursor_state **out,
@@ -77,8 +77,8 @@ MUST_USE enum err entry_cursor(struct entry *entry, struct cursor_state **out,
 /* entry_delivered: highest delivered mark over the devices. */
 uint64_t entry_delivered(const struct entry *entry);
 void entry_to_row(const struct entry *entry, struct inbox_row *row);
-/* user_drop_idle: forget entries that are clean and have nothing pending. */
-void user_drop_idle(struct user *user);
-bool user_idle(const struct user *user);
+/* inbox_drop_idle: forget entries that are clean and have nothing pending. */
+void inbox_drop_idle(struct inbox *inbox);
+bool inbox_idle(const struct inbox *inbox);
 
 #endif

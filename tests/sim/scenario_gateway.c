@@ -1,0 +1,435 @@
+/* scenario_gateway.c: the whole gateway, 1 … 3 shards, and the load generator's users, in one
+ * thread. The seed chooses sizes (rings of one message, tiny caches and budgets, small outputs),
+ * delays, disconnects, refused moves, disk errors, and crashes, with and without the page cache,
+ * after which another number of shards goes on with the same data. Checks: the load generator's
+ * oracle: every acknowledged message reaches each device once, in order, without gaps, unaltered;
+ * in the calm at the end everything is delivered, so nothing is stuck. */
+#include "tests/sim/scenario.h"
+
+#include "core/file.h"
+#include "core/memory.h"
+#include "core/text.h"
+#include "gateway/flow/shard.h"
+#include "loadgen/fleet.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SHARDS        3
+#define FLEETS        2
+#define USERS         6 /* per fleet */
+#define DEVICES       2
+#define PORT          8443
+#define CONNECT_NS    (3 * NS_PER_S) /* then they chat, whoever is ready */
+#define KEY_ID        "sim"
+#define ISSUER        "sim-issuer"
+#define AUDIENCE      "sim-gateway"
+#define MESSAGE_BYTES 120
+#define RING_BYTES    (128 * 1024)
+
+struct process { /* the gateway's; dies and is made again */
+    struct gateway gateway;
+    struct config config;
+    struct shard *shards[SHARDS];
+};
+
+struct clients {
+    struct fleet *fleet[FLEETS];
+    struct io *io[FLEETS];
+    struct io_group *group;
+    enum fleet_phase phase;
+};
+
+struct story {
+    struct run *run;
+    struct process *process;
+    struct clients clients;
+    struct tls_context *server_tls;
+    struct tls_context *client_tls;
+    struct jwt_signer operator;
+    uint8_t store_secret[JWT_KEY_BYTES];
+    uint64_t chat_ns;
+    bool restarted_calm;
+};
+
+/* ---- the gateway */
+
+static void no_api(void *context, struct shard *shard, const struct exchange *exchange)
+{
+    const struct http_response response = {.status = 404, .close = true};
+    (void)context;
+    exchange_respond(shard, exchange->id, &response);
+}
+
+static struct io_address address_of(uint8_t last, uint16_t port)
+{
+    return (struct io_address){.ip = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, last},
+                               .port = port};
+}
+
+static void configure(struct world *world, struct config *config)
+{
+    config_defaults(config);
+    snprintf(config->directory, sizeof config->directory, "/data");
+    config->pin = false;
+    config->create_users = true;
+    config->max_connections = 128;
+    config->connections_per_address = 1000;
+    config->message_bytes = 2048;
+    config->segment_bytes = 1 << 20;
+    config->batch_bytes = 128 << 10;
+    config->reserve_bytes = 1 << 20;
+    config->catalog_map_bytes = 1 << 30;
+    config->heartbeat_ms = 15000;
+    config->sends_per_second = 1000;
+    config->sends_burst = 1000;
+    config->log_level = LOG_ERROR;
+    config->checkpoint_interval_ms = (uint32_t)world_between(world, 50, 3000);
+    config->output_bytes = (uint32_t)world_between(world, 300, 20000);
+    config->parked_requests = (uint32_t)world_between(world, 2, 100);
+    config->state_bytes = world_below(world, 2) == 0 ? 4096 : 1 << 20;
+    config->cache_bytes = world_below(world, 3) == 0 ? 0 : world_between(world, 500, 100000);
+}
+
+static enum err make_mesh(struct world *world, struct gateway *gateway)
+{
+    struct mesh_options options = {.shards = gateway->shard_count};
+    bool single = world_below(world, 2) == 0;
+    for (int class = 0; class < MESH_CLASS_COUNT; class ++) {
+        options.ring_bytes[class] = RING_BYTES;
+        options.messages_max[class] = single ? 1 : 0;
+    }
+    if (single) /* one answer, and the checkpoint's standing promise */
+        options.messages_max[MESH_ANSWER] = 2;
+    return mesh_create(&gateway->mesh, gateway->group, &options);
+}
+
+static enum err make_workers(struct gateway *gateway)
+{
+    struct worker_options options = {.shards = gateway->shard_count};
+    for (int class = 0; class < WORKER_CLASS_COUNT; class ++) {
+        options.threads[class] = 1;
+        options.queue_max[class] = 100;
+    }
+    options.batch[WORKER_CATALOG_WRITE] = catalog_write_batch;
+    options.batch_context[WORKER_CATALOG_WRITE] = gateway->catalog;
+    return workers_create(&gateway->workers, gateway->group, &options);
+}
+
+static enum err make_shared(struct story *story, struct gateway *gateway)
+{
+    uint8_t json[1024];
+    struct buffer text = buffer_of(json, sizeof json);
+    struct jwks *jwks = NULL;
+    const char *explanation = "";
+    jwt_signer_init(&gateway->signer, story->store_secret);
+    TRY(jwks_encode(&text, &story->operator, KEY_ID));
+    TRY(jwks_create(&jwks, buffer_bytes(&text), ISSUER, AUDIENCE, &explanation));
+    tls_context_retain(story->server_tls);
+    atomic_store(&gateway->tls, story->server_tls);
+    atomic_store(&gateway->jwks, jwks);
+    atomic_store(&gateway->generation, 1);
+    TRY(file_make_directory("/data"));
+    TRY(catalog_open(&gateway->catalog, "/data/catalog", gateway->config->catalog_map_bytes,
+                     &explanation));
+    TRY(io_group_create(&gateway->group, gateway->shard_count));
+    for (uint32_t i = 0; i < gateway->shard_count; i++)
+        TRY(metrics_create(&gateway->metrics[i]));
+    TRY(make_mesh(story->run->world, gateway));
+    return make_workers(gateway);
+}
+
+static size_t shard_actor_turn(void *self)
+{
+    return shard_turn(self, 0);
+}
+
+static uint64_t shard_actor_next(void *self)
+{
+    return shard_next_ns(self);
+}
+
+static void start_shards(struct story *story)
+{
+    struct process *process = story->process;
+    char explanation[512];
+    for (uint32_t i = 0; i < process->gateway.shard_count; i++) {
+        const struct shard_options options = {&process->gateway, i, -1};
+        enum err err = shard_create(&process->shards[i], &options, explanation, sizeof explanation);
+        if (err == OK)
+            err = shard_listen(process->shards[i], explanation, sizeof explanation);
+        if (err != OK) {
+            run_fail(story->run, "shard %u does not start: %s", i, explanation);
+            return;
+        }
+        run_add(story->run, (struct actor){.name = "shard",
+                                           .self = process->shards[i],
+                                           .turn = shard_actor_turn,
+                                           .next_ns = shard_actor_next});
+    }
+    atomic_store(&process->gateway.phase, GATEWAY_SERVING);
+}
+
+static void start(struct story *story)
+{
+    struct world *world = story->run->world;
+    struct process *process = calloc(1, sizeof *process);
+    struct gateway *gateway = &process->gateway;
+    story->process = process;
+    configure(world, &process->config);
+    gateway->config = &process->config;
+    gateway->shard_count = (uint32_t)world_between(world, 1, SHARDS);
+    gateway->placement = (struct hash_key){1, 2};
+    memcpy(gateway->store_epoch, "sixteen bytes id", 16);
+    gateway->address = address_of(1, PORT);
+    gateway->admin_address = address_of(1, PORT + 1);
+    gateway->api = no_api;
+    struct world_faults faults = world->options.faults;
+    world->options.faults.disk_error = 0; /* an operator starts on a disk that works */
+    world->options.faults.disk_read_error = 0;
+    world->options.faults.catalog_error = 0;
+    world->options.faults.catalog_full = 0;
+    enum err err = make_shared(story, gateway);
+    if (err != OK)
+        run_fail(story->run, "the gateway does not start: %s", err_name(err));
+    else
+        start_shards(story);
+    world->options.faults = faults;
+}
+
+static void stop(struct story *story, bool power)
+{
+    struct process *process = story->process;
+    struct gateway *gateway = &process->gateway;
+    world_kill(story->run->world, gateway->group, power);
+    for (uint32_t i = 0; i < gateway->shard_count; i++)
+        if (process->shards[i] != NULL) {
+            run_remove(story->run, process->shards[i]);
+            shard_abandon(process->shards[i]);
+        }
+    workers_destroy(gateway->workers);
+    mesh_destroy(gateway->mesh);
+    for (uint32_t i = 0; i < gateway->shard_count; i++)
+        metrics_destroy(gateway->metrics[i]);
+    catalog_close(gateway->catalog);
+    io_group_destroy(gateway->group);
+    tls_context_release(story->server_tls);
+    jwks_release(atomic_load(&gateway->jwks));
+    free(process);
+    story->process = NULL;
+    world_restart(story->run->world);
+}
+
+/* ---- the users */
+
+static size_t fleet_actor_turn(void *self)
+{
+    fleet_turn(self, 0);
+    return 0;
+}
+
+static uint64_t fleet_actor_next(void *self)
+{
+    return fleet_next_ns(self);
+}
+
+static void start_clients(struct story *story)
+{
+    struct world *world = story->run->world;
+    struct clients *clients = &story->clients;
+    enum err err = io_group_create(&clients->group, FLEETS);
+    CHECK(err == OK);
+    for (uint32_t i = 0; i < FLEETS; i++) {
+        const struct io_options io_options = {.index = i,
+                                              .count = FLEETS,
+                                              .connections_max = USERS * DEVICES * 2,
+                                              .buffers_count = 32,
+                                              .buffer_bytes = 4096,
+                                              .files_max = 1,
+                                              .cpu = -1};
+        const struct fleet_options options = {
+            .user = {.tls_context = story->client_tls,
+                     .server_name = "localhost",
+                     .encoding = world_below(world, 4) == 0 ? ENCODING_JSON : ENCODING_PROTO,
+                     .signer = &story->operator,
+                     .key_id = KEY_ID,
+                     .issuer = ISSUER,
+                     .audience = AUDIENCE,
+                     .name_prefix = "user-",
+                     .token_lifetime_ms = 24 * 3600 * 1000,
+                     .ack_messages = (uint32_t)world_between(world, 1, 8),
+                     .ack_delay_ms = 100,
+                     .handshake_ms = 8000,
+                     .backoff_ms_min = 100,
+                     .backoff_ms_max = 2000,
+                     .message_bytes_max = MESSAGE_BYTES,
+                     .response_bytes_max = 256 * 1024,
+                     .seed = world_random(world)},
+            .target = address_of(1, PORT),
+            .first_user = i * USERS,
+            .users = USERS,
+            .devices = (uint32_t)world_between(world, 1, DEVICES),
+            .contacts = 2,
+            .handshakes_max = USERS * DEVICES,
+            .messages_per_s = (double)world_between(world, 5, 60),
+            .message_bytes = MESSAGE_BYTES,
+            .reconnect_every_ms = (uint32_t)world_between(world, 500, 4000),
+            .reconnect_percent = 20,
+        };
+        err = io_create(&clients->io[i], clients->group, &io_options);
+        CHECK(err == OK);
+        err = fleet_create(&clients->fleet[i], clients->io[i], &options);
+        CHECK(err == OK);
+        run_add(story->run, (struct actor){.name = "fleet",
+                                           .self = clients->fleet[i],
+                                           .turn = fleet_actor_turn,
+                                           .next_ns = fleet_actor_next});
+    }
+}
+
+static void set_phase(struct story *story, enum fleet_phase phase)
+{
+    story->clients.phase = phase;
+    for (uint32_t i = 0; i < FLEETS; i++)
+        fleet_set_phase(story->clients.fleet[i], phase);
+}
+
+static bool all_settled(struct story *story)
+{
+    for (uint32_t i = 0; i < FLEETS; i++)
+        if (atomic_load(&fleet_progress(story->clients.fleet[i])->settled) == 0)
+            return false;
+    return true;
+}
+
+/* ---- who directs */
+
+/* A gateway whose disk or catalog failed stays read-only until an operator starts it again. */
+static bool needs_restart(const struct story *story)
+{
+    const struct gateway *gateway = &story->process->gateway;
+    if (atomic_load(&gateway->log_state) == LOG_FAILED)
+        return true;
+    return story->run->calm && !story->restarted_calm;
+}
+
+static size_t direct(void *self)
+{
+    struct story *story = self;
+    uint64_t now_ns = story->run->world->now_ns;
+    if (story->clients.phase == FLEET_CONNECT && now_ns >= story->chat_ns)
+        set_phase(story, FLEET_CHAT);
+    if (needs_restart(story)) {
+        story->restarted_calm = story->run->calm;
+        stop(story, false);
+        start(story);
+        return 1;
+    }
+    if (story->clients.phase == FLEET_CHAT && story->run->calm)
+        set_phase(story, FLEET_DRAIN);
+    if (story->clients.phase == FLEET_DRAIN && all_settled(story))
+        set_phase(story, FLEET_STOP);
+    return 0;
+}
+
+static uint64_t direct_next(void *self)
+{
+    const struct story *story = self;
+    return story->run->world->now_ns + 100 * NS_PER_MS;
+}
+
+static void options(struct world_options *options)
+{
+    uint64_t chance = options->seed % 5;
+    options->disk_direct = options->seed % 2 == 0;
+    if (chance == 0)
+        options->faults.disk_error = 2000;
+    if (chance == 1)
+        options->faults.disk_read_error = 5000;
+    options->faults.disk_ns_max /= 4;
+}
+
+static void set_up(struct run *run)
+{
+    struct story *story = calloc(1, sizeof *story);
+    uint8_t secret[JWT_KEY_BYTES];
+    const char *explanation;
+    const struct tls_server_options tls = {.certificate_path = "", .key_path = ""};
+    run->state = story;
+    story->run = run;
+    world_entropy(run->world, secret, sizeof secret);
+    world_entropy(run->world, story->store_secret, sizeof story->store_secret);
+    jwt_signer_init(&story->operator, secret);
+    enum err err = tls_context_create_server(&story->server_tls, &tls, &explanation);
+    CHECK(err == OK);
+    err = tls_context_create_client(&story->client_tls, NULL, &explanation);
+    CHECK(err == OK);
+    story->chat_ns = run->world->now_ns + CONNECT_NS;
+    start(story);
+    start_clients(story);
+    set_phase(story, FLEET_CONNECT);
+    run_add(run, (struct actor){
+                     .name = "director", .self = story, .turn = direct, .next_ns = direct_next});
+}
+
+static void crash(struct run *run)
+{
+    struct story *story = run->state;
+    stop(story, world_below(run->world, 2) == 0);
+    start(story);
+}
+
+static bool done(struct run *run)
+{
+    struct story *story = run->state;
+    if (story->clients.phase != FLEET_STOP)
+        return false;
+    for (uint32_t i = 0; i < FLEETS; i++)
+        if (!fleet_stopped(story->clients.fleet[i]))
+            return false;
+    return true;
+}
+
+static void check(struct run *run)
+{
+    struct story *story = run->state;
+    for (uint32_t i = 0; i < FLEETS; i++) {
+        const struct oracle *oracle = fleet_oracle(story->clients.fleet[i]);
+        struct oracle_counts counts;
+        oracle_result(oracle, &counts);
+        if (!oracle_clean(&counts))
+            run_fail(run, "fleet %u: %s", i, oracle_fault(oracle));
+        RUN_EXPECT(run, counts.acked > 0 && counts.delivered > 0);
+    }
+}
+
+static void tear_down(struct run *run)
+{
+    struct story *story = run->state;
+    if (story->process != NULL)
+        stop(story, false);
+    for (uint32_t i = 0; i < FLEETS; i++) {
+        if (story->clients.fleet[i] != NULL)
+            fleet_destroy(story->clients.fleet[i]);
+        if (story->clients.io[i] != NULL)
+            io_destroy(story->clients.io[i]);
+    }
+    io_group_destroy(story->clients.group);
+    tls_context_release(story->server_tls);
+    tls_context_release(story->client_tls);
+    free(story);
+}
+
+const struct scenario scenario_gateway = {
+    .name = "gateway",
+    .about = "gateway shards and chatting users; crashes, disconnects, full rings",
+    .faults_ns = 12 * NS_PER_S,
+    .limit_ns = 120 * NS_PER_S,
+    .crashes_max = 4,
+    .options = options,
+    .set_up = set_up,
+    .crash = crash,
+    .done = done,
+    .check = check,
+    .tear_down = tear_down,
+};

@@ -240,27 +240,31 @@ void lane_segment_destroy(struct lane_segment *segment)
     memory_give(segment, MEMORY_STORE);
 }
 
+/* not_made: refuse appends that need the segment, and try again in a second. */
+static void not_made(struct log *log, const struct lane_job *job)
+{
+    if (!log->make_refused)
+        log_event(LOG_ERROR, "log_segment_not_made", LOG_U64("segment", job->id), LOG_ERR(job->err),
+                  LOG_END);
+    log->make_refused = true;
+    log->make_err = job->err;
+    log->make_retry_ns = io_now_ns(log->io) + LANE_RETRY_NS;
+    if (job->err == ERR_IO)
+        lane_fail(log, ERR_IO, "make_segment");
+}
+
 static void made(struct log *log, struct lane_job *job)
 {
     log->making = false;
-    struct lane_segment *segment = NULL;
-    if (job->err == OK) {
-        segment = lane_segment_add(log, job->id);
-        if (segment == NULL) {
-            job->err = ERR_NO_MEMORY;
-            job_close(job);
-            /* the file stays and is written over: its name is the next one's */
-        }
-    }
     if (job->err != OK) {
-        if (!log->make_refused)
-            log_event(LOG_ERROR, "log_segment_not_made", LOG_U64("segment", job->id),
-                      LOG_ERR(job->err), LOG_END);
-        log->make_refused = true;
-        log->make_err = job->err;
-        log->make_retry_ns = io_now_ns(log->io) + LANE_RETRY_NS;
-        if (job->err == ERR_IO)
-            lane_fail(log, ERR_IO, "make_segment");
+        not_made(log, job);
+        return;
+    }
+    struct lane_segment *segment = lane_segment_add(log, job->id);
+    if (segment == NULL) {
+        job_close(job); /* the file stays and is written over: its name is the next one's */
+        job->err = ERR_NO_MEMORY;
+        not_made(log, job);
         return;
     }
     segment->state = SEGMENT_READY;

@@ -60,14 +60,19 @@ MUST_USE enum err log_open(struct log **log, const struct log_options *options, 
                            void (*replay)(void *context, const struct log_record *record,
                                           uint64_t position),
                            void *context, uint64_t *damaged);
-/* log_close: everything durable and closed in order; blocks. */
+/* log_close: everything durable and closed in order; blocks. Polls io and takes finished worker
+ * jobs of the shard itself: call it when nothing else of the shard is in flight (other events are
+ * dropped). Reads still under way are given up: they do not come out of log_read_done. */
 void log_close(struct log *log);
-/* log_abandon: tests of a crash: give the memory back and leave the files as they are. Nothing may be
- * in flight in the io any more. */
+/* log_abandon: tests of a crash: give the memory back and leave the files as they are. Nothing may
+ * be in flight in the io or on the workers any more. */
 void log_abandon(struct log *log);
 
 /* log_append: copy the record into the gathering batch. cookie comes back in log_completed. Order
- * of appends is order of completions. */
+ * of appends is order of completions. ERR_FULL: the batch is full or the next segment is still
+ * being made; every append is refused until there is room, so that order holds: try again each
+ * turn, after log_flush. ERR_TOO_BIG; ERR_INVALID: a conversation's sequence numbers must ascend.
+ */
 MUST_USE enum err log_append(struct log *log, const struct log_record *record, uint64_t cookie);
 /* log_flush: start a batch if something is gathered and none is in flight. Call once a turn. */
 void log_flush(struct log *log);
@@ -109,7 +114,9 @@ struct log_read {
     /* result */
     enum err err; /* OK; ERR_NOT_FOUND; ERR_FULL: not even the first record fits, size_needed says
                      what would; ERR_CORRUPT: from missing_from to missing_to cannot be had (what
-                     came before is in out) */
+                     came before is in out): damaged, or a gap in the numbers, which go from 1 on;
+                     FIND: not found, but a part of the log could not be searched; ERR_IO,
+                     ERR_NO_MEMORY …: not now */
     uint32_t records;
     size_t size_needed;
     uint64_t missing_from;

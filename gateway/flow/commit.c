@@ -348,6 +348,33 @@ static bool same_key(const struct border_send *a, const struct border_send *b)
            message_id_compare(a->message_id, b->message_id) == 0;
 }
 
+/* A send that arrived before this one from the same device is still parked: this one may be looked
+ * up, but not numbered or answered, so that a device's sends keep their order. */
+static bool is_behind(const struct conversation *conversation, const struct border_send *send,
+                      const struct parked *self)
+{
+    for (struct parked *parked = conversation->parked; parked != NULL && parked != self;
+         parked = parked->next) {
+        const struct border_send *other = (const void *)parked->message;
+        if (other->border.kind == BORDER_SEND && other->sender.v == send->sender.v &&
+            other->device.v == send->device.v)
+            return true;
+    }
+    return false;
+}
+
+static bool must_wait(const struct conversation *conversation, const struct border_send *send,
+                      const struct parked *self)
+{
+    struct send_key key = {send->sender, send->device, send->message_id};
+    struct cached *found;
+    if (!is_behind(conversation, send, self))
+        return false;
+    MARK("a send waits behind one of its device that is looked up");
+    return (self != NULL && self->state == PARKED_FOUND) ||
+           conversation_check(conversation, &key, &found) != CONVERSATION_LOOK_UP;
+}
+
 /* A parked send of the same id that is being looked up. */
 static bool being_found(const struct conversation *conversation, const struct border_send *send,
                         const struct parked *self)
@@ -500,6 +527,8 @@ static enum err run_one(struct shard *shard, struct conversation *conversation,
         process_mark(shard, conversation, (const void *)parked->message);
     } else {
         const struct border_send *send = (const void *)parked->message;
+        if (must_wait(conversation, send, parked))
+            return OK;
         TRY(parked->state == PARKED_FOUND ? process_found(shard, conversation, parked)
                                           : process_send(shard, conversation, send, parked));
         if (parked->state == PARKED_WAITING || parked->state == PARKED_FINDING)
@@ -550,7 +579,8 @@ static enum err on_send(struct shard *shard, struct bytes message)
         return OK;
     }
     /* behind what waits already, so that a device's sends keep their order */
-    if (conversation->state != CONVERSATION_WARM || conversation->listed_retry) {
+    if (conversation->state != CONVERSATION_WARM || conversation->listed_retry ||
+        must_wait(conversation, send, NULL)) {
         if (park(shard, conversation, message, PARKED_READY) == NULL) {
             shard_count(shard, METRIC_PARKED_FULL, 1);
             answer_code(shard, send, CODE_OVERLOADED, 1000);

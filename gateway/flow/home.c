@@ -307,7 +307,9 @@ static void deliver_to(struct shard *shard, struct session *session, struct entr
             cursor->delivered = record->seq;
         return;
     }
-    if (cursor->sent + 1 != record->seq || !session_can_push(shard, session)) {
+    /* while hello's cursors are worked off it is not known where pushing begins */
+    if (session->login != NULL || cursor->sent + 1 != record->seq ||
+        !session_can_push(shard, session)) {
         session_lag(shard, session, entry, cursor);
         return;
     }

@@ -24,7 +24,7 @@ void ingress_fail(struct shard *shard, struct connection *connection, enum code 
                         .text = bytes_of_text(text)},
         };
         egress_event(shard, connection, &event);
-        egress_close_frame(shard, connection, (uint16_t)(CLOSE_CODE_BASE + code), text);
+        egress_close_frame(shard, connection, (uint16_t)(CLOSE_CODE_BASE + code), code_name(code));
     }
     connection_close(shard, connection);
 }

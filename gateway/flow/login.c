@@ -108,7 +108,9 @@ static void renewed(struct shard *shard, struct connection *connection, struct l
         session_arm_timer(shard, session);
     } else {
         event.kind = EVENT_ERROR;
-        event.error.code = err == ERR_EXPIRED ? CODE_TOKEN_EXPIRED : CODE_UNAUTHENTICATED;
+        event.error.code = err == ERR_EXPIRED ? CODE_TOKEN_EXPIRED
+                           : err == OK        ? CODE_FORBIDDEN /* a good one of somebody else */
+                                              : CODE_UNAUTHENTICATED;
         event.error.verdict = code_verdict(event.error.code);
         event.error.text = bytes_of_text("this token cannot renew this session");
     }
@@ -191,6 +193,10 @@ static enum err hello_fault(struct shard *shard, struct connection *connection,
         ingress_fail(shard, connection, CODE_EPOCH_CHANGED, 0,
                      "this store is not the one you know: forget sequence numbers, hello again");
         return ERR_CONFLICT;
+    }
+    if (hello->cursor_count != 0 && hello->store_epoch.size == 0) {
+        ingress_fail(shard, connection, CODE_MALFORMED, 0, "cursors need store_epoch_id");
+        return ERR_INVALID;
     }
     if (hello->device_key.size > JWT_NAME_BYTES_MAX || hello->cursor_count > LOGIN_CURSORS_MAX ||
         hello->token.size > JWT_BYTES_MAX) {

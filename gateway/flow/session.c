@@ -1,6 +1,7 @@
 /* session.c: see session.h. */
 #include "gateway/flow/session.h"
 
+#include "core/text.h"
 #include "gateway/flow/egress.h"
 #include "gateway/flow/home.h"
 #include "gateway/flow/ingress.h"
@@ -9,6 +10,7 @@
 #include "gateway/flow/requests.h"
 #include "gateway/flow/shard.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define EXPIRY_NOTICE_MS 60000
@@ -230,17 +232,15 @@ void session_lag(struct shard *shard, struct session *session, struct entry *ent
         return;
     }
     cursor->behind = true;
-    if (session->live) {
-        session->live = false;
-        struct event event = {
-            .kind = EVENT_LAGGING,
-            .lagging = {.conversation = entry->conversation,
-                        .from_seq = cursor->sent + 1,
-                        .to_seq = entry->last_seq},
-        };
-        shard_count(shard, METRIC_LAGGING, 1);
-        egress_event(shard, session->connection, &event);
-    }
+    shard_count(shard, METRIC_LAGGING, session->live);
+    session->live = false;
+    struct event event = {
+        .kind = EVENT_LAGGING,
+        .lagging = {.conversation = entry->conversation,
+                    .from_seq = cursor->sent + 1,
+                    .to_seq = entry->last_seq},
+    };
+    egress_event(shard, session->connection, &event);
     list_pull(shard, session);
 }
 
@@ -310,28 +310,37 @@ static void say_error(struct shard *shard, struct session *session, uint64_t req
     request_error(shard, session->connection, request_id, &failure);
 }
 
-/* A cursor of hello: where the device really is. False: its conversation must be asked first. */
-static bool take_cursor(struct shard *shard, struct session *session, const struct cursor *cursor)
+static void say_cursor_from_future(struct shard *shard, struct session *session,
+                                   struct conversation_id conversation)
+{
+    uint8_t id[16];
+    char name[UUID_TEXT_BYTES], text[UUID_TEXT_BYTES + 64];
+    conversation_id_encode(id, conversation);
+    uuid_format(name, id);
+    snprintf(text, sizeof text, "cursor beyond the newest message of %s", name);
+    ingress_fail(shard, session->connection, CODE_SEQ_FROM_FUTURE, 0, text);
+}
+
+/* A cursor of hello: where the device really is. ERR_AGAIN: its conversation must be asked first;
+ * ERR_CLOSED: goodbye was said, the session is gone. */
+static enum err take_cursor(struct shard *shard, struct session *session,
+                            const struct cursor *cursor)
 {
     struct inbox *user = session->user;
     if (!conversation_id_is_direct(cursor->conversation) ||
-        !conversation_id_has(cursor->conversation, user->id)) {
-        say_error(shard, session, 0, CODE_NOT_FOUND, cursor->conversation, 0, 0,
-                  "a cursor names no conversation of yours");
-        return true;
-    }
+        !conversation_id_has(cursor->conversation, user->id))
+        return OK; /* not a member: ignored */
     struct entry *entry = inbox_entry(user, cursor->conversation);
     if (entry == NULL)
-        return false;
+        return ERR_AGAIN;
     if (cursor->seq > entry->last_seq) {
-        say_error(shard, session, 0, CODE_SEQ_FROM_FUTURE, cursor->conversation, cursor->seq,
-                  entry->last_seq, "a cursor is beyond the newest message");
-        return true;
+        say_cursor_from_future(shard, session, cursor->conversation);
+        return ERR_CLOSED;
     }
     struct cursor_state *state;
     bool made;
     if (entry_cursor(entry, &state, session->device, &made) != OK)
-        return true;
+        return OK;
     state->sent = cursor->seq;
     if (!state->behind && state->sent < entry->last_seq) {
         if (behind_add(session, entry) == OK)
@@ -339,7 +348,7 @@ static bool take_cursor(struct shard *shard, struct session *session, const stru
         else
             session->connection->doomed = true;
     }
-    return true;
+    return OK;
 }
 
 /* True: all cursors of hello are worked off. */
@@ -350,11 +359,13 @@ static bool cursors_done(struct shard *shard, struct session *session)
         return true;
     while (session->cursor_next < login->cursor_count) {
         const struct cursor *cursor = &login->cursors[session->cursor_next];
-        if (!take_cursor(shard, session, cursor)) {
+        enum err err = take_cursor(shard, session, cursor);
+        if (err == ERR_AGAIN) {
             prepare(session, PULL_CURSOR, cursor->conversation, cursor->seq + 1, UINT64_MAX, 0);
             ask(shard, session);
-            return false;
         }
+        if (err != OK)
+            return false;
         session->cursor_next++;
     }
     login_free(login);

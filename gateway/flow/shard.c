@@ -41,13 +41,6 @@ bool shard_over_budget(const struct shard *shard)
 
 /* ---- life */
 
-/* What a client may send in one WebSocket message: a payload of message_bytes, in JSON a third
- * larger by base64, with the rest of its request around it. */
-static uint32_t frame_bytes_max(const struct config *config)
-{
-    return config->message_bytes / 3 * 4 + 8192;
-}
-
 static enum err make_memory(struct shard *shard)
 {
     const struct config *config = shard->gateway->config;
@@ -138,7 +131,7 @@ enum err shard_create(struct shard **out, const struct shard_options *options, c
     }
     *out = shard;
     shard->websocket_limits =
-        (struct websocket_limits){frame_bytes_max(config), config->fragments, false};
+        (struct websocket_limits){config->message_bytes, config->fragments, false};
     shard->echo_limits = (struct websocket_limits){16u << 20, 1u << 24, false};
     TRY(make_memory(shard));
     TRY(make_engines(shard));

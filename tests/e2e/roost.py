@@ -236,6 +236,7 @@ class Client:
         same("goodbye's code", code, goodbye.get("code"))
         same("goodbye's verdict", verdict, goodbye.get("verdict", "FATAL"))
         await self.expect_close(4000 + number)
+        same("close reason", code, self.socket.close_reason)
         return goodbye
 
     async def expect_close(self, code, timeout=8):

@@ -17,6 +17,7 @@ static const struct scenario *const scenarios[] = {
     &scenario_disk,
     &scenario_catalog,
     &scenario_gateway,
+    &scenario_log,
 };
 
 struct command {

@@ -54,14 +54,19 @@ static void find_all(void)
 
 size_t marks_report(void)
 {
+    static const char own[] = "tests/sim/"; /* the self-test's */
+    size_t marks = 0;
     size_t never = 0;
     find_all();
     for (size_t i = 0; i < counts_used; i++) {
+        if (strncmp(counts[i].file, own, strlen(own)) == 0)
+            continue;
+        marks++;
         printf("%10" PRIu64 "  %s  %s:%d\n", counts[i].count, counts[i].name, counts[i].file,
                counts[i].line);
         never += counts[i].count == 0;
     }
-    printf("%zu marks, %zu never reached\n", counts_used, never);
+    printf("%zu marks, %zu never reached\n", marks, never);
     return never;
 }
 

@@ -29,6 +29,7 @@ struct slot {
     struct link *link; /* NULL while connecting */
     uint32_t side;
     bool receiving;
+    uint64_t receive_number; /* of the newest io_receive: a cancellation is of one of them */
     bool readable_posted;
     bool waits_buffer;
     bool sending; /* until IO_SENT is handed out */
@@ -62,6 +63,7 @@ struct raw {
     uint32_t slot;
     uint32_t generation;
     uint32_t listener;
+    uint64_t receive_number; /* RAW_CANCELLED */
     struct io_file_op *op;
     uint64_t journal_end; /* RAW_FILE: what its sync covers */
     bool applied;         /* RAW_FILE: the write is in the page cache */

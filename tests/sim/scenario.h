@@ -81,6 +81,7 @@ extern const struct scenario scenario_gateway; /* scenario_gateway.c */
 extern const struct scenario scenario_echo;    /* scenario_echo.c */
 extern const struct scenario scenario_disk;    /* scenario_disk.c */
 extern const struct scenario scenario_catalog; /* scenario_catalog.c */
+extern const struct scenario scenario_log;     /* scenario_log.c */
 
 /* self_test: that the world itself keeps its promises; returns how many checks failed. */
 size_t self_test(void);

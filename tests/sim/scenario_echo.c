@@ -451,7 +451,7 @@ static void tear_down(struct run *run)
 const struct scenario scenario_echo = {
     .name = "echo",
     .about = "streams echoed by a service that moves its connections, over a bad network",
-    .faults_ns = 60 * NS_PER_S,
+    .faults_ns = 8 * NS_PER_S,
     .limit_ns = 600 * NS_PER_S,
     .set_up = set_up,
     .done = done,

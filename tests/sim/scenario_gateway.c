@@ -379,6 +379,34 @@ static void crash(struct run *run)
     start(story);
 }
 
+/* What is not done, for whoever has to find out why. */
+static void explain(const struct story *story)
+{
+    for (uint32_t i = 0; i < FLEETS; i++) {
+        struct fleet_progress *p = fleet_progress(story->clients.fleet[i]);
+        fprintf(stderr,
+                "  fleet %u: phase %d ready %lu open %lu sent %lu acked %lu delivered %lu refused "
+                "%lu retried %lu errors %lu settled %lu; %s\n",
+                i, (int)story->clients.phase, p->ready, p->open, p->sent, p->acked, p->delivered,
+                p->refused, p->retried, p->errors, p->settled,
+                oracle_fault(fleet_oracle(story->clients.fleet[i])));
+        fprintf(stderr, "  fleet %u: first failure: %s\n", i,
+                fleet_failure(story->clients.fleet[i]));
+    }
+    const struct gateway *gateway = &story->process->gateway;
+    for (uint32_t i = 0; i < gateway->shard_count; i++) {
+        const struct shard *shard = story->process->shards[i];
+        fprintf(stderr,
+                "  shard %u: log %d connections %u sessions %u parked %u in flight %d stalled %d "
+                "pulls %d slices %d watermarks %d checkpoint %lu jobs %u err %s\n",
+                i, (int)shard->log_state, pool_used(&shard->connections),
+                pool_used(&shard->sessions), shard->parked_count,
+                shard->unacknowledged_head != NULL, shard->stalled != NULL, shard->pulls != NULL,
+                shard->dirty_slices != NULL, shard->dirty_watermarks != NULL,
+                shard->checkpoint_round, shard->checkpoint_jobs, err_name(shard->checkpoint_err));
+    }
+}
+
 static bool done(struct run *run)
 {
     struct story *story = run->state;
@@ -406,6 +434,8 @@ static void check(struct run *run)
 static void tear_down(struct run *run)
 {
     struct story *story = run->state;
+    if (run->world->now_ns >= run->scenario->limit_ns)
+        explain(story);
     if (story->process != NULL)
         stop(story, false);
     for (uint32_t i = 0; i < FLEETS; i++) {
@@ -424,7 +454,7 @@ const struct scenario scenario_gateway = {
     .name = "gateway",
     .about = "gateway shards and chatting users; crashes, disconnects, full rings",
     .faults_ns = 12 * NS_PER_S,
-    .limit_ns = 120 * NS_PER_S,
+    .limit_ns = 60 * NS_PER_S,
     .crashes_max = 4,
     .options = options,
     .set_up = set_up,

@@ -370,6 +370,7 @@ void io_receive(struct io *io, struct io_conn conn)
     struct slot *slot = &io->slots[index];
     CHECK(slot->state == SLOT_OPEN && !slot->receiving);
     slot->receiving = true;
+    slot->receive_number++;
     if (link_has_data(slot->link, slot->side) || slot->link->pipe[1 - slot->side].fin ||
         slot->link->end[slot->side].reset)
         slot_readable(io, index);
@@ -416,12 +417,18 @@ static void close_continue(struct io *io, uint32_t index)
     (void)post(io, latency(io->world) / 8, RAW_CLOSED, index, OK);
 }
 
+static void receive_cancel(struct io *io, uint32_t index)
+{
+    struct raw *raw = post(io, world_below(io->world, 10000), RAW_CANCELLED, index, OK);
+    raw->receive_number = io->slots[index].receive_number;
+}
+
 static void close_begin(struct io *io, uint32_t index)
 {
     struct slot *slot = &io->slots[index];
     slot->state = SLOT_CLOSING;
     if (slot->receiving)
-        (void)post(io, world_below(io->world, 10000), RAW_CANCELLED, index, OK);
+        receive_cancel(io, index);
     slot_sent(io, index, ERR_CANCELLED);
     close_continue(io, index);
 }
@@ -508,7 +515,7 @@ void io_move(struct io *io, struct io_conn conn, uint32_t target, void *cargo)
     slot->move_target = target;
     slot->cargo = cargo;
     if (slot->receiving)
-        (void)post(io, world_below(io->world, 10000), RAW_CANCELLED, index, OK);
+        receive_cancel(io, index);
     else
         move_continue(io, index);
 }
@@ -650,11 +657,13 @@ static bool on_readable(struct io *io, uint32_t index, struct io_event *event)
     return true;
 }
 
-static bool on_cancelled(struct io *io, uint32_t index, struct io_event *event)
+static bool on_cancelled(struct io *io, const struct raw *raw, struct io_event *event)
 {
+    uint32_t index = raw->slot;
     struct slot *slot = &io->slots[index];
-    if (!slot->receiving)
+    if (!slot->receiving || slot->receive_number != raw->receive_number)
         return false; /* it completed before */
+    CHECK(slot->state == SLOT_DETACHING || slot->state == SLOT_CLOSING);
     if (slot->state == SLOT_DETACHING && link_has_data(slot->link, slot->side) &&
         io->buffers_free > 0)
         return on_readable(io, index, event);
@@ -750,7 +759,7 @@ static bool judge(struct io *io, const struct raw *raw, struct io_event *event)
     case RAW_READABLE:
         return on_readable(io, raw->slot, event);
     case RAW_CANCELLED:
-        return on_cancelled(io, raw->slot, event);
+        return on_cancelled(io, raw, event);
     case RAW_SENT:
         return on_sent(io, raw, event);
     case RAW_CLOSED:

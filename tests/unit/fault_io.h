@@ -30,6 +30,8 @@ void fault_calm(void);  /* nothing fails any more; the disk stays */
 /* fault_crash: the power goes: unsynced sectors survive or not by the seed (0: none does, 1: all
  * do); descriptors and operations in flight are gone. */
 void fault_crash(uint64_t seed);
+/* fault_kill: only the process goes: what it wrote stays readable, unsynced as it was. */
+void fault_kill(void);
 void fault_pass(uint64_t ns); /* the clock goes on */
 /* fault_data: a file's bytes, to damage at will (durable at once: call fault_settle after); NULL:
  * no such file. */

@@ -31,12 +31,12 @@ static void open_catalog(struct fixture *f, uint64_t map_bytes)
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
+    *state = f;
     snprintf(f->root, sizeof f->root, "/tmp/test_catalog_XXXXXX");
     if (!mkdtemp(f->root))
         return -1;
     snprintf(f->directory, sizeof f->directory, "%s/catalog", f->root);
     open_catalog(f, MAP_BYTES);
-    *state = f;
     return 0;
 }
 

@@ -322,10 +322,9 @@ static void say_cursor_from_future(struct shard *shard, struct session *session,
     ingress_fail(shard, session->connection, CODE_SEQ_FROM_FUTURE, 0, text);
 }
 
-/* A cursor of hello: where the device really is. ERR_AGAIN: its conversation must be asked first;
- * ERR_CLOSED: goodbye was said, the session is gone. */
-static enum err take_cursor(struct shard *shard, struct session *session,
-                            const struct cursor *cursor)
+/* A cursor of hello: where the device really is. ERR_AGAIN: its conversation must be asked
+ * first. */
+static enum err take_cursor(struct session *session, const struct cursor *cursor)
 {
     struct inbox *user = session->user;
     if (!conversation_id_is_direct(cursor->conversation) ||
@@ -356,7 +355,7 @@ static bool cursors_done(struct shard *shard, struct session *session)
         return true;
     while (session->cursor_next < login->cursor_count) {
         const struct cursor *cursor = &login->cursors[session->cursor_next];
-        enum err err = take_cursor(shard, session, cursor);
+        enum err err = take_cursor(session, cursor);
         if (err == ERR_AGAIN) {
             prepare(session, PULL_CURSOR, cursor->conversation, cursor->seq + 1, UINT64_MAX, 0);
             ask(shard, session);

@@ -12,6 +12,7 @@ PACKAGES := build-essential pkg-config openssl android-libboringssl-dev libwslay
   liblmdb-dev libinih-dev libhttp-parser-dev libjansson-dev libargon2-dev libisal-dev
 PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev protobuf-compiler python3 python3-protobuf \
   python3-websockets chromium curl prometheus $(if $(shell command -v npm),,nodejs npm)
+PACKAGES_61 := $(PACKAGES) libcmocka-dev qemu-system-x86 busybox-static cpio e2fsprogs curl
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 define install
   @mkdir -p out; missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -120,8 +121,10 @@ out/.packages: Makefile
 	$(call install,$(PACKAGES))
 out/.packages-test: Makefile
 	$(call install,$(PACKAGES) $(PACKAGES_TEST))
+out/.packages-6.1: Makefile
+	$(call install,$(PACKAGES_61))
 
-.PHONY: always help run build binaries unit fuzz benches sim test kill-test demo proof format clean
+.PHONY: always help run build binaries unit fuzz benches sim test kill-test test-6.1 demo proof format clean
 help: ## this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 run: build ## build and serve on wss://localhost:8443/connect
@@ -136,6 +139,8 @@ test: out/.packages-test ## every automated test; last line: N passed, N failed
 	@tests/run
 kill-test: build out/.packages-test ## ROUNDS=200: SIGKILL under load and restart; nothing acknowledged may change
 	@ROUNDS=$(or $(ROUNDS),200) tests/e2e/check_kill
+test-6.1: out/.packages-6.1 ## io and end-to-end on Debian 12's own kernel, emulated (some minutes)
+	@SUDO=$(SUDO) tests/e2e/kernel_6_1
 demo: build ## 2,000 users chat for 30 s; a report with the oracle's verdict
 	@bench/demo
 proof: build ## CONNECTIONS=100000 DURATION=30: memory, rates, latency, oracle → out/proof/report.json

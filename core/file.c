@@ -116,14 +116,17 @@ enum err file_remove(const char *path)
 
 enum err file_make_directory(const char *path)
 {
+    char parent[PATH_MAX];
+    struct stat status;
+    if ((size_t)snprintf(parent, sizeof parent, "%s/..", path) >= sizeof parent)
+        return ERR_TOO_BIG;
     if (mkdir(path, 0750) == 0)
-        return OK;
+        return file_sync_directory(parent);
     if (errno != EEXIST)
         return last_error();
-    struct stat status;
     if (stat(path, &status) < 0)
         return last_error();
-    return S_ISDIR(status.st_mode) ? OK : ERR_EXISTS;
+    return S_ISDIR(status.st_mode) ? file_sync_directory(parent) : ERR_EXISTS;
 }
 
 enum err file_sync_directory(const char *path)

@@ -26,7 +26,9 @@ MUST_USE enum err file_sync(int fd);
 MUST_USE enum err file_truncate(int fd, uint64_t size);
 MUST_USE enum err file_rename(const char *source, const char *target);
 MUST_USE enum err file_remove(const char *path);
-MUST_USE enum err file_make_directory(const char *path); /* OK if it exists */
+/* file_make_directory: OK if it exists; its parent is synced, so that no power cut takes it away.
+ */
+MUST_USE enum err file_make_directory(const char *path);
 MUST_USE enum err file_sync_directory(const char *path);
 /* file_is_private: nobody but the owner has any right on it (mode & 077 is 0). */
 MUST_USE enum err file_is_private(int fd, bool *private);

@@ -292,6 +292,7 @@ static bool on_completion(struct io *io, struct bank *bank, const struct io_urin
     case OP_POLL:
     case OP_RECV:
     case OP_SEND:
+    case OP_SEND_POLL:
     case OP_REGISTER:
     case OP_CONNECT:
     case OP_CLOSE:
@@ -436,6 +437,7 @@ size_t io_poll(struct io *io, struct io_event *events, size_t capacity, uint64_t
     _Atomic uint32_t *state = &io->self->sleep;
     bool woken = atomic_load_explicit(state, memory_order_relaxed) == WOKEN &&
                  atomic_exchange(state, AWAKE) == WOKEN;
+    polls_refresh(io);
     uint64_t retry_ns = accepts_arm(io);
     if (retry_ns < deadline_ns)
         deadline_ns = retry_ns;

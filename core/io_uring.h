@@ -37,7 +37,8 @@ enum op {
     OP_POLL,
     OP_RECV,
     OP_SEND,
-    OP_REGISTER, /* a connecting socket's way into the bank's table */
+    OP_SEND_POLL, /* until there is room to send: only where closes are deferred */
+    OP_REGISTER,  /* a connecting socket's way into the bank's table */
     OP_CONNECT,
     OP_CLOSE,
     OP_CANCELLED,   /* no-op: a receive that waited for a buffer was cancelled */
@@ -180,7 +181,9 @@ struct io {
     uint64_t wall_ms;
     uint64_t wake_value; /* the eventfd is read into it */
     bool wake_armed;
-    bool close_defers; /* kernels before 6.13: a close waits for older operations of the ring */
+    bool close_defers;     /* kernels before 6.13: a close waits for older operations of the ring */
+    uint32_t closes;       /* that wait, about; see polls_refresh */
+    uint32_t refresh_left; /* entries that the running refresh has still to look at */
     char explain[EXPLAIN_BYTES];
     char features[EXPLAIN_BYTES];
 };
@@ -225,6 +228,8 @@ void conn_event(const struct io *io, struct io_event *event, enum io_event_kind 
 void conn_close_begin(struct io *io, struct conn *conn);
 /* slot_close: give the slot back to the kernel's table; the peer sees the end now. */
 void slot_close(struct io *io, struct bank *bank, int32_t slot, uint64_t user_data);
+/* polls_refresh: arm old polls anew where closes wait for them; a bounded part per turn. */
+void polls_refresh(struct io *io);
 /* conn_on_*: a completion; true: *event is filled. */
 bool conn_on_completion(struct io *io, enum op op, struct conn *conn, int res,
                         struct io_event *event);

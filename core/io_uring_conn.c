@@ -4,6 +4,9 @@
  *            → readable: RECV without waiting, into a buffer of ours (none free: io.waiting, until
  *            io_release) → IO_RECEIVED. Nothing there after all: POLL_ADD again.
  *   send:    SEND with MSG_WAITALL; what a short one left is sent again.
+ *   Where closes are deferred (kernels before 6.13, found by a probe) a ring frees a closed socket,
+ *   3.9 kB, only after all operations that were armed before. So nothing may stay armed for long:
+ *   polls are refreshed (polls_refresh), and a send that finds no room polls, too.
  *   close:   cancel by user_data → all completed → CLOSE → IO_CLOSED. Every armed receive and send
  *            is answered before. (CLOSE alone does not close while anything is armed.)
  *   move:    the receive is cancelled and answered → SEND_FD into the target's table, linked to
@@ -22,7 +25,9 @@
 
 #include <poll.h>
 
-#define BIT(x) (1u << (x))
+#define BIT(x)          (1u << (x))
+#define REFRESH_CLOSES  256u /* and an eighth of the connections: 8 polls armed anew per close */
+#define REFRESH_PORTION 256u /* entries looked at per turn */
 
 void conn_set_state(struct conn *conn, enum conn_state state)
 {
@@ -258,6 +263,10 @@ static bool on_poll(struct io *io, struct conn *conn, int res, struct io_event *
     flag_clear(conn, ARMED_POLL);
     if (conn->state != CONN_OPEN)
         return received(io, conn, ERR_CANCELLED, event);
+    if (res == -ECANCELED) { /* by polls_refresh */
+        poll_arm(io, conn);
+        return false;
+    }
     if (res < 0 && res != -EINTR && res != -EAGAIN)
         return received(io, conn, err_from_errno(-res), event);
     recv_start(io, conn);
@@ -292,7 +301,7 @@ static void send_submit(struct io *io, struct conn *conn)
 {
     struct io_uring_sqe *sqe = bank_sqe(conn_bank(io, conn));
     io_uring_prep_send(sqe, conn->slot, conn->send_data, conn->send_left,
-                       MSG_NOSIGNAL | MSG_WAITALL);
+                       MSG_NOSIGNAL | (io->close_defers ? MSG_DONTWAIT : MSG_WAITALL));
     sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(sqe, conn_user_data(io, conn, OP_SEND));
     flag_set(conn, ARMED_SEND);
@@ -310,10 +319,35 @@ void io_send(struct io *io, struct io_conn handle, struct bytes data)
     send_submit(io, conn);
 }
 
-static bool on_send(struct io *io, struct conn *conn, int res, struct io_event *event)
+static void send_poll(struct io *io, struct conn *conn)
+{
+    struct io_uring_sqe *sqe = bank_sqe(conn_bank(io, conn));
+    io_uring_prep_poll_add(sqe, conn->slot, POLLOUT);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    io_uring_sqe_set_data64(sqe, conn_user_data(io, conn, OP_SEND_POLL));
+    flag_set(conn, ARMED_SEND);
+}
+
+static void send_cancel(struct io *io, struct conn *conn)
+{
+    bank_cancel(conn_bank(io, conn), conn_user_data(io, conn, OP_SEND));
+    if (io->close_defers)
+        bank_cancel(conn_bank(io, conn), conn_user_data(io, conn, OP_SEND_POLL));
+}
+
+/* on_send: after SEND, or after POLL_ADD, whose res counts no bytes. */
+static bool on_send(struct io *io, struct conn *conn, enum op op, int res, struct io_event *event)
 {
     flag_clear(conn, ARMED_SEND);
-    if (res > 0) {
+    if (conn->state == CONN_OPEN && op == OP_SEND_POLL) { /* an error: the send will say */
+        send_submit(io, conn);
+        return false;
+    }
+    if (conn->state == CONN_OPEN && res == -EAGAIN && io->close_defers) {
+        send_poll(io, conn);
+        return false;
+    }
+    if (res > 0 && op == OP_SEND) {
         CHECK((uint32_t)res <= conn->send_left);
         conn->send_data += res;
         conn->send_left -= (uint32_t)res;
@@ -342,6 +376,7 @@ void slot_close(struct io *io, struct bank *bank, int32_t slot, uint64_t user_da
 {
     struct io_uring_sqe *sqe;
     if (io->close_defers) {
+        io->closes++;
         bank_reserve(bank, 2);
         sqe = bank_sqe(bank);
         io_uring_prep_shutdown(sqe, slot, SHUT_RDWR);
@@ -367,8 +402,28 @@ void conn_close_begin(struct io *io, struct conn *conn)
     conn_set_state(conn, CONN_CLOSING);
     receive_cancel(io, conn);
     if (flag_has(conn, ARMED_SEND))
-        bank_cancel(conn_bank(io, conn), conn_user_data(io, conn, OP_SEND));
+        send_cancel(io, conn);
     close_continue(io, conn);
+}
+
+void polls_refresh(struct io *io)
+{
+    if (io->refresh_left == 0) {
+        if (!io->close_defers || io->closes < REFRESH_CLOSES + io->conns_used / 8)
+            return;
+        io->closes = 0;
+        io->refresh_left = io->conns_touched;
+    }
+    uint32_t end = io->refresh_left > REFRESH_PORTION ? io->refresh_left - REFRESH_PORTION : 0;
+    while (io->refresh_left > end) {
+        const struct conn *conn = &io->conns[--io->refresh_left];
+        if (conn->state != CONN_OPEN)
+            continue;
+        if (flag_has(conn, ARMED_POLL))
+            bank_cancel(conn_bank(io, conn), conn_user_data(io, conn, OP_POLL));
+        if (flag_has(conn, ARMED_SEND))
+            bank_cancel(conn_bank(io, conn), conn_user_data(io, conn, OP_SEND_POLL));
+    }
 }
 
 void io_close(struct io *io, struct io_conn handle)
@@ -525,6 +580,7 @@ static bool on_move(struct io *io, enum op op, struct conn *conn, int res, struc
     /* the kernel posted to the target before it completed here; this ends a sleep that an older
      * kernel did not end */
     io_wake(io->group, conn->prev);
+    io->closes++; /* of the slot that was left */
     conn_give(io, conn);
     return true;
 }
@@ -552,7 +608,8 @@ bool conn_on_completion(struct io *io, enum op op, struct conn *conn, int res,
     case OP_RECV:
         return on_recv(io, conn, res, event);
     case OP_SEND:
-        return on_send(io, conn, res, event);
+    case OP_SEND_POLL:
+        return on_send(io, conn, op, res, event);
     case OP_REGISTER:
         return connect_on_registered(io, conn, res, event);
     case OP_CONNECT:

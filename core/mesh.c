@@ -73,7 +73,7 @@ struct ring {
     _Atomic uint32_t popped_count; /* wraps */
 
     _Alignas(LINE_BYTES) uint64_t published_seen;
-    uint64_t promised; /* bytes; MESH_ANSWER only, as the next two */
+    uint64_t promised; /* bytes; classes of answers only, as the next two */
     uint64_t promise_largest;
     uint32_t promises;
 };
@@ -311,9 +311,10 @@ void mesh_pop(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_cla
     atomic_store_explicit(&ring->head, head, memory_order_release);
 }
 
-enum err mesh_promise(struct mesh *mesh, uint32_t target, uint32_t source, size_t size)
+enum err mesh_promise(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class,
+                      size_t size)
 {
-    struct ring *ring = ring_of(mesh, source, target, MESH_ANSWER);
+    struct ring *ring = ring_of(mesh, source, target, class);
     CHECK(size <= ring->capacity / 2 - MESH_HEAD_BYTES);
     uint64_t cost = cost_of(size);
     uint64_t largest = cost > ring->promise_largest ? cost : ring->promise_largest;
@@ -326,9 +327,10 @@ enum err mesh_promise(struct mesh *mesh, uint32_t target, uint32_t source, size_
     return OK;
 }
 
-void mesh_unpromise(struct mesh *mesh, uint32_t target, uint32_t source, size_t size)
+void mesh_unpromise(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class,
+                    size_t size)
 {
-    struct ring *ring = ring_of(mesh, source, target, MESH_ANSWER);
+    struct ring *ring = ring_of(mesh, source, target, class);
     CHECK(ring->promises > 0 && ring->promised >= cost_of(size));
     ring->promised -= cost_of(size);
     ring->promises--;

@@ -20,8 +20,10 @@ struct mesh;
 
 /* Classes are separate rings, so that nothing waits behind what cannot make progress (DESIGN 2). */
 enum mesh_class {
-    MESH_ANSWER,  /* room was reserved before the request was sent; always drained */
-    MESH_LOG,     /* conversation → lane; needs only answers to proceed */
+    MESH_LOG_ANSWER, /* lane → whoever asked it; room was promised; always drained */
+    MESH_ANSWER,  /* conversation → session; room was promised; always drained. Not one with the
+                     above: a send holds a place here while it waits for one there */
+    MESH_LOG,     /* conversation → lane; needs only MESH_LOG_ANSWER to proceed */
     MESH_REQUEST, /* session → conversation; may wait for MESH_LOG */
     MESH_FANOUT,  /* conversation → home shard; never waited for: full means a dirty mark */
     MESH_CLASS_COUNT
@@ -47,15 +49,17 @@ uint8_t *mesh_reserve(struct mesh *mesh, uint32_t source, uint32_t target, enum 
 void mesh_commit(struct mesh *mesh, uint32_t source, uint32_t target, enum mesh_class class,
                  size_t size);
 
-/* mesh_promise: book room for one future MESH_ANSWER of up to size bytes (source → target), by the
+/* mesh_promise: book room for one future answer of up to size bytes (source → target), by the
  * shard that will read it (the target): how a requester reserves its answer's place. ERR_FULL. Kept
  * by the target, so no shared writes; the source never needs to ask: what it commits in MESH_ANSWER
  * was promised, so its mesh_reserve succeeds once it has taken the request off its ring, as long as
- * every MESH_ANSWER to that target was promised. */
-MUST_USE enum err mesh_promise(struct mesh *mesh, uint32_t target, uint32_t source, size_t size);
+ * every message of the class to that target was promised. */
+MUST_USE enum err mesh_promise(struct mesh *mesh, uint32_t target, uint32_t source,
+                               enum mesh_class class, size_t size);
 /* mesh_unpromise: with the size that was promised: after the target popped the answer, or when none
  * will ever come. */
-void mesh_unpromise(struct mesh *mesh, uint32_t target, uint32_t source, size_t size);
+void mesh_unpromise(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class,
+                    size_t size);
 
 /* mesh_peek: the oldest unread published message of a ring, or {NULL, 0}; valid until mesh_pop. */
 struct bytes mesh_peek(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class);

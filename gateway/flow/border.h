@@ -22,9 +22,9 @@ enum border_kind {
     BORDER_FIND,       /* LOG: an earlier record with this message id */
     BORDER_RESULT,     /* ANSWER to SEND, MARK_CHECK */
     BORDER_PULLED,     /* ANSWER to PULL, READ: messages */
-    BORDER_APPENDED,   /* ANSWER to APPEND */
-    BORDER_FOUND,      /* ANSWER to FIND */
-    BORDER_CHECKPOINT, /* ANSWER (standing promise): lane → everyone: flush what is dirty */
+    BORDER_APPENDED,   /* LOG_ANSWER to APPEND */
+    BORDER_FOUND,      /* LOG_ANSWER to FIND */
+    BORDER_CHECKPOINT, /* LOG_ANSWER (standing promise): lane → everyone: flush what is dirty */
     BORDER_DELIVER,    /* FANOUT: a new message, to a home shard */
     BORDER_MOVED,      /* FANOUT: messages from … to exist; pull them */
     BORDER_RECEIPT,    /* FANOUT: conversation → home shards: a member's watermarks */

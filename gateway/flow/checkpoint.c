@@ -131,13 +131,13 @@ static void tell_shards(struct shard *shard, struct checkpointer *checkpointer)
     struct mesh *mesh = shard->gateway->mesh;
     for (; checkpointer->told < shard->gateway->shard_count; checkpointer->told++) {
         struct border_checkpoint *out = (struct border_checkpoint *)(void *)mesh_reserve(
-            mesh, shard->index, checkpointer->told, MESH_ANSWER, sizeof *out);
+            mesh, shard->index, checkpointer->told, MESH_LOG_ANSWER, sizeof *out);
         CHECK(out != NULL); /* the standing promise */
         *out = (struct border_checkpoint){
             .border = {BORDER_CHECKPOINT, (uint16_t)shard->index, 0},
             .round = checkpointer->round,
         };
-        mesh_commit(mesh, shard->index, checkpointer->told, MESH_ANSWER, sizeof *out);
+        mesh_commit(mesh, shard->index, checkpointer->told, MESH_LOG_ANSWER, sizeof *out);
     }
 }
 

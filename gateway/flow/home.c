@@ -184,6 +184,11 @@ static void start_waiting(struct shard *shard, struct inbox *user, enum err err)
     }
 }
 
+static void cursor_made(void *context, struct entry *entry)
+{
+    home_watermark_moved(context, entry);
+}
+
 static void load_done(struct worker_job *job, void *context)
 {
     struct shard *shard = context;
@@ -194,7 +199,10 @@ static void load_done(struct worker_job *job, void *context)
     enum err err = load->catalog_job.err;
     if (err == OK)
         err = take_load(user, load);
-    user->state = err == OK ? INBOX_WARM : INBOX_COLD;
+    if (err == OK)
+        err = inbox_loaded(user, cursor_made, shard);
+    if (err != OK)
+        user->state = INBOX_COLD;
     if (err != OK)
         log_event(LOG_ERROR, "user_load_failed", LOG_U64("user", user->id.v), LOG_ERR(err));
     memory_give(load->rows.data, MEMORY_CONNECTION);
@@ -471,18 +479,18 @@ static void fill_watermark(struct shard *shard, struct border_watermark *out, ui
     };
 }
 
-/* The conversation is not in the inbox (everything was delivered long ago): only its owner knows
- * how far it goes. */
+/* The conversation is not in the inbox (everything was delivered long ago), or fan-out has not told
+ * of this number yet (an ack or a history was faster): only its owner knows how far it goes. */
 static enum err ask_owner(struct shard *shard, struct session *session, uint64_t request_id,
                           const struct watermark *watermark)
 {
     struct mesh *mesh = shard->gateway->mesh;
     uint32_t target = shard_of_conversation(shard->gateway, watermark->conversation);
-    TRY(mesh_promise(mesh, shard->index, target, sizeof(struct border_result)));
+    TRY(mesh_promise(mesh, shard->index, target, MESH_ANSWER, sizeof(struct border_result)));
     struct border_watermark *out = (struct border_watermark *)(void *)mesh_reserve(
         mesh, shard->index, target, MESH_REQUEST, sizeof *out);
     if (out == NULL) {
-        mesh_unpromise(mesh, shard->index, target, sizeof(struct border_result));
+        mesh_unpromise(mesh, shard->index, target, MESH_ANSWER, sizeof(struct border_result));
         return ERR_FULL;
     }
     fill_watermark(shard, out, BORDER_MARK_CHECK, session->user, session->device);
@@ -508,18 +516,11 @@ enum err home_on_watermark(struct shard *shard, struct session *session, uint64_
         return OK;
     }
     struct entry *entry = inbox_entry(user, watermark->conversation);
-    if (entry == NULL)
-        return ask_owner(shard, session, request_id, watermark);
     uint64_t delivered = watermark->delivered_seq;
     if (watermark->read_seq > delivered)
         delivered = watermark->read_seq;
-    if (delivered > entry->last_seq) {
-        failure.code = CODE_SEQ_FROM_FUTURE;
-        failure.text = bytes_of_text("this sequence number does not exist yet");
-        failure.to_seq = entry->last_seq;
-        request_error(shard, session->connection, request_id, &failure);
-        return OK;
-    }
+    if (entry == NULL || delivered > entry->last_seq)
+        return ask_owner(shard, session, request_id, watermark);
     struct cursor_state *cursor;
     bool made;
     if (entry_cursor(entry, &cursor, session->device, &made) != OK)
@@ -535,6 +536,23 @@ enum err home_on_watermark(struct shard *shard, struct session *session, uint64_
     shard_count(shard, METRIC_RECEIPTS, 1);
     home_watermark_moved(shard, entry);
     return OK;
+}
+
+void home_on_mark_checked(struct shard *shard, struct session *session,
+                          struct conversation_id conversation, uint64_t delivered)
+{
+    struct entry *entry = inbox_entry(session->user, conversation);
+    struct cursor_state *cursor;
+    bool made;
+    if (entry == NULL || entry_cursor(entry, &cursor, session->device, &made) != OK)
+        return;
+    if (delivered > entry->last_seq)
+        entry->last_seq = delivered;
+    if (delivered > cursor->delivered)
+        cursor->told = cursor->delivered = delivered;
+    if (cursor->sent < cursor->delivered)
+        cursor->sent = cursor->delivered;
+    home_mark_dirty(shard, entry);
 }
 
 static bool tell(struct shard *shard, struct entry *entry)

@@ -19,6 +19,9 @@ void home_on_revoke(struct shard *shard, struct bytes message);
 /* home_on_watermark: a client's acknowledgement. ERR_FULL: come back. */
 MUST_USE enum err home_on_watermark(struct shard *shard, struct session *session,
                                     uint64_t request_id, const struct watermark *watermark);
+/* home_on_mark_checked: the conversation's shard knows the number that the client acknowledged. */
+void home_on_mark_checked(struct shard *shard, struct session *session,
+                          struct conversation_id conversation, uint64_t delivered);
 /* home_flush_watermarks: tell conversations what changed, once a turn. */
 void home_flush_watermarks(struct shard *shard);
 void home_mark_dirty(struct shard *shard, struct entry *entry);

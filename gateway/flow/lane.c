@@ -216,7 +216,7 @@ static void answer_append(struct shard *shard, const struct owed *owed)
         return;
     struct mesh *mesh = shard->gateway->mesh;
     struct border_appended *out = (struct border_appended *)(void *)mesh_reserve(
-        mesh, shard->index, owed->shard, MESH_ANSWER, sizeof *out);
+        mesh, shard->index, owed->shard, MESH_LOG_ANSWER, sizeof *out);
     CHECK(out != NULL);
     *out = (struct border_appended){
         .border = {BORDER_APPENDED, (uint16_t)shard->index, 0},
@@ -224,7 +224,7 @@ static void answer_append(struct shard *shard, const struct owed *owed)
         .err = owed->err,
         .epoch = shard->lane->epoch,
     };
-    mesh_commit(mesh, shard->index, owed->shard, MESH_ANSWER, sizeof *out);
+    mesh_commit(mesh, shard->index, owed->shard, MESH_LOG_ANSWER, sizeof *out);
 }
 
 /* The log failed what it had accepted: from here on everything is of an older epoch. */
@@ -318,7 +318,7 @@ static void answer_find(struct shard *shard, const struct lane_read *read)
 {
     struct mesh *mesh = shard->gateway->mesh;
     struct border_found *out = (struct border_found *)(void *)mesh_reserve(
-        mesh, shard->index, read->origin, MESH_ANSWER, sizeof *out);
+        mesh, shard->index, read->origin, MESH_LOG_ANSWER, sizeof *out);
     CHECK(out != NULL);
     *out = (struct border_found){.border = {BORDER_FOUND, (uint16_t)shard->index, 0},
                                  .cookie = read->session,
@@ -335,7 +335,7 @@ static void answer_find(struct shard *shard, const struct lane_read *read)
             out->err = ERR_NOT_FOUND;
         }
     }
-    mesh_commit(mesh, shard->index, read->origin, MESH_ANSWER, sizeof *out);
+    mesh_commit(mesh, shard->index, read->origin, MESH_LOG_ANSWER, sizeof *out);
 }
 
 static void copy_records(struct border_pulled *out, size_t room, struct bytes encoded)
@@ -371,7 +371,7 @@ static void answer_read(struct shard *shard, const struct lane_read *read)
 {
     struct mesh *mesh = shard->gateway->mesh;
     struct border_pulled *out = (struct border_pulled *)(void *)mesh_reserve(
-        mesh, shard->index, read->origin, MESH_ANSWER, read->answer_bytes);
+        mesh, shard->index, read->origin, MESH_LOG_ANSWER, read->answer_bytes);
     CHECK(out != NULL);
     *out = (struct border_pulled){.border = {BORDER_PULLED, (uint16_t)shard->index, 0},
                                   .session = read->session,
@@ -395,7 +395,7 @@ static void answer_read(struct shard *shard, const struct lane_read *read)
     }
     if (out->outcome == PULL_OK || out->outcome == PULL_DAMAGED)
         copy_records(out, read->answer_bytes, buffer_bytes(&read->read.out));
-    mesh_commit(mesh, shard->index, read->origin, MESH_ANSWER,
+    mesh_commit(mesh, shard->index, read->origin, MESH_LOG_ANSWER,
                 sizeof *out + out->border.payload_bytes);
 }
 

@@ -98,12 +98,12 @@ static enum err pass_on(struct shard *shard, struct session *session, const stru
     const struct send *send = &request->send;
     struct mesh *mesh = shard->gateway->mesh;
     uint32_t target = shard_of_conversation(shard->gateway, conversation);
-    TRY(mesh_promise(mesh, shard->index, target, sizeof(struct border_result)));
+    TRY(mesh_promise(mesh, shard->index, target, MESH_ANSWER, sizeof(struct border_result)));
     size_t size = sizeof(struct border_send) + send->payload.size;
     struct border_send *out =
         (struct border_send *)(void *)mesh_reserve(mesh, shard->index, target, MESH_REQUEST, size);
     if (out == NULL) {
-        mesh_unpromise(mesh, shard->index, target, sizeof(struct border_result));
+        mesh_unpromise(mesh, shard->index, target, MESH_ANSWER, sizeof(struct border_result));
         return ERR_FULL;
     }
     *out = (struct border_send){
@@ -174,8 +174,10 @@ void request_on_result(struct shard *shard, struct bytes message)
         request_error(shard, connection, result->request_id, &failure);
         return;
     }
-    if (!result->is_send)
+    if (!result->is_send) {
+        home_on_mark_checked(shard, session, result->conversation, result->seq);
         return;
+    }
     struct event event = {
         .id = result->request_id,
         .kind = EVENT_ACK,

@@ -254,7 +254,8 @@ static void ask(struct shard *shard, struct session *session)
     uint32_t target =
         pull->from_log ? LANE_SHARD : shard_of_conversation(shard->gateway, pull->conversation);
     enum mesh_class class = pull->from_log ? MESH_LOG : MESH_REQUEST;
-    if (mesh_promise(mesh, shard->index, target, pull->answer_bytes) != OK) {
+    enum mesh_class answer_class = pull->from_log ? MESH_LOG_ANSWER : MESH_ANSWER;
+    if (mesh_promise(mesh, shard->index, target, answer_class, pull->answer_bytes) != OK) {
         MARK("pull waits for a promise");
         list_pull(shard, session);
         return;
@@ -262,7 +263,7 @@ static void ask(struct shard *shard, struct session *session)
     struct border_pull *out =
         (struct border_pull *)(void *)mesh_reserve(mesh, shard->index, target, class, sizeof *out);
     if (out == NULL) {
-        mesh_unpromise(mesh, shard->index, target, pull->answer_bytes);
+        mesh_unpromise(mesh, shard->index, target, answer_class, pull->answer_bytes);
         list_pull(shard, session);
         return;
     }
@@ -321,22 +322,17 @@ static void say_cursor_from_future(struct shard *shard, struct session *session,
     ingress_fail(shard, session->connection, CODE_SEQ_FROM_FUTURE, 0, text);
 }
 
-/* A cursor of hello: where the device really is. ERR_AGAIN: its conversation must be asked first;
- * ERR_CLOSED: goodbye was said, the session is gone. */
-static enum err take_cursor(struct shard *shard, struct session *session,
-                            const struct cursor *cursor)
+/* A cursor of hello: where the device really is. ERR_AGAIN: its conversation must be asked
+ * first. */
+static enum err take_cursor(struct session *session, const struct cursor *cursor)
 {
     struct inbox *user = session->user;
     if (!conversation_id_is_direct(cursor->conversation) ||
         !conversation_id_has(cursor->conversation, user->id))
         return OK; /* not a member: ignored */
     struct entry *entry = inbox_entry(user, cursor->conversation);
-    if (entry == NULL)
+    if (entry == NULL || cursor->seq > entry->last_seq)
         return ERR_AGAIN;
-    if (cursor->seq > entry->last_seq) {
-        say_cursor_from_future(shard, session, cursor->conversation);
-        return ERR_CLOSED;
-    }
     struct cursor_state *state;
     bool made;
     if (entry_cursor(entry, &state, session->device, &made) != OK)
@@ -359,7 +355,7 @@ static bool cursors_done(struct shard *shard, struct session *session)
         return true;
     while (session->cursor_next < login->cursor_count) {
         const struct cursor *cursor = &login->cursors[session->cursor_next];
-        enum err err = take_cursor(shard, session, cursor);
+        enum err err = take_cursor(session, cursor);
         if (err == ERR_AGAIN) {
             prepare(session, PULL_CURSOR, cursor->conversation, cursor->seq + 1, UINT64_MAX, 0);
             ask(shard, session);
@@ -558,7 +554,14 @@ static void on_cursor(struct shard *shard, struct session *session,
     if (inbox_entry_make(session->user, &entry, pulled->conversation, pulled->last_seq + 1,
                          &made) != OK)
         session->connection->doomed = true;
-    session_go_on(shard, session); /* take_cursor finds the entry now */
+    else if (pulled->last_seq > entry->last_seq)
+        entry->last_seq = pulled->last_seq; /* fan-out is on its way */
+    const struct cursor *cursor = &session->login->cursors[session->cursor_next];
+    if (cursor->seq > pulled->last_seq) {
+        say_cursor_from_future(shard, session, cursor->conversation);
+        return;
+    }
+    session_go_on(shard, session); /* take_cursor finds what it needs now */
 }
 
 void session_on_pulled(struct shard *shard, struct bytes message)

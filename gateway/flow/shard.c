@@ -77,7 +77,7 @@ static enum err make_engines(struct shard *shard)
 {
     TRY(tls_engine_create(&shard->tls_engine));
     TRY(websocket_engine_create(&shard->websocket_engine, NULL, NULL));
-    return mesh_promise(shard->gateway->mesh, shard->index, LANE_SHARD,
+    return mesh_promise(shard->gateway->mesh, shard->index, LANE_SHARD, MESH_LOG_ANSWER,
                         sizeof(struct border_checkpoint));
 }
 
@@ -326,7 +326,8 @@ static bool on_jobs(struct shard *shard)
 }
 
 /* An answer: its room is free again. */
-static void on_answer(struct shard *shard, uint32_t source, struct bytes message)
+static void on_answer(struct shard *shard, uint32_t source, enum mesh_class class,
+                      struct bytes message)
 {
     const struct border *border = (const void *)message.data;
     size_t promised = 0;
@@ -349,40 +350,52 @@ static void on_answer(struct shard *shard, uint32_t source, struct bytes message
         break;
     case BORDER_CHECKPOINT:
         checkpoint_on_message(shard, message);
-        mesh_pop(shard->gateway->mesh, shard->index, source, MESH_ANSWER);
+        mesh_pop(shard->gateway->mesh, shard->index, source, class);
         return; /* its promise stands */
     default:
         CHECK(false);
     }
-    mesh_pop(shard->gateway->mesh, shard->index, source, MESH_ANSWER);
-    mesh_unpromise(shard->gateway->mesh, shard->index, source, promised);
+    mesh_pop(shard->gateway->mesh, shard->index, source, class);
+    mesh_unpromise(shard->gateway->mesh, shard->index, source, class, promised);
 }
 
-static void on_fanout(struct shard *shard, struct bytes message)
+/* ERR_FULL: a watermark that waits for the lane; it stays in its ring. */
+static enum err on_fanout(struct shard *shard, struct bytes message)
 {
     const struct border *border = (const void *)message.data;
     switch (border->kind) {
     case BORDER_DELIVER:
         home_on_deliver(shard, message);
-        return;
+        return OK;
     case BORDER_MOVED:
         home_on_moved(shard, message);
-        return;
+        return OK;
     case BORDER_RECEIPT:
         home_on_receipt(shard, message);
-        return;
+        return OK;
     case BORDER_WATERMARK:
-        commit_on_watermark(shard, message);
-        return;
+        return commit_on_watermark(shard, message);
     case BORDER_REVOKE:
         home_on_revoke(shard, message);
-        return;
+        return OK;
     case BORDER_CHECKPOINTED:
         checkpointer_on_flushed(shard, message);
-        return;
+        return OK;
     default:
         CHECK(false);
+        return OK;
     }
+}
+
+static bool drain_answers(struct shard *shard, uint32_t source, enum mesh_class class)
+{
+    struct bytes message;
+    bool any = false;
+    while ((message = mesh_peek(shard->gateway->mesh, shard->index, source, class)).size != 0) {
+        on_answer(shard, source, class, message);
+        any = true;
+    }
+    return any;
 }
 
 /* All rings that end here. Answers always; requests until one of them finds no room further on. */
@@ -392,10 +405,8 @@ static bool mesh_phase(struct shard *shard)
     bool any = false;
     for (uint32_t source = 0; source < shard->gateway->shard_count; source++) {
         struct bytes message;
-        while ((message = mesh_peek(mesh, shard->index, source, MESH_ANSWER)).size != 0) {
-            on_answer(shard, source, message);
-            any = true;
-        }
+        any |= drain_answers(shard, source, MESH_LOG_ANSWER);
+        any |= drain_answers(shard, source, MESH_ANSWER);
         while ((message = mesh_peek(mesh, shard->index, source, MESH_LOG)).size != 0) {
             if (lane_on_message(shard, message) != OK)
                 break;
@@ -409,7 +420,8 @@ static bool mesh_phase(struct shard *shard)
             any = true;
         }
         while ((message = mesh_peek(mesh, shard->index, source, MESH_FANOUT)).size != 0) {
-            on_fanout(shard, message);
+            if (on_fanout(shard, message) != OK)
+                break;
             mesh_pop(mesh, shard->index, source, MESH_FANOUT);
             any = true;
         }

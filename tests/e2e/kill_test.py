@@ -366,6 +366,8 @@ class World:
         device.pushed.setdefault(conversation, set()).add(ack["seq"])
         if self.first_ack is None:
             self.first_ack = time.monotonic()
+        if device.confirming and hash_of(send.id) % 8 == 0:  # an ack may be faster than fan-out
+            self.confirm(device, conversation, requests)
         if self.loading:
             requests.append(self.transmit(device, self.new_send(device)))
             if self.rng.random() < 0.02:  # a client that did not see the ack
@@ -435,8 +437,17 @@ class World:
                 if not d.synced or d.outbox or d.answers][:5] or "deliveries missing: " + str(self.lacking()[:5])
 
     def lacking(self):
-        return [(d.user.name, d.key, c.id, d.have.get(c, 0), c.verified) for c in self.conversations.values()
-                for u in c.users for d in u.devices if d.have.get(c, 0) < c.verified]
+        return [self.lack(d, c) for c in self.conversations.values() for u in c.users for d in u.devices
+                if d.have.get(c, 0) < c.verified]
+
+    @staticmethod
+    def lack(device, conversation):
+        have = device.have.get(conversation, 0)
+        return (f"{device.user.name}/{device.key} has {have} of {conversation.verified} in {conversation.id}; "
+                f"next is {conversation.by_seq.get(have + 1)}, last push {device.last_push.get(conversation)}, "
+                f"confirmed {device.confirmed.get(conversation)} (on this connection "
+                f"{device.confirmed_now.get(conversation)}), cursor {device.base.get(conversation)}, "
+                f"ahead {sorted(device.ahead.get(conversation, ()))[:5]}")
 
     def resume(self, rng):
         self.connections_begun = getattr(self, "connections_begun", 0) + 1

@@ -20,12 +20,12 @@
 #define USERS         6 /* per fleet */
 #define DEVICES       2
 #define PORT          8443
-#define CONNECT_NS    (3 * NS_PER_S) /* then they chat, whoever is ready */
+#define CHAT_NS       (3 * NS_PER_S) /* at least */
 #define KEY_ID        "sim"
 #define ISSUER        "sim-issuer"
 #define AUDIENCE      "sim-gateway"
 #define MESSAGE_BYTES 120
-#define RING_BYTES    (128 * 1024)
+#define RING_BYTES    (256 * 1024)
 
 struct process { /* the gateway's; dies and is made again */
     struct gateway gateway;
@@ -36,6 +36,7 @@ struct process { /* the gateway's; dies and is made again */
 struct clients {
     struct fleet *fleet[FLEETS];
     struct io *io[FLEETS];
+    uint32_t devices[FLEETS];
     struct io_group *group;
     enum fleet_phase phase;
 };
@@ -75,7 +76,7 @@ static void configure(struct world *world, struct config *config)
     config->create_users = true;
     config->max_connections = 128;
     config->connections_per_address = 1000;
-    config->message_bytes = 2048;
+    config->message_bytes = 32768;
     config->segment_bytes = 1 << 20;
     config->batch_bytes = 128 << 10;
     config->reserve_bytes = 1 << 20;
@@ -100,7 +101,7 @@ static enum err make_mesh(struct world *world, struct gateway *gateway)
         options.messages_max[class] = single ? 1 : 0;
     }
     if (single) /* one answer, and the checkpoint's standing promise */
-        options.messages_max[MESH_ANSWER] = 2;
+        options.messages_max[MESH_LOG_ANSWER] = 2;
     return mesh_create(&gateway->mesh, gateway->group, &options);
 }
 
@@ -268,7 +269,7 @@ static void start_clients(struct story *story)
             .target = address_of(1, PORT),
             .first_user = i * USERS,
             .users = USERS,
-            .devices = (uint32_t)world_between(world, 1, DEVICES),
+            .devices = clients->devices[i] = (uint32_t)world_between(world, 1, DEVICES),
             .contacts = 2,
             .handshakes_max = USERS * DEVICES,
             .messages_per_s = (double)world_between(world, 5, 60),
@@ -302,6 +303,16 @@ static bool all_settled(struct story *story)
     return true;
 }
 
+/* Every device has been ready once: a new one would rightly begin where the user's others are. */
+static bool all_known(struct story *story)
+{
+    for (uint32_t i = 0; i < FLEETS; i++)
+        if (atomic_load(&fleet_progress(story->clients.fleet[i])->established) <
+            USERS * story->clients.devices[i])
+            return false;
+    return true;
+}
+
 /* ---- who directs */
 
 /* A gateway whose disk or catalog failed stays read-only until an operator starts it again. */
@@ -317,15 +328,18 @@ static size_t direct(void *self)
 {
     struct story *story = self;
     uint64_t now_ns = story->run->world->now_ns;
-    if (story->clients.phase == FLEET_CONNECT && now_ns >= story->chat_ns)
+    if (story->clients.phase == FLEET_CONNECT && all_known(story)) {
+        story->chat_ns = now_ns;
         set_phase(story, FLEET_CHAT);
+    }
     if (needs_restart(story)) {
         story->restarted_calm = story->run->calm;
         stop(story, false);
         start(story);
         return 1;
     }
-    if (story->clients.phase == FLEET_CHAT && story->run->calm)
+    if (story->clients.phase == FLEET_CHAT && story->run->calm &&
+        now_ns >= story->chat_ns + CHAT_NS)
         set_phase(story, FLEET_DRAIN);
     if (story->clients.phase == FLEET_DRAIN && all_settled(story))
         set_phase(story, FLEET_STOP);
@@ -364,7 +378,6 @@ static void set_up(struct run *run)
     CHECK(err == OK);
     err = tls_context_create_client(&story->client_tls, NULL, &explanation);
     CHECK(err == OK);
-    story->chat_ns = run->world->now_ns + CONNECT_NS;
     start(story);
     start_clients(story);
     set_phase(story, FLEET_CONNECT);
@@ -390,10 +403,28 @@ static void explain(const struct story *story)
                 i, (int)story->clients.phase, p->ready, p->open, p->sent, p->acked, p->delivered,
                 p->refused, p->retried, p->errors, p->settled,
                 oracle_fault(fleet_oracle(story->clients.fleet[i])));
+        struct oracle_debt debts[8];
+        size_t count = oracle_owed(fleet_oracle(story->clients.fleet[i]), debts, COUNT_OF(debts));
+        for (size_t j = 0; j < count; j++)
+            fprintf(stderr, "  fleet %u: owed: %016lx%016lx number %lu to %016lx/%u known %d\n", i,
+                    debts[j].conversation.hi, debts[j].conversation.lo, debts[j].seq,
+                    debts[j].peer.user.v, debts[j].peer.device, debts[j].known);
         fprintf(stderr, "  fleet %u: first failure: %s\n", i,
                 fleet_failure(story->clients.fleet[i]));
     }
     const struct gateway *gateway = &story->process->gateway;
+    static const enum metric told[] = {METRIC_MESSAGES_ACCEPTED,
+                                       METRIC_MESSAGES_ACKED,
+                                       METRIC_MESSAGES_DUPLICATE,
+                                       METRIC_MESSAGES_REFUSED,
+                                       METRIC_MESSAGES_DELIVERED,
+                                       METRIC_LAGGING,
+                                       METRIC_SYNCED,
+                                       METRIC_PROTOCOL_ERRORS,
+                                       METRIC_MESH_FULL};
+    for (size_t i = 0; i < COUNT_OF(told); i++)
+        fprintf(stderr, "  metric %zu: %ld\n", i,
+                (long)metrics_sum(gateway->metrics, gateway->shard_count, told[i]));
     for (uint32_t i = 0; i < gateway->shard_count; i++) {
         const struct shard *shard = story->process->shards[i];
         fprintf(stderr,

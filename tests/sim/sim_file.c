@@ -5,6 +5,8 @@
 #include "tests/sim/disk.h"
 #include "tests/sim/world.h"
 
+#include <stdio.h>
+
 static struct disk *disk(void)
 {
     CHECK(world_current != NULL);
@@ -58,7 +60,13 @@ enum err file_remove(const char *path)
 
 enum err file_make_directory(const char *path)
 {
-    return disk_make_directory(disk(), path);
+    char parent[256];
+    TRY(disk_make_directory(disk(), path));
+    snprintf(parent, sizeof parent, "%s", path);
+    char *slash = strrchr(parent, '/');
+    CHECK(slash != NULL);
+    slash[slash == parent ? 1 : 0] = 0;
+    return disk_sync_directory(disk(), parent);
 }
 
 enum err file_sync_directory(const char *path)

@@ -134,6 +134,47 @@ static void test_peer_reset(void **state)
     world_close(world);
 }
 
+/* An old kernel frees closed sockets only after what was armed before them, so that polls are armed
+ * anew while others close: a silent connection and a full one must not notice. */
+static void test_closes_disturb_nobody(void **state)
+{
+    (void)state;
+    const struct io_options options = options_of(16, 0, 1);
+    struct world *world = world_open(&options);
+    struct io_address bound;
+    (void)listen_on(world, &bound, 4);
+    struct pair idle = pair_open(world, &bound, NULL);
+    struct pair full = pair_open(world, &bound, NULL);
+    static uint8_t data[8 << 20];
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * 31 + i / 251);
+    io_receive(world->io, idle.server);
+    io_send(world->io, full.server, bytes_of(data, sizeof data));
+    for (int i = 0; i < 700; i++) {
+        struct pair pair = pair_open(world, &bound, NULL);
+        close_both(world, &pair);
+    }
+    assert_int_equal(world->kept_count, 0);
+    io_send(world->io, idle.client, bytes_of("still here", 10));
+    struct io_event event = wait_for(world, IO_RECEIVED, idle.server);
+    assert_int_equal(event.err, OK);
+    assert_int_equal(event.data.size, 10);
+    io_release(world->io, event.buffer);
+    for (size_t at = 0; at < sizeof data;) {
+        io_receive(world->io, full.client);
+        event = wait_for(world, IO_RECEIVED, full.client);
+        assert_int_equal(event.err, OK);
+        assert_true(event.data.size <= sizeof data - at);
+        assert_memory_equal(event.data.data, data + at, event.data.size);
+        at += event.data.size;
+        io_release(world->io, event.buffer);
+    }
+    assert_int_equal(wait_for(world, IO_SENT, full.server).err, OK);
+    close_both(world, &idle);
+    close_both(world, &full);
+    world_close(world);
+}
+
 static void test_stale_handles_reach_nobody(void **state)
 {
     (void)state;
@@ -637,6 +678,7 @@ int main(void)
         cmocka_unit_test(test_close_is_seen_by_the_peer),
         cmocka_unit_test(test_close_with_a_send_in_flight),
         cmocka_unit_test(test_peer_reset),
+        cmocka_unit_test(test_closes_disturb_nobody),
         cmocka_unit_test(test_stale_handles_reach_nobody),
         cmocka_unit_test(test_connect_refused_and_cancelled),
         cmocka_unit_test(test_busy_port_is_explained),

@@ -135,13 +135,13 @@ static void promises(uint32_t ring_bytes, uint32_t messages_max, uint64_t seed)
         case 0: /* shard 0 asks */
             if (!mesh_room(mesh, 0, 1, MESH_REQUEST, 8))
                 break;
-            if (mesh_promise(mesh, 0, 1, size) != OK) {
+            if (mesh_promise(mesh, 0, 1, MESH_ANSWER, size) != OK) {
                 assert_true(sent > received); /* with nothing out there is always room for one */
                 refused++;
                 break;
             }
             if (random_below(&seed, 10) == 0) {
-                mesh_unpromise(mesh, 0, 1, size);
+                mesh_unpromise(mesh, 0, 1, MESH_ANSWER, size);
                 break;
             }
             store_u64(mesh_reserve(mesh, 0, 1, MESH_REQUEST, 8), size);
@@ -169,7 +169,7 @@ static void promises(uint32_t ring_bytes, uint32_t messages_max, uint64_t seed)
                 break;
             assert_filled(answer, answer.size, received);
             mesh_pop(mesh, 0, 1, MESH_ANSWER);
-            mesh_unpromise(mesh, 0, 1, asked[received++ % QUEUE]);
+            mesh_unpromise(mesh, 0, 1, MESH_ANSWER, asked[received++ % QUEUE]);
         }
         }
     }

@@ -463,7 +463,7 @@ static void check(struct run *run)
 static void tear_down(struct run *run)
 {
     struct story *story = run->state;
-    if (run->world->now_ns >= run->scenario->limit_ns)
+    if (run->failed)
         explain(story);
     if (story->process != NULL)
         stop(story, false);

@@ -216,6 +216,22 @@ enum err entry_cursor(struct entry *entry, struct cursor_state **out, struct dev
     return add_cursor(entry, out, device, entry_delivered(entry));
 }
 
+void entry_presume(struct entry *entry)
+{
+    for (uint32_t i = 0; i < entry->cursor_count; i++)
+        entry->cursors[i].presumed = true;
+}
+
+void entry_told(struct entry *entry, uint64_t from_seq)
+{
+    for (uint32_t i = 0; i < entry->cursor_count; i++) {
+        struct cursor_state *cursor = &entry->cursors[i];
+        if (cursor->presumed && !cursor->behind && cursor->delivered >= from_seq)
+            cursor->delivered = cursor->sent = from_seq - 1;
+        cursor->presumed = false; /* fan-out tells in order: nothing lower comes */
+    }
+}
+
 void entry_to_row(const struct entry *entry, struct inbox_row *row)
 {
     memset(row, 0, offsetof(struct inbox_row, cursors));

@@ -16,6 +16,7 @@ struct session;
 struct cursor_state {
     struct device_id device;
     bool behind;        /* listed in the session's behind list */
+    bool presumed;      /* delivered is what the conversation had, not what this inbox was told */
     uint64_t delivered; /* acknowledged */
     uint64_t sent;      /* pushed on the present session; ≥ delivered */
     uint64_t told;      /* delivered as its conversation knows it; UINT64_MAX: never told */
@@ -80,6 +81,11 @@ MUST_USE enum err inbox_add_device(struct inbox *inbox, struct device_id device)
  * or 0 if there are none. */
 MUST_USE enum err entry_cursor(struct entry *entry, struct cursor_state **out,
                                struct device_id device, bool *made);
+/* entry_presume: the entry was just made at the newest number of its conversation, of which fan-out
+ * may still be on its way. */
+void entry_presume(struct entry *entry);
+/* entry_told: fan-out says that from_seq is new: who was presumed to have it has not. */
+void entry_told(struct entry *entry, uint64_t from_seq);
 /* entry_delivered: highest delivered mark over the devices. */
 uint64_t entry_delivered(const struct entry *entry);
 void entry_to_row(const struct entry *entry, struct inbox_row *row);

@@ -343,6 +343,7 @@ static void deliver_to_user(struct shard *shard, struct user_id id,
         MARK("no memory for an inbox entry");
         return; /* the conversation's own checkpoint notes it for the next load */
     }
+    entry_told(entry, record->seq);
     if (record->seq > entry->last_seq)
         entry->last_seq = record->seq;
     if (record->time_ms > entry->activity_ms)
@@ -379,6 +380,7 @@ static void moved_for_user(struct shard *shard, struct user_id id, const struct 
     if (user == NULL ||
         inbox_entry_make(user, &entry, moved->conversation, moved->from_seq, &made) != OK)
         return;
+    entry_told(entry, moved->from_seq);
     if (moved->to_seq > entry->last_seq)
         entry->last_seq = moved->to_seq;
     if (moved->time_ms > entry->activity_ms)

@@ -322,29 +322,29 @@ static void say_cursor_from_future(struct shard *shard, struct session *session,
     ingress_fail(shard, session->connection, CODE_SEQ_FROM_FUTURE, 0, text);
 }
 
-/* A cursor of hello: where the device really is. ERR_AGAIN: its conversation must be asked
- * first. */
-static enum err take_cursor(struct session *session, const struct cursor *cursor)
+/* A cursor of hello: where the device really is. False: its conversation must be asked first. */
+static bool take_cursor(struct session *session, const struct cursor *cursor)
 {
     struct inbox *user = session->user;
     if (!conversation_id_is_direct(cursor->conversation) ||
         !conversation_id_has(cursor->conversation, user->id))
-        return OK; /* not a member: ignored */
+        return true; /* not a member: ignored */
     struct entry *entry = inbox_entry(user, cursor->conversation);
     if (entry == NULL || cursor->seq > entry->last_seq)
-        return ERR_AGAIN;
+        return false;
     struct cursor_state *state;
     bool made;
     if (entry_cursor(entry, &state, session->device, &made) != OK)
-        return OK;
+        return true;
     state->sent = cursor->seq;
+    state->presumed = false;
     if (!state->behind && state->sent < entry->last_seq) {
         if (behind_add(session, entry) == OK)
             state->behind = true;
         else
             session->connection->doomed = true;
     }
-    return OK;
+    return true;
 }
 
 /* True: all cursors of hello are worked off. */
@@ -355,13 +355,11 @@ static bool cursors_done(struct shard *shard, struct session *session)
         return true;
     while (session->cursor_next < login->cursor_count) {
         const struct cursor *cursor = &login->cursors[session->cursor_next];
-        enum err err = take_cursor(session, cursor);
-        if (err == ERR_AGAIN) {
+        if (!take_cursor(session, cursor)) {
             prepare(session, PULL_CURSOR, cursor->conversation, cursor->seq + 1, UINT64_MAX, 0);
             ask(shard, session);
-        }
-        if (err != OK)
             return false;
+        }
         session->cursor_next++;
     }
     login_free(login);
@@ -548,20 +546,22 @@ static void on_history(struct shard *shard, struct session *session,
 static void on_cursor(struct shard *shard, struct session *session,
                       const struct border_pulled *pulled)
 {
+    const struct cursor *cursor = &session->login->cursors[session->cursor_next];
     struct entry *entry;
     bool made;
     session->pull.purpose = PULL_NONE;
+    if (cursor->seq > pulled->last_seq) {
+        say_cursor_from_future(shard, session, pulled->conversation);
+        return;
+    }
     if (inbox_entry_make(session->user, &entry, pulled->conversation, pulled->last_seq + 1,
                          &made) != OK)
         session->connection->doomed = true;
+    else if (made)
+        entry_presume(entry);
     else if (pulled->last_seq > entry->last_seq)
         entry->last_seq = pulled->last_seq; /* fan-out is on its way */
-    const struct cursor *cursor = &session->login->cursors[session->cursor_next];
-    if (cursor->seq > pulled->last_seq) {
-        say_cursor_from_future(shard, session, cursor->conversation);
-        return;
-    }
-    session_go_on(shard, session); /* take_cursor finds what it needs now */
+    session_go_on(shard, session);          /* take_cursor finds what it needs now */
 }
 
 void session_on_pulled(struct shard *shard, struct bytes message)

@@ -358,8 +358,6 @@ static void options(struct world_options *options)
     options->disk_direct = options->seed % 2 == 0;
     if (chance == 0)
         options->faults.disk_error = 2000;
-    if (chance == 1)
-        options->faults.disk_read_error = 5000;
     options->faults.disk_ns_max /= 4;
 }
 

@@ -425,6 +425,23 @@ void oracle_confirmed(struct oracle *oracle, struct conversation_id id, struct o
 
 /* ---- verdict */
 
+size_t oracle_owed(const struct oracle *oracle, struct oracle_debt *out, size_t max)
+{
+    size_t at = 0;
+    size_t count = 0;
+    const struct conversation *conversation;
+    while (count < max && (conversation = table_next(&oracle->conversations, &at)) != NULL)
+        for (uint64_t seq = conversation->base;
+             seq < conversation->base + conversation->count && count < max; seq++) {
+            const struct entry *entry = entry_at(conversation, seq);
+            for (int i = 0; i < conversation->view_count && count < max; i++)
+                if ((entry->seen & (1u << i)) == 0)
+                    out[count++] = (struct oracle_debt){
+                        conversation->id, seq, conversation->views[i].peer, entry->hash != 0};
+        }
+    return count;
+}
+
 bool oracle_settled(const struct oracle *oracle)
 {
     return oracle->owed == 0 && oracle->unknown == 0;

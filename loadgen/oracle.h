@@ -73,6 +73,15 @@ bool oracle_fetched(struct oracle *oracle, struct oracle_peer peer, const struct
 void oracle_confirmed(struct oracle *oracle, struct conversation_id conversation,
                       struct oracle_peer peer, uint64_t seq);
 
+/* oracle_debt: a number that a device lacks; known: a message is known to have it. */
+struct oracle_debt {
+    struct conversation_id conversation;
+    uint64_t seq;
+    struct oracle_peer peer;
+    bool known;
+};
+/* oracle_owed: up to max debts, for whoever looks for a fault; returns how many. */
+size_t oracle_owed(const struct oracle *oracle, struct oracle_debt *out, size_t max);
 /* oracle_settled: nothing is owed: each acknowledged message is at each device, no number is
  * missing. */
 bool oracle_settled(const struct oracle *oracle);

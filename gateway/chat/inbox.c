@@ -159,6 +159,27 @@ enum err inbox_load_row(struct inbox *inbox, struct conversation_id conversation
     return OK;
 }
 
+enum err inbox_loaded(struct inbox *inbox, void (*made)(void *context, struct entry *entry),
+                      void *context)
+{
+    for (uint32_t i = 0; i < inbox->entry_count; i++) {
+        struct entry *entry = inbox->entries[i];
+        uint64_t start = entry_delivered(entry);
+        bool any = false;
+        for (uint32_t j = 0; j < inbox->device_count; j++) {
+            struct cursor_state *cursor;
+            if (find_cursor(entry, inbox->devices[j]) != NULL)
+                continue;
+            TRY(add_cursor(entry, &cursor, inbox->devices[j], start));
+            any = true;
+        }
+        if (any)
+            made(context, entry);
+    }
+    inbox->state = INBOX_WARM;
+    return OK;
+}
+
 enum err inbox_add_device(struct inbox *inbox, struct device_id device)
 {
     for (uint32_t i = 0; i < inbox->device_count; i++)

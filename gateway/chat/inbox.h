@@ -66,9 +66,15 @@ struct entry *inbox_entry(const struct inbox *inbox, struct conversation_id conv
 MUST_USE enum err inbox_entry_make(struct inbox *inbox, struct entry **out,
                                    struct conversation_id conversation, uint64_t from_seq,
                                    bool *made);
-/* inbox_load_row: merge a row read from the catalog into a LOADING user. */
+/* inbox_load_row: merge a row read from the catalog into a LOADING user, whose devices are added
+ * before. inbox_loaded: after the last row: every known device has a cursor in every entry: at 0
+ * where no device ever acknowledged anything, else (a new device) where the others are at most.
+ * Calls back for entries in which a cursor was made: it must be told before another device gets
+ * further. */
 MUST_USE enum err inbox_load_row(struct inbox *inbox, struct conversation_id conversation,
                                  const struct inbox_row *row);
+MUST_USE enum err inbox_loaded(struct inbox *inbox,
+                               void (*made)(void *context, struct entry *entry), void *context);
 /* inbox_add_device: known from now on; ERR_EXISTS if it was. */
 MUST_USE enum err inbox_add_device(struct inbox *inbox, struct device_id device);
 /* entry_cursor: the device's cursor, made if absent: at what the user's other devices have at most,

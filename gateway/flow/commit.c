@@ -503,8 +503,8 @@ static enum err process_found(struct shard *shard, struct conversation *conversa
     return OK;
 }
 
-static void process_mark(struct shard *shard, struct conversation *conversation,
-                         const struct border_watermark *mark)
+static enum err process_mark(struct shard *shard, struct conversation *conversation,
+                             const struct border_watermark *mark)
 {
     uint64_t highest = mark->delivered > mark->read ? mark->delivered : mark->read;
     if (conversation->absent)
@@ -512,9 +512,10 @@ static void process_mark(struct shard *shard, struct conversation *conversation,
     else if (highest > conversation->visible_seq)
         answer_mark(shard, mark, CODE_SEQ_FROM_FUTURE, 0);
     else {
+        TRY(fanout_watermark(shard, conversation, mark));
         answer_mark(shard, mark, CODE_NONE, 0);
-        fanout_watermark(shard, conversation, mark);
     }
+    return OK;
 }
 
 /* One parked request goes on. ERR_FULL: it stays. */
@@ -528,7 +529,7 @@ static enum err run_one(struct shard *shard, struct conversation *conversation,
         else
             answer_mark(shard, (const void *)parked->message, CODE_OVERLOADED, 1000);
     } else if (border->kind == BORDER_MARK_CHECK) {
-        process_mark(shard, conversation, (const void *)parked->message);
+        TRY(process_mark(shard, conversation, (const void *)parked->message));
     } else {
         const struct border_send *send = (const void *)parked->message;
         if (must_wait(conversation, send, parked))
@@ -594,7 +595,7 @@ static enum err on_send(struct shard *shard, struct bytes message)
     return process_send(shard, conversation, send, NULL);
 }
 
-static void on_mark_check(struct shard *shard, struct bytes message)
+static enum err on_mark_check(struct shard *shard, struct bytes message)
 {
     const struct border_watermark *mark = (const void *)message.data;
     struct conversation *conversation = find_or_make(shard, mark->conversation);
@@ -602,9 +603,10 @@ static void on_mark_check(struct shard *shard, struct bytes message)
         (conversation->state == CONVERSATION_COLD && start_load(shard, conversation) != OK))
         answer_mark(shard, mark, CODE_OVERLOADED, 1000);
     else if (conversation->state == CONVERSATION_WARM)
-        process_mark(shard, conversation, mark);
+        return process_mark(shard, conversation, mark);
     else if (park(shard, conversation, message, PARKED_READY) == NULL)
         answer_mark(shard, mark, CODE_OVERLOADED, 1000);
+    return OK;
 }
 
 static void on_pull(struct shard *shard, const struct border_pull *pull)
@@ -623,18 +625,17 @@ enum err commit_on_request(struct shard *shard, struct bytes message)
     if (border->kind == BORDER_SEND)
         return on_send(shard, message);
     if (border->kind == BORDER_MARK_CHECK)
-        on_mark_check(shard, message);
+        return on_mark_check(shard, message);
     else
         on_pull(shard, (const void *)message.data);
     return OK;
 }
 
-void commit_on_watermark(struct shard *shard, struct bytes message)
+enum err commit_on_watermark(struct shard *shard, struct bytes message)
 {
     const struct border_watermark *mark = (const void *)message.data;
     struct conversation *conversation = find_or_make(shard, mark->conversation);
-    if (conversation != NULL)
-        fanout_watermark(shard, conversation, mark);
+    return conversation == NULL ? ERR_FULL : fanout_watermark(shard, conversation, mark);
 }
 
 /* ---- answers of the lane */

@@ -13,7 +13,9 @@
 
 /* commit_on_request: SEND, MARK_CHECK, PULL. ERR_FULL: leave it in the ring. */
 MUST_USE enum err commit_on_request(struct shard *shard, struct bytes message);
-void commit_on_watermark(struct shard *shard, struct bytes message);
+/* commit_on_watermark: ERR_FULL: leave it in the ring: it waits for the lane, which waits for
+ * nobody. */
+MUST_USE enum err commit_on_watermark(struct shard *shard, struct bytes message);
 void commit_on_appended(struct shard *shard, struct bytes message);
 void commit_on_found(struct shard *shard, struct bytes message);
 /* commit_flush: once a turn: dirty slices, parked requests that may go on. */

@@ -119,18 +119,19 @@ void fanout_flush(struct shard *shard)
     }
 }
 
-/* A record of the watermark, so that it survives a crash. Losing the newest ones only delivers
- * again, so a full ring does not hold anybody up. */
-static void log_watermark(struct shard *shard, const struct border_watermark *mark)
+/* A record of the watermark, so that it survives a crash: in the order in which the home shard
+ * tells them, because where a device begins must be known before another of the user gets further.
+ */
+static enum err log_watermark(struct shard *shard, const struct border_watermark *mark)
 {
     struct mesh *mesh = shard->gateway->mesh;
     size_t size = sizeof(struct border_append) + 8;
     struct border_append *out = (struct border_append *)(void *)mesh_reserve(
         mesh, shard->index, LANE_SHARD, MESH_LOG, size);
     if (out == NULL) {
-        MARK("a watermark was not logged");
+        MARK("a watermark waits for the log");
         shard_count(shard, METRIC_MESH_FULL, 1);
-        return;
+        return ERR_FULL;
     }
     *out = (struct border_append){
         .border = {BORDER_APPEND, (uint16_t)shard->index, 8},
@@ -145,19 +146,21 @@ static void log_watermark(struct shard *shard, const struct border_watermark *ma
     };
     store_u64((uint8_t *)(out + 1), mark->read);
     mesh_commit(mesh, shard->index, LANE_SHARD, MESH_LOG, size);
+    return OK;
 }
 
-void fanout_watermark(struct shard *shard, struct conversation *conversation,
-                      const struct border_watermark *mark)
+enum err fanout_watermark(struct shard *shard, struct conversation *conversation,
+                          const struct border_watermark *mark)
 {
-    log_watermark(shard, mark);
+    TRY(log_watermark(shard, mark));
     if (!conversation_watermark(conversation, mark->user, mark->delivered, mark->read))
-        return;
+        return OK;
     commit_mark_dirty(shard, conversation);
     for (int i = 0; i < 2; i++)
         if (conversation->slices[i].used)
             conversation->slices[i].receipts_dirty = true;
     list_slices(shard, conversation);
+    return OK;
 }
 
 /* Messages from memory into the answer, as many as fit. Returns how many; *needed: bytes for the

@@ -10,9 +10,10 @@
 
 void fanout_message(struct shard *shard, struct conversation *conversation,
                     const struct cached *message);
-/* fanout_watermark: raise a member's marks, log them, tell the members' home shards. */
-void fanout_watermark(struct shard *shard, struct conversation *conversation,
-                      const struct border_watermark *mark);
+/* fanout_watermark: raise a member's marks, log them, tell the members' home shards. ERR_FULL: no
+ * room towards the lane; nothing was done, come back. */
+MUST_USE enum err fanout_watermark(struct shard *shard, struct conversation *conversation,
+                                   const struct border_watermark *mark);
 /* fanout_answer_pull: from memory, or MISS; conversation NULL: it is being loaded: BUSY. */
 void fanout_answer_pull(struct shard *shard, const struct conversation *conversation,
                         const struct border_pull *pull);

@@ -184,6 +184,11 @@ static void start_waiting(struct shard *shard, struct inbox *user, enum err err)
     }
 }
 
+static void cursor_made(void *context, struct entry *entry)
+{
+    home_watermark_moved(context, entry);
+}
+
 static void load_done(struct worker_job *job, void *context)
 {
     struct shard *shard = context;
@@ -194,7 +199,10 @@ static void load_done(struct worker_job *job, void *context)
     enum err err = load->catalog_job.err;
     if (err == OK)
         err = take_load(user, load);
-    user->state = err == OK ? INBOX_WARM : INBOX_COLD;
+    if (err == OK)
+        err = inbox_loaded(user, cursor_made, shard);
+    if (err != OK)
+        user->state = INBOX_COLD;
     if (err != OK)
         log_event(LOG_ERROR, "user_load_failed", LOG_U64("user", user->id.v), LOG_ERR(err));
     memory_give(load->rows.data, MEMORY_CONNECTION);

@@ -31,7 +31,6 @@ void ingress_fail(struct shard *shard, struct connection *connection, enum code 
 
 static void stall(struct shard *shard, struct connection *connection)
 {
-    shard_count(shard, METRIC_MESH_FULL, 1);
     if (connection->stall_listed)
         return;
     connection->stall_listed = true;
@@ -85,8 +84,10 @@ static enum err take_frame(struct shard *shard, struct connection *connection, s
             return ERR_AGAIN;
         if (err == OK)
             continue;
-        uint32_t at = err == ERR_FULL ? i : i + 1; /* ERR_AGAIN: hello is being looked at */
-        if (err == ERR_FULL)
+        bool again = err == ERR_FULL || err == ERR_BUSY; /* a full ring; a goodbye behind sends */
+        uint32_t at = again ? i : i + 1;                 /* ERR_AGAIN: hello is being looked at */
+        shard_count(shard, METRIC_MESH_FULL, err == ERR_FULL);
+        if (again)
             stall(shard, connection);
         if (at < count && backlog_keep(connection, frame, at, (struct bytes){0}) != OK)
             connection_abort(shard, connection);

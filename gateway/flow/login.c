@@ -99,6 +99,8 @@ static void renewed(struct shard *shard, struct connection *connection, struct l
         return;
     struct session *session = connection->session;
     struct event event = {.id = login->request_id};
+    CHECK(session->awaited != 0);
+    session->awaited--;
     if (err == OK && login->identity.user.v == session->user->id.v &&
         login->identity.device.v == session->device.v) {
         session->token_expires_ms = login->identity.token_expires_ms;
@@ -157,7 +159,8 @@ static enum err take_hello(struct login *login, const struct hello *hello)
     login->credit = hello->credit;
     login->resume = hello->resume;
     login->heartbeat_ms = hello->heartbeat_ms;
-    memcpy(login->device_key, hello->device_key.data, hello->device_key.size);
+    if (hello->device_key.size != 0)
+        memcpy(login->device_key, hello->device_key.data, hello->device_key.size);
     if (hello->cursor_count == 0)
         return OK;
     size_t size = hello->cursor_count * sizeof *login->cursors;

@@ -120,6 +120,7 @@ static enum err pass_on(struct shard *shard, struct session *session, const stru
     };
     memcpy(out + 1, send->payload.data, send->payload.size);
     mesh_commit(mesh, shard->index, target, MESH_REQUEST, size);
+    session->awaited++;
     return OK;
 }
 
@@ -155,6 +156,10 @@ void request_on_result(struct shard *shard, struct bytes message)
     if (session == NULL)
         return;
     struct connection *connection = session->connection;
+    if (result->is_send) {
+        CHECK(session->awaited != 0);
+        session->awaited--;
+    }
     if (result->code != CODE_NONE) {
         struct failure failure = {
             .code = (enum code)result->code,
@@ -188,8 +193,13 @@ void request_on_result(struct shard *shard, struct bytes message)
     egress_event(shard, connection, &event);
 }
 
+/* ERR_BUSY: what came before it is not answered yet; try again. */
 static enum err on_goodbye(struct shard *shard, struct connection *connection)
 {
+    const struct session *session =
+        connection->state == CONNECTION_SESSION ? connection->session : NULL;
+    if (session != NULL && (session->awaited != 0 || session->pull.purpose == PULL_HISTORY))
+        return ERR_BUSY;
     egress_close_frame(shard, connection, 1000, "goodbye");
     connection_close(shard, connection);
     return OK;
@@ -235,7 +245,9 @@ static enum err on_renew(struct shard *shard, struct connection *connection,
                                                      : "too many logins at once"),
         };
         request_error(shard, connection, request->id, &failure);
+        return OK;
     }
+    connection->session->awaited++;
     return OK;
 }
 

@@ -57,6 +57,7 @@ struct session {
     uint32_t behind_next;
     uint32_t behind_count;
     uint32_t behind_capacity;
+    uint32_t awaited; /* sends and renewals that are not answered yet */
     struct pull pull;
 };
 

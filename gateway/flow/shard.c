@@ -359,30 +359,31 @@ static void on_answer(struct shard *shard, uint32_t source, enum mesh_class clas
     mesh_unpromise(shard->gateway->mesh, shard->index, source, class, promised);
 }
 
-static void on_fanout(struct shard *shard, struct bytes message)
+/* ERR_FULL: a watermark that waits for the lane; it stays in its ring. */
+static enum err on_fanout(struct shard *shard, struct bytes message)
 {
     const struct border *border = (const void *)message.data;
     switch (border->kind) {
     case BORDER_DELIVER:
         home_on_deliver(shard, message);
-        return;
+        return OK;
     case BORDER_MOVED:
         home_on_moved(shard, message);
-        return;
+        return OK;
     case BORDER_RECEIPT:
         home_on_receipt(shard, message);
-        return;
+        return OK;
     case BORDER_WATERMARK:
-        commit_on_watermark(shard, message);
-        return;
+        return commit_on_watermark(shard, message);
     case BORDER_REVOKE:
         home_on_revoke(shard, message);
-        return;
+        return OK;
     case BORDER_CHECKPOINTED:
         checkpointer_on_flushed(shard, message);
-        return;
+        return OK;
     default:
         CHECK(false);
+        return OK;
     }
 }
 
@@ -419,7 +420,8 @@ static bool mesh_phase(struct shard *shard)
             any = true;
         }
         while ((message = mesh_peek(mesh, shard->index, source, MESH_FANOUT)).size != 0) {
-            on_fanout(shard, message);
+            if (on_fanout(shard, message) != OK)
+                break;
             mesh_pop(mesh, shard->index, source, MESH_FANOUT);
             any = true;
         }

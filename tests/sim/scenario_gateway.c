@@ -403,6 +403,12 @@ static void explain(const struct story *story)
                 i, (int)story->clients.phase, p->ready, p->open, p->sent, p->acked, p->delivered,
                 p->refused, p->retried, p->errors, p->settled,
                 oracle_fault(fleet_oracle(story->clients.fleet[i])));
+        struct oracle_debt debts[8];
+        size_t count = oracle_owed(fleet_oracle(story->clients.fleet[i]), debts, COUNT_OF(debts));
+        for (size_t j = 0; j < count; j++)
+            fprintf(stderr, "  fleet %u: owed: %016lx%016lx number %lu to %016lx/%u known %d\n", i,
+                    debts[j].conversation.hi, debts[j].conversation.lo, debts[j].seq,
+                    debts[j].peer.user.v, debts[j].peer.device, debts[j].known);
         fprintf(stderr, "  fleet %u: first failure: %s\n", i,
                 fleet_failure(story->clients.fleet[i]));
     }

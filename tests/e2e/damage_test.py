@@ -39,7 +39,9 @@ def must(condition, text, *args):
 class Client:
     def __init__(self, context, port, token, device, **hello):
         self.connection, self.requests, self.inbox = Connection(context, port), 0, []
-        self.connection.send([self.request(hello=dict(hello, token=token, device_key=device))])
+        epoch = self.take("welcome")["welcome"]["store_epoch_id"]
+        self.connection.send([self.request(hello=dict(hello, token=token, device_key=device,
+                                                      store_epoch_id=epoch))])
         self.user = self.take("ready")["ready"]["user"]
 
     def request(self, **body):

@@ -345,7 +345,7 @@ static enum err merge_message(struct catalog_txn *txn, const struct log_record *
         raise(&inbox.last_seq, record->seq);
         raise(&inbox.activity_ms, record->time_ms);
         if (user.v == record->sender.v) {
-            /* the acknowledgement told the sending device; see user_delivered */
+            /* the acknowledgement told the sending device; as deliver_to in flow/home.c */
             struct inbox_cursor *cursor = inbox_row_cursor(&inbox, record->device);
             if (cursor != NULL && cursor->delivered + 1 == record->seq)
                 cursor->delivered = record->seq;

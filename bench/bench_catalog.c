@@ -1,5 +1,5 @@
 /* bench_catalog.c: point reads per second, and durable commits per second by batch size.
- * Use:  bench_catalog [--smoke] [DIRECTORY]; the directory decides which disk is measured */
+ * Use:        bench_catalog [--smoke] [DIRECTORY]; the directory decides which disk is measured */
 #include "core/memory.h"
 #include "store/catalog.h"
 

@@ -1,8 +1,9 @@
 /* bench_log.c: what the log costs over the disk: appended bytes per second and commit latency
  * beside a raw writer (pre-written file, O_DIRECT, write + sync, one in flight) with the same batch
- * size, in one run, alternating; CPU per record. Use:  bench_log [--smoke] [--vs-raw] [DIRECTORY];
- * the directory decides which disk is measured;
- *       --vs-raw ends with status 1 if less than 80 % of the raw writer is reached */
+ * size, in one run, alternating; CPU per record.
+ * Use:        bench_log [--smoke] [--vs-raw] [DIRECTORY]; the directory decides which disk is
+ *             measured; --vs-raw ends with status 1 if less than 80 % of the raw writer is
+ *             reached */
 #include "core/file.h"
 #include "core/memory.h"
 #include "core/worker.h"

@@ -1,7 +1,8 @@
 /* file.h: blocking file calls, for start-up, recovery, command-line tools and worker threads; never
- * on a shard's turn. Flow:       store/ → here → the kernel (core/file.c) or the simulated disk
- * (tests/sim/sim_file.c) Failure:    enum err; a failed sync must not be retried (the page cache
- * may have dropped the data) */
+ * on a shard's turn.
+ * Flow:       store/ → here → the kernel (core/file.c) or the simulated disk (tests/sim/sim_file.c)
+ * Failure:    enum err; a failed sync must not be retried (the page cache may have dropped the
+ *             data) */
 #ifndef CORE_FILE_H
 #define CORE_FILE_H
 

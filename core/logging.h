@@ -1,9 +1,10 @@
 /* logging.h: structured log lines to standard error: one line per event, key=value or JSON; never
  * message content.
  * Flow:       every floor → here → fd 2 (one write per line; a full pipe drops the line and counts
- * it) Use:        log_event(LOG_WARN, "listen_failed", LOG_TEXT("address", text),
- * LOG_U64("attempt", n), LOG_END); Bounds:     a line is at most LOG_LINE_BYTES; what does not fit
- * is cut and marked */
+ *             it)
+ * Use:        log_event(LOG_WARN, "listen_failed", LOG_TEXT("address", text),
+ *             LOG_U64("attempt", n), LOG_END);
+ * Bounds:     a line is at most LOG_LINE_BYTES; what does not fit is cut and marked */
 #ifndef CORE_LOGGING_H
 #define CORE_LOGGING_H
 

@@ -2,8 +2,8 @@
  * Flow:       everybody → here → mimalloc; BoringSSL's OPENSSL_memory_* hooks land here too
  *             (gateway/wire/tls.c)
  * Invariants: bytes(purpose) = allocated - freed over all threads, in usable sizes (counters are
- * per thread, summed when read) Failure:    NULL when out of memory or when a test's N-th take
- * fails (memory_fail_at) */
+ *             per thread, summed when read)
+ * Failure:    NULL when out of memory or when a test's N-th take fails (memory_fail_at) */
 #ifndef CORE_MEMORY_H
 #define CORE_MEMORY_H
 

@@ -4,7 +4,8 @@
  * Invariants: a handle of a freed object never resolves again until its 32-bit generation wraps;
  *             an object never moves, is 16-byte aligned, and is poisoned for ASan while it is free
  * Failure:    pool_take: NULL when objects_max are in use, or out of memory. Giving back what is
- * not in use is a bug (CHECK) Bounds:     (object_bytes + 8, rounded up to 16) × objects_max */
+ *             not in use is a bug (CHECK)
+ * Bounds:     (object_bytes + 8, rounded up to 16) × objects_max */
 #ifndef CORE_POOL_H
 #define CORE_POOL_H
 

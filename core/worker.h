@@ -1,10 +1,12 @@
 /* worker.h: jobs that may block or burn CPU, off the shards: password hashing, catalog reads and
- * writes, segment making. Flow:       a shard's turn → worker_submit → a worker thread runs it →
- * worker_completed on the submitting shard Owns:       threads and queues; a job is the caller's
- * memory from submission until it is popped again Invariants: every submitted job comes back
- * exactly once, to the shard that submitted it Failure:    ERR_FULL: the class's queue is full:
- * refuse or retry by the caller's policy Seam:       core/worker.c (threads) or
- * tests/sim/sim_worker.c (inline, delayed by the seed) */
+ * writes, segment making.
+ * Flow:       a shard's turn → worker_submit → a worker thread runs it → worker_completed on the
+ *             submitting shard
+ * Owns:       threads and queues; a job is the caller's memory from submission until it is popped
+ *             again
+ * Invariants: every submitted job comes back exactly once, to the shard that submitted it
+ * Failure:    ERR_FULL: the class's queue is full: refuse or retry by the caller's policy
+ * Seam:       core/worker.c (threads) or tests/sim/sim_worker.c (inline, delayed by the seed) */
 #ifndef CORE_WORKER_H
 #define CORE_WORKER_H
 

@@ -1,8 +1,9 @@
 /* main.c: the roost binary: configuration, start, signals, stop. See usage().
  * Flow:       serve: config → secrets → catalog → workers → shard 0 recovers the log → all shards
- * listen → signals → drain Owns:       struct gateway and everything that shards share; the threads
+ *             listen → signals → drain
+ * Owns:       struct gateway and everything that shards share; the threads
  * Exit:       0 after an orderly drain; 1 could not start, with one line that says why; 2 wrong
- * usage */
+ *             usage */
 #include "core/file.h"
 #include "core/text.h"
 #include "gateway/api/api.h"

@@ -1,12 +1,15 @@
 /* fleet.h: one thread's share of the simulated users, over core/io.h only.
  * Flow:       fleet_turn: poll → receive → timers → connect → chat → submit; main (or the
- * simulator) says the phase and reads the progress Owns:       its users, their connections, send
- * buffers, oracle and histograms; one thread Invariants: both members of every conversation live on
- * the same fleet, so that every fact about it reaches one oracle in the order in which it happened
- * here; one send in flight per connection; latency counts from the intended time of an open-loop
- * schedule, which never waits for answers Failure:    a broken connection is counted and repeated
- * with back-off; what ends the run is main's to decide from the progress Bounds:     connections,
- * handshakes_max, USER_SENDS_MAX per user; send buffers only while bytes are in motion */
+ *             simulator) says the phase and reads the progress
+ * Owns:       its users, their connections, send buffers, oracle and histograms; one thread
+ * Invariants: both members of every conversation live on the same fleet, so that every fact about
+ *             it reaches one oracle in the order in which it happened here; one send in flight per
+ *             connection; latency counts from the intended time of an open-loop schedule, which
+ *             never waits for answers
+ * Failure:    a broken connection is counted and repeated with back-off; what ends the run is
+ *             main's to decide from the progress
+ * Bounds:     connections, handshakes_max, USER_SENDS_MAX per user; send buffers only while bytes
+ *             are in motion */
 #ifndef LOADGEN_FLEET_H
 #define LOADGEN_FLEET_H
 

@@ -1,5 +1,7 @@
 /* host.h: what the kernel says about this machine and a process, from /proc, for checks before a
- * run and for memory measured in it. Flow:       main → here → core/file.h Owns:       nothing
+ * run and for memory measured in it.
+ * Flow:       main → here → core/file.h
+ * Owns:       nothing
  * Failure:    what cannot be read is marked as not measured, never guessed
  * Standard:   proc(5); slabinfo is readable by root only: its rows are then absent */
 #ifndef LOADGEN_HOST_H

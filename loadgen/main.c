@@ -1,7 +1,7 @@
 /* main.c: roost-loadgen's command line: run, keys, --version. One table says every option of `run`
  * with its unit and default; --help prints it.
- * Exit: 0 the verdict is pass, 1 it is fail, 2 the run could not be carried out or was asked for
- * wrongly; then one line says what to do. */
+ * Exit:       0 the verdict is pass, 1 it is fail, 2 the run could not be carried out or was asked
+ *             for wrongly; then one line says what to do. */
 #include "core/logging.h"
 #include "core/text.h"
 #include "gateway/wire/json_text.h"

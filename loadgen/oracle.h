@@ -1,13 +1,15 @@
 /* oracle.h: the judge of a run: told every acknowledgement and every delivery, it says what was
  * lost, duplicated, reordered, altered or given two numbers.
  * Flow:       loadgen/fleet or the simulator's clients → oracle_acked, oracle_delivered … →
- * oracle_result
+ *             oracle_result
  * Owns:       one window of sequence numbers per conversation; no I/O, no clock; lives on one
- * thread Invariants: a number is settled when every joined device has it; settled numbers leave the
- * window (the newest few are kept to recognise late acknowledgements), so memory follows what is on
- * the way Failure:    ERR_NO_MEMORY, ERR_FULL from oracle_join; facts that do not fit the window
- * are counted as `unchecked`, which is no clean verdict either Bounds:     window_max numbers and
- * ORACLE_DEVICES_MAX devices per conversation */
+ *             thread
+ * Invariants: a number is settled when every joined device has it; settled numbers leave the window
+ *             (the newest few are kept to recognise late acknowledgements), so memory follows what
+ *             is on the way
+ * Failure:    ERR_NO_MEMORY, ERR_FULL from oracle_join; facts that do not fit the window are
+ *             counted as `unchecked`, which is no clean verdict either
+ * Bounds:     window_max numbers and ORACLE_DEVICES_MAX devices per conversation */
 #ifndef LOADGEN_ORACLE_H
 #define LOADGEN_ORACLE_H
 

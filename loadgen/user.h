@@ -6,10 +6,11 @@
  *             WebSocket engines, plaintext, decoded events
  * Invariants: OFFLINE → CONNECTING → TLS → UPGRADE → WELCOME → HELLO → READY; any → OFFLINE
  *             (user_lost), which sets when to connect again; unacknowledged sends survive it and
- * are repeated with the same id Failure:    user_receive and user_tick say that the connection has
- * to be closed and why; the owner closes it and calls user_lost Bounds:     idle: about 250 bytes
- * and what TLS keeps; 64 bytes per unacknowledged send (at most USER_SENDS_MAX); 40 bytes per
- * conversation */
+ *             are repeated with the same id
+ * Failure:    user_receive and user_tick say that the connection has to be closed and why; the
+ *             owner closes it and calls user_lost
+ * Bounds:     idle: about 250 bytes and what TLS keeps; 64 bytes per unacknowledged send (at most
+ *             USER_SENDS_MAX); 40 bytes per conversation */
 #ifndef LOADGEN_USER_H
 #define LOADGEN_USER_H
 

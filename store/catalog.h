@@ -1,11 +1,14 @@
 /* catalog.h: the embedded ordered key-value store for what is looked up by id: accounts, devices,
- * conversations, watermarks. Flow:       shard → catalog_submit → a worker runs the job's body in a
- * transaction → the shard's job.done Owns:       the LMDB environment (catalog_lmdb.c) or a map
- * with commit and crash semantics (tests/sim/sim_catalog.c) Invariants: all write jobs queued
- * together commit in one transaction; a job is done only after its commit is on disk; a body that
- * fails has written nothing (CHECKed); no read transaction outlives its job Failure: ERR_NO_SPACE,
- * ERR_IO, ERR_CORRUPT, ERR_NEWER (written by a newer roost) Bounds:     map_bytes of address space;
- * keys ≤ 511 bytes */
+ * conversations, watermarks.
+ * Flow:       shard → catalog_submit → a worker runs the job's body in a transaction → the shard's
+ *             job.done
+ * Owns:       the LMDB environment (catalog_lmdb.c) or a map with commit and crash semantics
+ *             (tests/sim/sim_catalog.c)
+ * Invariants: all write jobs queued together commit in one transaction; a job is done only after
+ *             its commit is on disk; a body that fails has written nothing (CHECKed); no read
+ *             transaction outlives its job
+ * Failure:    ERR_NO_SPACE, ERR_IO, ERR_CORRUPT, ERR_NEWER (written by a newer roost)
+ * Bounds:     map_bytes of address space; keys ≤ 511 bytes */
 #ifndef STORE_CATALOG_H
 #define STORE_CATALOG_H
 

@@ -1,15 +1,19 @@
 /* catalog_lmdb.c: the catalog on LMDB (the real one of the seam; tests/sim/sim_catalog.c is the
- * other). Flow:       catalog_submit → worker thread → run_read | catalog_write_batch →
- * worker_completed Files:      DIRECTORY/data.mdb  LMDB's, one named database per table
- * (table_names) DIRECTORY/lock.mdb  LMDB's, for readers of one process DIRECTORY/owner     empty;
- * locked while a process has the catalog open Format:     META "version" → u32 little-endian,
- * CATALOG_VERSION Writing:    one LMDB transaction and one sync per batch. LMDB cannot take back
- * one body's part of it, so a body that fails must not have written, and a put that fails spoils
- * the whole batch. Reading:    renewing a transaction's reader slot is cheap, making one is not:
- * finished read transactions are reset (they then pin no page) and kept in `idle` for the next job,
- * under a mutex, because jobs run on any reader thread. Failure:    a commit that fails other than
- * for space leaves it unknown what the page cache still holds: `failed`, sticky; reading goes on,
- * writing answers ERR_IO until the process is restarted */
+ * other).
+ * Flow:       catalog_submit → worker thread → run_read | catalog_write_batch → worker_completed
+ * Files:      DIRECTORY/data.mdb  LMDB's, one named database per table (table_names)
+ *             DIRECTORY/lock.mdb  LMDB's, for readers of one process
+ *             DIRECTORY/owner     empty; locked while a process has the catalog open
+ * Format:     META "version" → u32 little-endian, CATALOG_VERSION
+ * Writing:    one LMDB transaction and one sync per batch. LMDB cannot take back one body's part
+ *             of it, so a body that fails must not have written, and a put that fails spoils the
+ *             whole batch.
+ * Reading:    renewing a transaction's reader slot is cheap, making one is not: finished read
+ *             transactions are reset (they then pin no page) and kept in `idle` for the next job,
+ *             under a mutex, because jobs run on any reader thread.
+ * Failure:    a commit that fails other than for space leaves it unknown what the page cache still
+ *             holds: `failed`, sticky; reading goes on, writing answers ERR_IO until the process
+ *             is restarted */
 #include "store/catalog.h"
 
 #include "core/file.h"

@@ -1,12 +1,15 @@
 /* log.h: one lane of the append-only segmented log: append, group commit, recovery, read back.
  * Flow:       flow/commit.c → log_append … log_flush → io → log_on_file → log_completed →
- * flow/commit.c Owns:       the lane's directory, segments, batch buffers and index; lives on one
- * shard; log_open and log_close block Invariants: replicated ≤ durable ≤ written ≤ appended
- * (asserted); a record is readable only once durable; OPEN → NO_SPACE → OPEN …; any → FAILED,
- * sticky: after the first write or sync error nothing is acknowledged and no sync retried Failure:
- * ERR_NO_SPACE refused before anything was assigned, goes on when space returns; ERR_IO the lane is
- * FAILED; ERR_FULL the gathering batch is full: come back after the next completion; ERR_CORRUPT,
- * ERR_NEWER from log_open Bounds:     struct log_options; one batch in flight, one gathering
+ *             flow/commit.c
+ * Owns:       the lane's directory, segments, batch buffers and index; lives on one shard; log_open
+ *             and log_close block
+ * Invariants: replicated ≤ durable ≤ written ≤ appended (asserted); a record is readable only once
+ *             durable; OPEN → NO_SPACE → OPEN …; any → FAILED, sticky: after the first write or
+ *             sync error nothing is acknowledged and no sync retried
+ * Failure:    ERR_NO_SPACE refused before anything was assigned, goes on when space returns; ERR_IO
+ *             the lane is FAILED; ERR_FULL the gathering batch is full: come back after the next
+ *             completion; ERR_CORRUPT, ERR_NEWER from log_open
+ * Bounds:     struct log_options; one batch in flight, one gathering
  * Format:     byte by byte in store/segment.c */
 #ifndef STORE_LOG_H
 #define STORE_LOG_H

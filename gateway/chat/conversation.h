@@ -1,12 +1,16 @@
 /* conversation.h: one conversation on its owner's shard: the one writer that numbers messages,
- * tells repeats from news, keeps what is recent in memory and the members' watermarks. Flow:
- * flow/commit.c: conversation_check → conversation_accept → log → conversation_durable → fan-out
+ * tells repeats from news, keeps what is recent in memory and the members' watermarks.
+ * Flow:       flow/commit.c: conversation_check → conversation_accept → log → conversation_durable
+ *             → fan-out
  * Owns:       its cached messages and sender list; a cached message's payload is stored once and
- * handed on by reference Invariants: visible_seq ≤ last_seq; messages in `recent` are contiguous up
- * to last_seq; stamps never go back; COLD → LOADING (conversation needed) → WARM
- * (conversation_loaded); watermarks are welcome in any state Failure:    ERR_NO_MEMORY, ERR_FULL
- * (more sending devices than a row holds): the send is refused, nothing changed Bounds:     cached
- * bytes: struct message_cache's budget, over all conversations of the shard, oldest first */
+ *             handed on by reference
+ * Invariants: visible_seq ≤ last_seq; cached messages are contiguous up to last_seq; stamps never
+ *             go back; COLD → LOADING (conversation needed) → WARM (conversation_loaded);
+ *             watermarks are welcome in any state
+ * Failure:    ERR_NO_MEMORY, ERR_FULL (more sending devices than a row holds): the send is refused,
+ *             nothing changed
+ * Bounds:     cached bytes: struct message_cache's budget, over all conversations of the shard,
+ *             oldest first */
 #ifndef GATEWAY_CHAT_CONVERSATION_H
 #define GATEWAY_CHAT_CONVERSATION_H
 
@@ -117,7 +121,7 @@ struct cached *conversation_recent(const struct conversation *conversation, uint
 /* conversation_watermark: raise a member's marks; true if that changed anything. */
 bool conversation_watermark(struct conversation *conversation, struct user_id user,
                             uint64_t delivered, uint64_t read);
-/* conversation_row: for the checkpoint. */
+/* conversation_to_row: for the checkpoint. */
 void conversation_to_row(const struct conversation *conversation, struct conversation_row *row);
 /* conversation_idle: nothing would be lost by forgetting it. */
 bool conversation_idle(const struct conversation *conversation);

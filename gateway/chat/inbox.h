@@ -1,11 +1,13 @@
 /* inbox.h: one user on the home shard: devices, sessions, and per conversation the watermarks from
- * which everything pending follows. Flow:       flow/deliver.c tells what moved; flow/session.c
- * reads what is pending; flow/checkpoint.c writes rows Owns:       its entries and their cursors;
- * sessions belong to their connections Invariants: entries are sorted by conversation; delivered ≤
- * sent for a device with a session; an absent entry of a WARM user means that every device has
- * everything; COLD → LOADING → WARM; a COLD user may hold entries that moved meanwhile Failure:
- * ERR_NO_MEMORY; ERR_FULL: more devices than a row holds Bounds:     entries as the user has
- * conversations that moved since loading */
+ * which everything pending follows.
+ * Flow:       flow/home.c tells what moved; flow/session.c reads what is pending;
+ *             flow/checkpoint.c writes rows
+ * Owns:       its entries and their cursors; sessions belong to their connections
+ * Invariants: entries are sorted by conversation; delivered ≤ sent for a device with a session; an
+ *             absent entry of a WARM user means that every device has everything; COLD → LOADING →
+ *             WARM; a COLD user may hold entries that moved meanwhile
+ * Failure:    ERR_NO_MEMORY; ERR_FULL: more devices than a row holds
+ * Bounds:     entries as the user has conversations that moved since loading */
 #ifndef GATEWAY_CHAT_INBOX_H
 #define GATEWAY_CHAT_INBOX_H
 

@@ -1,9 +1,12 @@
 /* rows.h: the catalog's rows of conversations and inboxes, and the one way they change: merging by
- * maximum. Flow:       checkpoint and recovery → rows_merge_* → catalog; session and conversation
- * loading ← rows_read_* Invariants: every field only grows, so that merging is idempotent and order
- * does not matter: a replay over a newer checkpoint changes nothing; CATALOG_PENDING has a row
- * exactly where the inbox row has something undelivered Failure:    ERR_CORRUPT a row that does not
- * decode; the catalog's own Format:     byte by byte in rows.c */
+ * maximum.
+ * Flow:       checkpoint and recovery → rows_merge_* → catalog; session and conversation loading ←
+ *             rows_read_*
+ * Invariants: every field only grows, so that merging is idempotent and order does not matter: a
+ *             replay over a newer checkpoint changes nothing; CATALOG_PENDING has a row exactly
+ *             where the inbox row has something undelivered
+ * Failure:    ERR_CORRUPT a row that does not decode; the catalog's own
+ * Format:     byte by byte in rows.c */
 #ifndef GATEWAY_CHAT_ROWS_H
 #define GATEWAY_CHAT_ROWS_H
 

@@ -1,10 +1,11 @@
 /* border.h: the messages that shards send each other (core/mesh.h), one struct per kind; what
- * follows a struct is its payload. Flow:       session shard -SEND→ conversation shard -APPEND→
- * lane shard -APPENDED→ conversation shard -RESULT→ session shard, and conversation shard -DELIVER→
- * home shards Invariants: an ANSWER's room was promised before its request was sent (answer_bytes
- * below says how much); FANOUT is never waited for: what does not fit is marked dirty and told
- * later from state Bounds:     payload ≤ message_bytes_max; PULLED and READ_DONE ≤ PULL_BYTES + one
- * message */
+ * follows a struct is its payload.
+ * Flow:       session shard -SEND→ conversation shard -APPEND→ lane shard -APPENDED→ conversation
+ *             shard -RESULT→ session shard, and conversation shard -DELIVER→ home shards
+ * Invariants: an ANSWER's room was promised before its request was sent (answer_bytes below says
+ *             how much); FANOUT is never waited for: what does not fit is marked dirty and told
+ *             later from state
+ * Bounds:     payload ≤ message_bytes_max; PULLED and READ_DONE ≤ PULL_BYTES + one message */
 #ifndef GATEWAY_FLOW_BORDER_H
 #define GATEWAY_FLOW_BORDER_H
 

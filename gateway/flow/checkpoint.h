@@ -1,13 +1,16 @@
 /* checkpoint.h: now and then everything dirty goes to the catalog, and then the log's tail before
- * it needs no replay. Flow:       lane: position P = durable → BORDER_CHECKPOINT to every shard,
- * behind the answers to all appends before P → shard: rows of what is dirty, in write jobs →
- * BORDER_CHECKPOINTED → lane: P into the catalog → log_checkpointed Owns:       rounds (one at a
- * time), jobs, the standing promise for the round's message, revocations that wait for room
+ * it needs no replay.
+ * Flow:       lane: position P = durable → BORDER_CHECKPOINT to every shard, behind the answers to
+ *             all appends before P → shard: rows of what is dirty, in write jobs →
+ *             BORDER_CHECKPOINTED → lane: P into the catalog → log_checkpointed
+ * Owns:       rounds (one at a time), jobs, the standing promise for the round's message,
+ *             revocations that wait for room
  * Invariants: when P is written, every row that a record below P changes is in the catalog:
- * conversations know of a record before the round's message reaches them (same ring, in order), and
- * write their members' inbox rows themselves Failure:    a failed job is sticky: P never moves
- * again in this process; a restart replays from the old P Bounds:     CHECKPOINT_ROWS rows per job
- */
+ *             conversations know of a record before the round's message reaches them (same ring, in
+ *             order), and write their members' inbox rows themselves
+ * Failure:    a failed job is sticky: P never moves again in this process; a restart replays from
+ *             the old P
+ * Bounds:     CHECKPOINT_ROWS rows per job */
 #ifndef GATEWAY_FLOW_CHECKPOINT_H
 #define GATEWAY_FLOW_CHECKPOINT_H
 

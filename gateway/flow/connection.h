@@ -1,18 +1,21 @@
 /* connection.h: one client connection: which layer it has reached, and what it holds while bytes
- * are in motion. Flow:       listener → connection → ingress … egress Owns:       its TLS state,
- * parsers while something is incomplete, its output while something is unsent, its session
+ * are in motion.
+ * Flow:       listener → connection → ingress … egress
+ * Owns:       its TLS state, parsers while something is incomplete, its output while something is
+ *             unsent, its session
  * Invariants: an idle connection of any state holds no buffer: output, backlog, http are NULL;
  *             one receive armed exactly when `receiving`; one send in flight exactly when
- * output->sending
+ *             output->sending
  *
  *   PROXY → TLS → HTTP → EXCHANGE → UPGRADED → AUTHENTICATING → SESSION   (wss)
  *                   ↑        ├─→ ECHO                                     [bench] echo
- *                   └────────┘                                            REST, one request at a
- * time any → CLOSING (output is flushed first) → DEAD (until IO_CLOSED) AUTHENTICATING → MOVING →
- * (gone here; AUTHENTICATING on the target) or back to AUTHENTICATING here
+ *                   └────────┘                                   REST, one request at a time
+ *   any → CLOSING (output is flushed first) → DEAD (until IO_CLOSED)
+ *   AUTHENTICATING → MOVING → (gone here; AUTHENTICATING on the target)
+ *                           or back to AUTHENTICATING here
  *
  * Bounds:     backlog ≤ one frame + one receive buffer; output ≤ limits.output_bytes + one message
- * (connection_behind) */
+ *             (connection_behind) */
 #ifndef GATEWAY_FLOW_CONNECTION_H
 #define GATEWAY_FLOW_CONNECTION_H
 

@@ -1,9 +1,11 @@
 /* egress.h: the way out: events → elements → WebSocket frames → TLS records → one send.
  * Flow:       requests, deliver, session … → egress_* gather; egress_flush (once a turn) seals and
- * sends; egress_on_sent frees Owns:       struct output while something is unsent Invariants: bytes
- * leave in the order in which they were given; sealing happens only when nothing is in flight, so
- * what a slow client has not taken stays in clear elements, counted by egress_unsent Failure:    no
- * memory: the connection is aborted (its client resumes); nothing is reported */
+ *             sends; egress_on_sent frees
+ * Owns:       struct output while something is unsent
+ * Invariants: bytes leave in the order in which they were given; sealing happens only when nothing
+ *             is in flight, so what a slow client has not taken stays in clear elements, counted by
+ *             egress_unsent
+ * Failure:    no memory: the connection is aborted (its client resumes); nothing is reported */
 #ifndef GATEWAY_FLOW_EGRESS_H
 #define GATEWAY_FLOW_EGRESS_H
 

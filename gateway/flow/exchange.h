@@ -1,8 +1,9 @@
 /* exchange.h: how an HTTP request meets its answer: flow hands complete requests up, api answers
- * now or from a job. Flow:       ingress → the shard's api_handler (set by main) → exchange_respond
- * → egress Owns:       the request's bytes belong to the connection and are valid until
- * exchange_respond Failure:    exchange_respond to a connection that is gone is dropped silently:
- * ids carry a generation */
+ * now or from a job.
+ * Flow:       ingress → the shard's api_handler (set by main) → exchange_respond → egress
+ * Owns:       the request's bytes belong to the connection and are valid until exchange_respond
+ * Failure:    exchange_respond to a connection that is gone is dropped silently: ids carry a
+ *             generation */
 #ifndef GATEWAY_FLOW_EXCHANGE_H
 #define GATEWAY_FLOW_EXCHANGE_H
 

@@ -1,8 +1,9 @@
 /* fanout.h: from a conversation to the home shards of its members, and back to whoever pulls.
  * Flow:       commit.c (durable) → fanout_message → BORDER_DELIVER; full ring → dirty slice →
- * fanout_flush → BORDER_MOVED Invariants: a home shard is told contiguous ranges: seq_told + 1 …; a
- * dirty slice is told by number, never by payload Failure:    none: what does not fit is remembered
- * as a mark in the conversation */
+ *             fanout_flush → BORDER_MOVED
+ * Invariants: a home shard is told contiguous ranges: seq_told + 1 …; a dirty slice is told by
+ *             number, never by payload
+ * Failure:    none: what does not fit is remembered as a mark in the conversation */
 #ifndef GATEWAY_FLOW_FANOUT_H
 #define GATEWAY_FLOW_FANOUT_H
 

@@ -1,8 +1,9 @@
 /* home.h: users on their home shard: loading, what arrives for them from conversations, what they
- * acknowledge. Flow:       login → home_join → (catalog) → session_start; BORDER_DELIVER, _MOVED,
- * _RECEIPT → sessions or cursors; watermarks → BORDER_WATERMARK Owns:       struct inbox and its
- * entries Bounds:     limits.state_bytes: users without sessions are evicted once the catalog has
- * them */
+ * acknowledge.
+ * Flow:       login → home_join → (catalog) → session_start; BORDER_DELIVER, _MOVED, _RECEIPT →
+ *             sessions or cursors; watermarks → BORDER_WATERMARK
+ * Owns:       struct inbox and its entries
+ * Bounds:     limits.state_bytes: users without sessions are evicted once the catalog has them */
 #ifndef GATEWAY_FLOW_HOME_H
 #define GATEWAY_FLOW_HOME_H
 

@@ -1,8 +1,8 @@
 /* ingress.h: the way in: bytes → (PROXY) → TLS → HTTP | WebSocket → requests.
  * Flow:       IO_RECEIVED → ingress_on_received → upgrade.c | requests.c | exchange
  * Invariants: all ciphertext of a receive is taken in its turn; what cannot be worked off yet is
- * kept once, as clear text, in the backlog, and no receive is armed while there is one Failure:
- * ingress_fail: the layer's own words, then close */
+ *             kept once, as clear text, in the backlog, and no receive is armed while there is one
+ * Failure:    ingress_fail: the layer's own words, then close */
 #ifndef GATEWAY_FLOW_INGRESS_H
 #define GATEWAY_FLOW_INGRESS_H
 

@@ -1,10 +1,11 @@
 /* lane.h: the log's lane on the shard that hosts it: appends, reads and look-ups of all shards.
  * Flow:       BORDER_APPEND → log_append … log_flush → io → log_completed → BORDER_APPENDED, in
- * order of appends per shard Owns:       struct log, the line of outstanding answers, reads under
- * way, checkpoint rounds Invariants: per shard, answers come in the order of its appends; after the
- * first refusal everything of an older epoch is refused Failure:    log FAILED or NO_SPACE: answers
- * say so; gateway.log_state tells everybody Bounds:     outstanding answers and reads were all
- * promised room by their askers */
+ *             order of appends per shard
+ * Owns:       struct log, the line of outstanding answers, reads under way, checkpoint rounds
+ * Invariants: per shard, answers come in the order of its appends; after the first refusal
+ *             everything of an older epoch is refused
+ * Failure:    log FAILED or NO_SPACE: answers say so; gateway.log_state tells everybody
+ * Bounds:     outstanding answers and reads were all promised room by their askers */
 #ifndef GATEWAY_FLOW_LANE_H
 #define GATEWAY_FLOW_LANE_H
 

@@ -1,7 +1,7 @@
 /* listener.h: where connections come in: limits before anything is spent on them.
  * Flow:       IO_ACCEPTED → listener_on_accepted → connection (PROXY or TLS)
  * Bounds:     limits.max_connections over all shards, limits.connections_per_address un-upgraded
- * ones per address */
+ *             ones per address */
 #ifndef GATEWAY_FLOW_LISTENER_H
 #define GATEWAY_FLOW_LISTENER_H
 

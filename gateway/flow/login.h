@@ -1,9 +1,11 @@
 /* login.h: from hello to session: who is it (a catalog job), then to the user's shard (migrate.c),
- * then the user's state. Flow:       requests.c (hello) → login_begin → worker → login_done →
- * migrate_start or login_finish → session_start Owns:       struct login: with the connection, but
- * with the job while one is under way; freed by whoever comes last Failure:    goodbye
- * UNAUTHENTICATED, TOKEN_EXPIRED, OVERLOADED … and close Bounds:     hello.cursors ≤
- * LOGIN_CURSORS_MAX, token ≤ JWT_BYTES_MAX */
+ * then the user's state.
+ * Flow:       requests.c (hello) → login_begin → worker → login_done → migrate_start or
+ *             login_finish → session_start
+ * Owns:       struct login: with the connection, but with the job while one is under way; freed by
+ *             whoever comes last
+ * Failure:    goodbye UNAUTHENTICATED, TOKEN_EXPIRED, OVERLOADED … and close
+ * Bounds:     hello.cursors ≤ LOGIN_CURSORS_MAX, token ≤ JWT_BYTES_MAX */
 #ifndef GATEWAY_FLOW_LOGIN_H
 #define GATEWAY_FLOW_LOGIN_H
 

@@ -1,10 +1,12 @@
 /* migrate.h: a connection moves, once, to its user's shard, between authentication and session.
  * Flow:       login_done → migrate_start → (output drained) migrate_go → io_move → IO_MOVED_IN on
- * the target → login_finish Owns:       struct cargo: everything of the connection that is not the
- * socket; the source's until io_move succeeds, then the target's Invariants: nothing is armed or in
- * flight when io_move is called; the source does not look at the cargo after IO_MOVED_OUT Failure:
- * IO_MOVE_FAILED: the connection is still here: tried again, then goodbye OVERLOADED with a retry
- * time */
+ *             the target → login_finish
+ * Owns:       struct cargo: everything of the connection that is not the socket; the source's until
+ *             io_move succeeds, then the target's
+ * Invariants: nothing is armed or in flight when io_move is called; the source does not look at the
+ *             cargo after IO_MOVED_OUT
+ * Failure:    IO_MOVE_FAILED: the connection is still here: tried again, then goodbye OVERLOADED
+ *             with a retry time */
 #ifndef GATEWAY_FLOW_MIGRATE_H
 #define GATEWAY_FLOW_MIGRATE_H
 

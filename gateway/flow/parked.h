@@ -1,6 +1,8 @@
 /* parked.h: requests that wait on their conversation: for its state, for the first send of the same
- * id, or for a look-up. Owns:       a copy of the border message; freed when it goes on Bounds:
- * limits.parked_requests per shard: over it the sender is told OVERLOADED with a retry time */
+ * id, or for a look-up.
+ * Owns:       a copy of the border message; freed when it goes on
+ * Bounds:     limits.parked_requests per shard: over it the sender is told OVERLOADED with a retry
+ *             time */
 #ifndef GATEWAY_FLOW_PARKED_H
 #define GATEWAY_FLOW_PARKED_H
 

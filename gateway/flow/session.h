@@ -1,12 +1,14 @@
 /* session.h: an authenticated connection of one device on its user's home shard: what it may be
- * sent, and how far it has come. Flow:       login → session_start → ready → catch-up → live;
- * requests.c and deliver.c work on it Owns:       its behind list; the pull it has under way (one
- * at a time) Invariants: a conversation is in `behind` exactly when its cursor says so; LIVE means
- * that the list is empty; per conversation pushes are seq, seq + 1, … from the cursor's sent
+ * sent, and how far it has come.
+ * Flow:       login → session_start → ready → catch-up → live; requests.c and home.c work on it
+ * Owns:       its behind list; the pull it has under way (one at a time)
+ * Invariants: a conversation is in `behind` exactly when its cursor says so; LIVE means that the
+ *             list is empty; per conversation pushes are seq, seq + 1, … from the cursor's sent
  *
- *   LIVE (push what arrives, if it is the next) ⇄ CATCHING UP (pull from memory or log at the pace
- * of credit and socket) LIVE → CATCHING UP: gap, no credit, output full, dirty mark: says LAGGING.
- * CATCHING UP → LIVE: behind empty: says SYNCED
+ *   LIVE (push what arrives, if it is the next) ⇄
+ *   CATCHING UP (pull from memory or log at the pace of credit and socket)
+ *   LIVE → CATCHING UP: gap, no credit, output full, dirty mark: says LAGGING.
+ *   CATCHING UP → LIVE: behind empty: says SYNCED
  *
  * Bounds:     one struct per session (struct connection holds the rest) */
 #ifndef GATEWAY_FLOW_SESSION_H

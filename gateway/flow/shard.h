@@ -1,8 +1,11 @@
 /* shard.h: one core: its tables, its io, its part of every user and conversation, and its turn.
  * Flow:       main (or the simulator) → shard_create, shard_turn …; poll → ingress → mesh → commit
- * → egress → submit Owns:       everything below it; nothing is shared but struct gateway
- * (constant, or atomic, as marked) Invariants: only its own thread touches a struct shard Failure:
- * shard_create explains in one line Bounds:     gateway/flow/limits.h */
+ *             → egress → submit
+ * Owns:       everything below it; nothing is shared but struct gateway (constant, or atomic, as
+ *             marked)
+ * Invariants: only its own thread touches a struct shard
+ * Failure:    shard_create explains in one line
+ * Bounds:     gateway/flow/limits.h */
 #ifndef GATEWAY_FLOW_SHARD_H
 #define GATEWAY_FLOW_SHARD_H
 

@@ -1,11 +1,13 @@
 /* jwt.h: JSON Web Tokens: the gateway's own access tokens signed and verified, operators' tokens
- * verified by a JWKS. Owns:       a struct jwks is immutable and shared by all threads, counted
- * references Failure:    ERR_INVALID malformed or an algorithm not on the list; ERR_DENIED
- * signature, issuer or audience; ERR_EXPIRED exp or nbf; jwt_explain-free by intent: the peer
- * learns only the kind Bounds:     tokens up to 8 KiB Standard:   JWS RFC 7515, JWK RFC 7517, JWT
- * RFC 7519, JWA RFC 7518, EdDSA RFC 8037, BCP RFC 8725. Accepted: EdDSA (Ed25519), ES256, RS256
- *             (2048 bit or more) by key id; "none" and HMAC never for operators' keys; the key
- * decides the algorithm, not the token */
+ * verified by a JWKS.
+ * Owns:       a struct jwks is immutable and shared by all threads, counted references
+ * Failure:    ERR_INVALID malformed or an algorithm not on the list; ERR_DENIED signature, issuer
+ *             or audience; ERR_EXPIRED exp or nbf; jwt_explain-free by intent: the peer learns only
+ *             the kind
+ * Bounds:     tokens up to 8 KiB
+ * Standard:   JWS RFC 7515, JWK RFC 7517, JWT RFC 7519, JWA RFC 7518, EdDSA RFC 8037, BCP RFC 8725.
+ *             Accepted: EdDSA (Ed25519), ES256, RS256 (2048 bit or more) by key id; "none" and HMAC
+ *             never for operators' keys; the key decides the algorithm, not the token */
 #ifndef GATEWAY_WIRE_JWT_H
 #define GATEWAY_WIRE_JWT_H
 

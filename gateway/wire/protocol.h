@@ -1,12 +1,15 @@
 /* protocol.h: roost.proto's messages as C structs, and their two encodings.
  * Flow:       ingress: frame bytes → protocol_decode_requests; egress: struct event →
- * protocol_encode_event → frame Owns:       nothing: decoded bytes, text and payloads point into
- * the input or into the scratch arena, both the caller's Invariants: the tables in
- * protocol_schema.c say the same as roost.proto (a test compares them through protoc) Failure:
- * ERR_INVALID malformed, ERR_TOO_BIG over a limit, ERR_FULL no room in out or scratch (nothing is
- * appended then) Bounds:     no allocation; scratch per frame: SCRATCH bytes of the caller
+ *             protocol_encode_event → frame
+ * Owns:       nothing: decoded bytes, text and payloads point into the input or into the scratch
+ *             arena, both the caller's
+ * Invariants: the tables in protocol_schema.c say the same as roost.proto (a test compares them
+ *             through protoc)
+ * Failure:    ERR_INVALID malformed, ERR_TOO_BIG over a limit, ERR_FULL no room in out or scratch
+ *             (nothing is appended then)
+ * Bounds:     no allocation; scratch per frame: SCRATCH bytes of the caller
  * Standard:   Protocol Buffers wire format (proto2) and its JSON mapping as roost.proto says; JSON
- * RFC 8259 by jansson */
+ *             RFC 8259 by jansson */
 #ifndef GATEWAY_WIRE_PROTOCOL_H
 #define GATEWAY_WIRE_PROTOCOL_H
 

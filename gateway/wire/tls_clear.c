@@ -1,8 +1,10 @@
 /* tls_clear.c: the TLS seam for the simulator: after a handshake of a few bytes each way, bytes
- * pass unchanged. Format:     client's first flight "clr?" (full) or "clr+" (with a session),
- * server's answer "clr!"; then clear bytes. The handshake is there because the code around has one:
- * states before it, what arrives in pieces, what is no TLS at all (ERR_INVALID). Differs:    no
- * close_notify (the end of the stream says it), no certificates, no tickets: any session resumes */
+ * pass unchanged.
+ * Format:     client's first flight "clr?" (full) or "clr+" (with a session), server's answer
+ *             "clr!"; then clear bytes. The handshake is there because the code around has one:
+ *             states before it, what arrives in pieces, what is no TLS at all (ERR_INVALID).
+ * Differs:    no close_notify (the end of the stream says it), no certificates, no tickets: any
+ *             session resumes */
 #include "gateway/wire/tls.h"
 
 #include "core/memory.h"

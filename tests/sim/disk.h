@@ -1,14 +1,15 @@
 /* disk.h: the simulated file system: one disk of files and directories, with what is synced and
- * what is not. Flow:       sim_file.c (blocking calls) and sim_io.c (asynchronous ones) → here
+ * what is not.
+ * Flow:       sim_file.c (blocking calls) and sim_io.c (asynchronous ones) → here
  * Owns:       all files; descriptors are numbers that are never used twice
  * Invariants: `data` is what reads see; `durable` plus any subset of the `journal` is what a power
- * cut leaves. The journal has one entry per 512-byte sector and write, in order, so that a sector
- * that was written twice may come back as any of its versions and a long write is torn anywhere.
- * Names change durably when their directory is synced; what was not synced survives as a prefix of
- * its changes, as on a journaling file system. Failure:    ERR_NO_SPACE above
- * world_options.disk_bytes; ERR_IO by world_faults, and for ever while the machine is off. A failed
- * sync loses any part of what it should have synced, and the next one says OK (ext4's and xfs's
- * behaviour). */
+ *             cut leaves. The journal has one entry per 512-byte sector and write, in order, so
+ *             that a sector that was written twice may come back as any of its versions and a long
+ *             write is torn anywhere. Names change durably when their directory is synced; what was
+ *             not synced survives as a prefix of its changes, as on a journaling file system.
+ * Failure:    ERR_NO_SPACE above world_options.disk_bytes; ERR_IO by world_faults, and for ever
+ *             while the machine is off. A failed sync loses any part of what it should have synced,
+ *             and the next one says OK (ext4's and xfs's behaviour). */
 #ifndef TESTS_SIM_DISK_H
 #define TESTS_SIM_DISK_H
 

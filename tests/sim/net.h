@@ -1,9 +1,12 @@
 /* net.h: the simulated network's books, shared by sim_io.c (the seam) and link.c (what happens
- * between two ends). Flow:       io_send → link_push → (latency) → arrived → post(READABLE) →
- * io_poll → io_receive's answer Owns:       groups, ios, links, listeners: all kept until the world
- * ends, because events in the queue name them Invariants: a pipe: arrived ≤ size ≤ capacity; bytes
- * of one direction arrive in order; a link's end belongs to at most one slot. Completions are kept
- * raw (struct raw) and judged by the slot's state when io_poll takes them, as a ring's are. */
+ * between two ends).
+ * Flow:       io_send → link_push → (latency) → arrived → post(READABLE) → io_poll → io_receive's
+ *             answer
+ * Owns:       groups, ios, links, listeners: all kept until the world ends, because events in the
+ *             queue name them
+ * Invariants: a pipe: arrived ≤ size ≤ capacity; bytes of one direction arrive in order; a link's
+ *             end belongs to at most one slot. Completions are kept raw (struct raw) and judged by
+ *             the slot's state when io_poll takes them, as a ring's are. */
 #ifndef TESTS_SIM_NET_H
 #define TESTS_SIM_NET_H
 

@@ -1,12 +1,15 @@
 /* scenario.h: a story in the simulated world, and the driver that tells it from a seed.
  * Flow:       main → scenario_run: world_create → set_up → turns until done → check → tear_down →
- * world_destroy Turns:      a round gives every actor one turn, in an order by the seed; then time
- * moves a little. Where no actor did any work and nothing is ready, time moves to the next event or
- * the earliest next_ns. Phases:     until faults_ns (by the world's clock since the start) the
- * world is as bad as its faults say, and crash is called crashes_max times at most, at times by the
- * seed (safety). Then faults end and no more crashes come: by limit_ns done must be true
- * (liveness). Failure:    run_fail from anywhere in a scenario: the seed failed; the driver goes on
- * to tear_down
+ *             world_destroy
+ * Turns:      a round gives every actor one turn, in an order by the seed; then time moves a
+ *             little. Where no actor did any work and nothing is ready, time moves to the next
+ *             event or the earliest next_ns.
+ * Phases:     until faults_ns (by the world's clock since the start) the world is as bad as its
+ *             faults say, and crash is called crashes_max times at most, at times by the seed
+ *             (safety). Then faults end and no more crashes come: by limit_ns done must be true
+ *             (liveness).
+ * Failure:    run_fail from anywhere in a scenario: the seed failed; the driver goes on to
+ *             tear_down
  *
  * To add one: write scenario_x.c with a struct scenario, declare it below, and list it in main.c.
  */

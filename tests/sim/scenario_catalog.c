@@ -1,7 +1,8 @@
 /* scenario_catalog.c: jobs raise counters in pairs of rows through worker threads, and the process
- * is killed. Checks: both rows of a pair always agree, in reads too; after a kill a counter is at
- * least what was acknowledged and at most what was asked for; every job comes back once, to its
- * shard, unless the process was killed. */
+ * is killed.
+ * Checks:     both rows of a pair always agree, in reads too; after a kill a counter is at least
+ *             what was acknowledged and at most what was asked for; every job comes back once, to
+ *             its shard, unless the process was killed. */
 #include "tests/sim/scenario.h"
 
 #include "core/io.h"

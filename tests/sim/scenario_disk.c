@@ -1,7 +1,8 @@
 /* scenario_disk.c: a writer appends numbered records with io_file_write and sync, keeps a small
- * snapshot file that it replaces by rename, and is killed or loses power at any time. Checks: after
- * each crash every acknowledged record is whole; the snapshot is one of those written, not older
- * than the newest that was acknowledged; the file system never holds half a rename. */
+ * snapshot file that it replaces by rename, and is killed or loses power at any time.
+ * Checks:     after each crash every acknowledged record is whole; the snapshot is one of those
+ *             written, not older than the newest that was acknowledged; the file system never holds
+ *             half a rename. */
 #include "tests/sim/scenario.h"
 
 #include "core/file.h"

@@ -1,8 +1,8 @@
 /* scenario_echo.c: clients send streams of bytes to an echo service on several ios and compare what
  * comes back, while the service moves connections between its ios and the network breaks them.
- * Checks: every byte comes back once and in order on each connection; every connection ends in
- * exactly one IO_CLOSED or IO_MOVED_OUT; after the faults every client gets its whole stream
- * echoed; nothing is left at the end. */
+ * Checks:     every byte comes back once and in order on each connection; every connection ends in
+ *             exactly one IO_CLOSED or IO_MOVED_OUT; after the faults every client gets its whole
+ *             stream echoed; nothing is left at the end. */
 #include "tests/sim/scenario.h"
 
 #include "core/io.h"

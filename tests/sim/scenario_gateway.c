@@ -1,9 +1,10 @@
 /* scenario_gateway.c: the whole gateway, 1 … 3 shards, and the load generator's users, in one
  * thread. The seed chooses sizes (rings of one message, tiny caches and budgets, small outputs),
  * delays, disconnects, refused moves, disk errors, and crashes, with and without the page cache,
- * after which another number of shards goes on with the same data. Checks: the load generator's
- * oracle: every acknowledged message reaches each device once, in order, without gaps, unaltered;
- * in the calm at the end everything is delivered, so nothing is stuck. */
+ * after which another number of shards goes on with the same data.
+ * Checks:     the load generator's oracle: every acknowledged message reaches each device once, in
+ *             order, without gaps, unaltered; in the calm at the end everything is delivered, so
+ *             nothing is stuck. */
 #include "tests/sim/scenario.h"
 
 #include "core/file.h"

@@ -1,8 +1,8 @@
 /* scenario_log.c: store/log.c on the simulated disk: records are appended and flushed, segments
- * roll, and the process is killed or loses power at any time. Checks: completions come in the order
- * of appends; after each crash the replay gives records 1 … n in order without a gap, n at least
- * what was acknowledged and at most what was appended, every body as it was; nothing counts as
- * damaged. */
+ * roll, and the process is killed or loses power at any time.
+ * Checks:     completions come in the order of appends; after each crash the replay gives records 1
+ *             … n in order without a gap, n at least what was acknowledged and at most what was
+ *             appended, every body as it was; nothing counts as damaged. */
 #include "tests/sim/scenario.h"
 
 #include "core/file.h"

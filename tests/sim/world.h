@@ -1,11 +1,14 @@
 /* world.h: the simulated world: one clock, one stream of chance, one queue of what happens later;
  * network, disk, workers and catalog (sim_*.c) hang their events on it. Single-threaded; the same
- * seed gives the same run. Flow:       driver (driver.c) → actors' turns → the seams (core/io.h,
- * core/file.h, …) → world_after → world_run → the seams' events → io_poll of the next turn Owns:
- * everything simulated, until world_destroy; plain calloc, not core/memory.h, so that the injected
- * allocation failures and the memory metrics of the code under test see only that code Invariants:
- * time never goes back; events of equal time fire in the order of their making; nothing depends on
- * an address, the real clock or the real machine Failure:    out of memory ends the process */
+ * seed gives the same run.
+ * Flow:       driver (driver.c) → actors' turns → the seams (core/io.h, core/file.h, …) →
+ *             world_after → world_run → the seams' events → io_poll of the next turn
+ * Owns:       everything simulated, until world_destroy; plain calloc, not core/memory.h, so that
+ *             the injected allocation failures and the memory metrics of the code under test see
+ *             only that code
+ * Invariants: time never goes back; events of equal time fire in the order of their making; nothing
+ *             depends on an address, the real clock or the real machine
+ * Failure:    out of memory ends the process */
 #ifndef TESTS_SIM_WORLD_H
 #define TESTS_SIM_WORLD_H
 

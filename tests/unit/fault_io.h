@@ -1,9 +1,10 @@
 /* fault_io.h: a test double of core/io.h (files, clocks, entropy), core/file.h and core/worker.h: a
  * disk in memory that can fail at the N-th operation, run full, and crash with unsynced sectors
- * torn. Flow:       tests link fault_io.c instead of core/io_uring.c, core/file.c and core/worker.c
+ * torn.
+ * Flow:       tests link fault_io.c instead of core/io_uring.c, core/file.c and core/worker.c
  * Owns:       one disk for the whole process (file calls carry no context); fault_reset empties it
  * Invariants: a sector written since the last sync may or may not survive fault_crash, whole
- * sectors of 512 bytes at a time; names are durable at once */
+ *             sectors of 512 bytes at a time; names are durable at once */
 #ifndef TESTS_UNIT_FAULT_IO_H
 #define TESTS_UNIT_FAULT_IO_H
 

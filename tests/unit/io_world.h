@@ -1,6 +1,7 @@
 /* io_world.h: for tests of core/io.h: an io over loopback, whose events are kept until somebody
- * asks for them. Invariants: RLIMIT_NOFILE is lowered to DESCRIPTORS first, so that more
- * connections than that need several rings */
+ * asks for them.
+ * Invariants: RLIMIT_NOFILE is lowered to DESCRIPTORS first, so that more connections than that
+ *             need several rings */
 #ifndef TESTS_UNIT_IO_WORLD_H
 #define TESTS_UNIT_IO_WORLD_H
 

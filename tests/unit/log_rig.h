@@ -1,7 +1,9 @@
 /* log_rig.h: a lane on the disk of fault_io.h, driven by hand, whose records can all be made again
  * from (conversation, sequence number): what was acknowledged is known, what is read back can be
- * checked. Flow:       test_log_*.c, fuzz_recovery.c include it Invariants: after rig_reopen
- * everything acknowledged was replayed or stands below the checkpoint */
+ * checked.
+ * Flow:       test_log_*.c, fuzz_recovery.c include it
+ * Invariants: after rig_reopen everything acknowledged was replayed or stands below the
+ *             checkpoint */
 #ifndef TESTS_UNIT_LOG_RIG_H
 #define TESTS_UNIT_LOG_RIG_H
 

@@ -143,7 +143,7 @@ static void promtool_likes_the_text(void **state)
     (void)state;
     struct metrics *shards[2];
     create(shards, 2);
-    metric_observe(shards[1], METRIC_TURN_SECONDS, 12345);
+    metric_observe(shards[1], METRIC_CONNECT_SECONDS, 12345);
     render(shards, 2);
     FILE *promtool = popen("promtool check metrics", "w");
     assert_non_null(promtool);
@@ -158,7 +158,7 @@ static void *observe_for_ever(void *metrics)
 {
     uint64_t seed = 14;
     while (!atomic_load(&stop)) {
-        metric_observe(metrics, METRIC_TURN_SECONDS, random_below(&seed, NS_PER_S));
+        metric_observe(metrics, METRIC_CONNECT_SECONDS, random_below(&seed, NS_PER_S));
         metric_add(metrics, METRIC_SYNCED, 1);
     }
     return NULL;
@@ -175,16 +175,16 @@ static void reading_while_writing(void **state)
         render(shards, 1);
         unsigned long long infinite = 0;
         unsigned long long count = 1;
-        const char *inf = strstr(text, "roost_turn_seconds_bucket{le=\"+Inf\"} ");
-        const char *counted = strstr(text, "roost_turn_seconds_count ");
-        assert_int_equal(sscanf(inf, "roost_turn_seconds_bucket{le=\"+Inf\"} %llu", &infinite), 1);
-        assert_int_equal(sscanf(counted, "roost_turn_seconds_count %llu", &count), 1);
+        const char *inf = strstr(text, "roost_connect_seconds_bucket{le=\"+Inf\"} ");
+        const char *counted = strstr(text, "roost_connect_seconds_count ");
+        assert_int_equal(sscanf(inf, "roost_connect_seconds_bucket{le=\"+Inf\"} %llu", &infinite), 1);
+        assert_int_equal(sscanf(counted, "roost_connect_seconds_count %llu", &count), 1);
         assert_true(infinite == count);
     }
     atomic_store(&stop, true);
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_true(metrics_sum(shards, 1, METRIC_SYNCED) ==
-                metrics_sum(shards, 1, METRIC_TURN_SECONDS));
+                metrics_sum(shards, 1, METRIC_CONNECT_SECONDS));
     metrics_destroy(shards[0]);
 }
 

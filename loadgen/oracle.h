@@ -58,8 +58,8 @@ bool oracle_knows(const struct oracle *oracle, struct conversation_id conversati
 
 /* oracle_acked: the server acknowledged this device's send under seq. Once per send, repeated sends
  * included in it. */
-void oracle_acked(struct oracle *oracle, struct conversation_id conversation,
-                  struct oracle_peer sender, const struct message_id *id, uint64_t seq);
+void oracle_acked(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
+                  const struct message_id *message_id, uint64_t seq);
 
 /* oracle_delivered: a message was pushed to the device; connection: a number that differs between
  * the device's connections. True if it is new to the device and its content is whole:

@@ -1,8 +1,10 @@
 /* budget.h: what an idle connection costs this process, line by line.
- * Flow:       main → budget_connection_bytes (the promise of max_connections) → metric, warning at
- * start Invariants: a connection that is idle (authenticated, nothing in motion) holds what the
- * table says and nothing else: no receive or send buffer, no parser, no handshake state Bounds: the
- * kernel's share (socket, descriptor, poll) is BUDGET_KERNEL_BYTES on top */
+ * Flow:       main → budget_connection_bytes (max_connections is a promise) → metric, warning
+ * Owns:       nothing
+ * Invariants: a connection that is idle (authenticated, nothing in motion) holds what the table
+ *             says and nothing else: no send or receive buffer, no parser, no handshake state
+ * Failure:    none
+ * Bounds:     the kernel's share (socket, descriptor, poll), BUDGET_KERNEL_BYTES, is on top */
 #ifndef GATEWAY_FLOW_BUDGET_H
 #define GATEWAY_FLOW_BUDGET_H
 

@@ -50,13 +50,14 @@ class Client:
 
     def take(self, *kinds):
         """The next event of one of these kinds; others before it are dropped."""
-        end = time.monotonic() + TIMEOUT_S
+        end, dropped = time.monotonic() + TIMEOUT_S, None
         while True:
             while self.inbox:
                 event = self.inbox.pop(0)
                 if any(kind in event for kind in kinds):
                     return event
-            must(self.connection.open and time.monotonic() < end, "no {}", " or ".join(kinds))
+                dropped = event
+            must(self.connection.open and time.monotonic() < end, "no {} but {}", " or ".join(kinds), dropped)
             if wait([self.connection], 0.5):
                 self.inbox += self.connection.receive()
 

@@ -9,7 +9,8 @@
  * is, not served. The running number of records in each batch header says how many are lost.
  * - Unreadable is not torn: a device error at or above the mark refuses the start (ERR_IO).
  * - What was read here may still be only in a cache of the machine (a process that was killed, not
- * a power cut): the active segment is synced before anything is called durable. */
+ * a power cut), perhaps of one that failed to write: what stands above the mark is written again,
+ * and synced, before anything is called durable. */
 #include "store/lane.h"
 
 #include "core/file.h"
@@ -390,6 +391,55 @@ static enum err first_segment(struct recovery *r)
     return OK;
 }
 
+/* rewrite: write from … to of a segment once more, as it reads, and sync. */
+static enum err rewrite(struct recovery *r, const struct lane_segment *segment, uint64_t from,
+                        uint64_t to)
+{
+    char path[STORE_PATH_BYTES];
+    int fd;
+    TRY(store_path(path, r->log->directory, segment->id, ".segment"));
+    uint8_t *data = memory_take(SCAN_WINDOW_BYTES, MEMORY_STORE);
+    if (data == NULL)
+        return ERR_NO_MEMORY;
+    enum err err = file_open(&fd, path, FILE_WRITE);
+    if (err != OK)
+        goto fail_open;
+    for (uint64_t at = from; err == OK && at < to;) {
+        size_t size = to - at < SCAN_WINDOW_BYTES ? (size_t)(to - at) : SCAN_WINDOW_BYTES;
+        size_t done = 0;
+        err = file_read(fd, at, data, size, &done);
+        if (err == OK && done != size)
+            err = ERR_IO;
+        if (err == OK)
+            err = file_write(fd, at, bytes_of(data, size));
+        at += size;
+    }
+    if (err == OK)
+        err = file_sync(fd);
+    file_close(fd);
+fail_open:
+    memory_give(data, MEMORY_STORE);
+    return err;
+}
+
+/* secure_tail: what stands above the mark may be readable only from a cache whose write-back
+ * failed: after a failed sync the next one succeeds and the data is gone all the same. It is
+ * written again before anything calls it durable. */
+static enum err secure_tail(struct recovery *r)
+{
+    for (uint32_t at = r->first; r->have_used && at <= r->last_used; at++) {
+        const struct lane_segment *segment = r->log->segments[at];
+        uint64_t from = SEGMENT_DATA_OFFSET;
+        if (segment->state == SEGMENT_LOST || segment->id < position_segment(r->mark))
+            continue;
+        if (segment->id == position_segment(r->mark) && position_offset(r->mark) > from)
+            from = position_offset(r->mark);
+        if (from < segment->data_end)
+            TRY(rewrite(r, segment, from, segment->data_end));
+    }
+    return OK;
+}
+
 /* activate: append behind the last valid batch. */
 static enum err activate(struct recovery *r)
 {
@@ -440,6 +490,7 @@ enum err lane_recover(struct log *log,
         TRY(find_mark(&r));
         for (uint32_t i = r.first; i < log->segment_count; i++)
             TRY(walk_segment(&r, i));
+        TRY(secure_tail(&r));
         TRY(activate(&r));
         if (r.unknown)
             report_damage(&r, log->gather.segment->id, log->gather.offset, log->gather.offset, 1);

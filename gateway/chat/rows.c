@@ -345,10 +345,13 @@ static enum err merge_message(struct catalog_txn *txn, const struct log_record *
         raise(&inbox.last_seq, record->seq);
         raise(&inbox.activity_ms, record->time_ms);
         if (user.v == record->sender.v) {
-            /* the acknowledgement told the sending device; see user_delivered */
-            struct inbox_cursor *cursor = inbox_row_cursor(&inbox, record->device);
-            if (cursor != NULL && cursor->delivered + 1 == record->seq)
-                cursor->delivered = record->seq;
+            /* The acknowledgement told the sending device. Only where it has a cursor: one made
+             * here would be the row's only one, and the user's other devices would begin behind it.
+             */
+            for (uint32_t j = 0; j < inbox.cursor_count; j++)
+                if (inbox.cursors[j].device.v == record->device.v &&
+                    inbox.cursors[j].delivered + 1 == record->seq)
+                    inbox.cursors[j].delivered = record->seq;
         }
         err = rows_merge_inbox(txn, user, record->conversation, &inbox);
     }

@@ -3,9 +3,10 @@
 
 #include "gateway/flow/lane.h"
 
-#define META_KEY "checkpoint"
-#define ROWS_BYTES                                                                                 \
-    (256 * 1024) /* of one job: CHECKPOINT_ROWS ordinary rows and one of the largest */
+#define META_KEY       "checkpoint"
+#define FLUSH_JOBS_MAX 2
+/* Rows of one job: hundreds of ordinary ones, and always the largest. */
+#define ROWS_BYTES (256 * 1024)
 
 /* ---- the lane's side: rounds */
 
@@ -276,19 +277,17 @@ static struct flush_job *make_job(struct shard *shard)
     return job;
 }
 
-/* One more job on its way. False: no room in the catalog's queue or no memory; what was gathered
- * waits in `flush_waiting`. */
-static bool submit_one(struct shard *shard)
+/* One more job on its way, or, without room in the catalog's queue, waiting in `flush_waiting`. */
+static void submit_one(struct shard *shard)
 {
     if (shard->flush_waiting == NULL)
         shard->flush_waiting = make_job(shard);
     if (shard->flush_waiting == NULL ||
         catalog_submit(shard->gateway->catalog, shard->gateway->workers,
                        &shard->flush_waiting->catalog_job, true, shard->index) != OK)
-        return false;
+        return;
     shard->flush_waiting = NULL;
     shard->checkpoint_jobs++;
-    return true;
 }
 
 static void report(struct shard *shard)
@@ -323,10 +322,13 @@ void checkpoint_turn(struct shard *shard)
 {
     if (shard->checkpoint_round == 0)
         return;
-    while (shard->flush_waiting != NULL || shard->flush_conversations != NULL ||
-           shard->flush_users != NULL)
-        if (!submit_one(shard))
-            return;
+    /* one job a turn, and few at a time: neither a turn nor the catalog's disk is held up */
+    if (shard->flush_waiting != NULL || shard->flush_conversations != NULL ||
+        shard->flush_users != NULL) {
+        if (shard->checkpoint_jobs < FLUSH_JOBS_MAX)
+            submit_one(shard);
+        return;
+    }
     if (shard->checkpoint_jobs == 0)
         report(shard);
 }

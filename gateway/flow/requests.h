@@ -1,8 +1,8 @@
 /* requests.h: what a client asks for, one function per request kind.
  * Flow:       ingress → request_handle → login (hello) | commit (send, watermark) | session (range,
- * credit) Failure:    OK: done or answered; ERR_FULL: a ring between shards is full, ERR_BUSY: it must
- * wait for answers: the same request comes again later; ERR_AGAIN: hello is being looked at: what
- * follows waits */
+ * credit) Failure:    OK: done or answered; ERR_FULL: a ring between shards is full, ERR_BUSY: it
+ * must wait for answers: the same request comes again later; ERR_AGAIN: hello is being looked at:
+ * what follows waits */
 #ifndef GATEWAY_FLOW_REQUESTS_H
 #define GATEWAY_FLOW_REQUESTS_H
 

@@ -358,8 +358,6 @@ static void options(struct world_options *options)
     options->disk_direct = options->seed % 2 == 0;
     if (chance == 0)
         options->faults.disk_error = 2000;
-    if (chance == 1)
-        options->faults.disk_read_error = 5000;
     options->faults.disk_ns_max /= 4;
 }
 
@@ -465,7 +463,7 @@ static void check(struct run *run)
 static void tear_down(struct run *run)
 {
     struct story *story = run->state;
-    if (run->world->now_ns >= run->scenario->limit_ns)
+    if (run->failed)
         explain(story);
     if (story->process != NULL)
         stop(story, false);

@@ -137,6 +137,8 @@ def check_history(client, conversation, contents, missing):
     while at <= MESSAGES:
         client.connection.send([client.request(range={"conversation_id": conversation, "from_seq": at})])
         event = client.take("history", "error")
+        while "id" not in event:  # the resume says so too, by itself
+            event = client.take("history", "error")
         if "error" in event:
             error = event["error"]
             must(error["code"] == "MISSING_RANGE" and error["from_seq"] <= at <= error["to_seq"],

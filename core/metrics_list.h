@@ -11,6 +11,8 @@ METRIC(CONNECTIONS_MOVED, COUNTER, "roost_connections_moved_total",
        "Connections moved to their user's shard.")
 METRIC(CONNECTIONS_MOVE_FAILED, COUNTER, "roost_connections_move_failed_total",
        "Moves refused by a full shard; the connection stays where it was.")
+METRIC(CONNECTION_BUDGET, GAUGE, "roost_connection_budget_bytes",
+       "User memory that one idle connection is budgeted; times connections_max is the promise.")
 METRIC(SESSIONS_OPEN, GAUGE, "roost_sessions_open", "Authenticated sessions open now.")
 METRIC(TLS_HANDSHAKES, COUNTER, "roost_tls_handshakes_total", "TLS handshakes completed.")
 METRIC(TLS_RESUMED, COUNTER, "roost_tls_resumed_total", "TLS handshakes that resumed a session.")

@@ -8,7 +8,7 @@
 #include "gateway/api/api.h"
 #include "gateway/api/jwks_file.h"
 #include "gateway/chat/secrets.h"
-#include "gateway/flow/lane.h"
+#include "gateway/flow/budget.h"
 #include "gateway/flow/shard.h"
 #include "gateway/wire/json_text.h"
 
@@ -311,6 +311,27 @@ static void *run_shard(void *context)
     return NULL;
 }
 
+/* max_connections is a promise: a machine that cannot hold it is told so at the start. */
+static void check_memory(const struct process *process)
+{
+    const struct config *config = &process->config;
+    size_t count;
+    const struct budget_line *lines = budget_lines(&count);
+    for (size_t i = 0; i < count; i++)
+        log_event(LOG_DEBUG, "connection_budget", LOG_TEXT("for", lines[i].what),
+                  LOG_U64("bytes", lines[i].bytes));
+    metric_set(process->gateway.metrics[0], METRIC_CONNECTION_BUDGET,
+               (int64_t)budget_connection_bytes());
+    uint64_t needed = config->max_connections * (budget_connection_bytes() + BUDGET_KERNEL_BYTES) +
+                      config->state_bytes + config->cache_bytes;
+    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGE_SIZE);
+    if (needed > memory)
+        log_event(LOG_WARN, "memory_is_less_than_promised", LOG_U64("needed_bytes", needed),
+                  LOG_U64("memory_bytes", memory),
+                  LOG_TEXT("advice", "lower limits.max_connections, limits.state_size or "
+                                     "limits.cache_size"));
+}
+
 static void print_start(const struct process *process)
 {
     const struct gateway *gateway = &process->gateway;
@@ -336,6 +357,7 @@ static void print_start(const struct process *process)
     fflush(stdout);
     log_event(LOG_INFO, "serving", LOG_TEXT("address", address), LOG_TEXT("admin", admin),
               LOG_U64("shards", gateway->shard_count), LOG_TEXT("tls", tls_library()));
+    check_memory(process);
     if (process->config.echo)
         log_event(LOG_WARN, "bench_echo_is_on",
                   LOG_TEXT("effect", "/echo answers anybody; never run this in production"));

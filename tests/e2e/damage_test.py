@@ -50,13 +50,14 @@ class Client:
 
     def take(self, *kinds):
         """The next event of one of these kinds; others before it are dropped."""
-        end = time.monotonic() + TIMEOUT_S
+        end, dropped = time.monotonic() + TIMEOUT_S, None
         while True:
             while self.inbox:
                 event = self.inbox.pop(0)
                 if any(kind in event for kind in kinds):
                     return event
-            must(self.connection.open and time.monotonic() < end, "no {}", " or ".join(kinds))
+                dropped = event
+            must(self.connection.open and time.monotonic() < end, "no {} but {}", " or ".join(kinds), dropped)
             if wait([self.connection], 0.5):
                 self.inbox += self.connection.receive()
 
@@ -136,6 +137,8 @@ def check_history(client, conversation, contents, missing):
     while at <= MESSAGES:
         client.connection.send([client.request(range={"conversation_id": conversation, "from_seq": at})])
         event = client.take("history", "error")
+        while "id" not in event:  # the resume says so too, by itself
+            event = client.take("history", "error")
         if "error" in event:
             error = event["error"]
             must(error["code"] == "MISSING_RANGE" and error["from_seq"] <= at <= error["to_seq"],

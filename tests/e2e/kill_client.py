@@ -53,6 +53,7 @@ class Connection:
         if not head.startswith(b"HTTP/1.1 101"):
             raise Closed(head.split(b"\r\n")[0].decode())
         self.data = bytearray(rest)
+        self.fresh = bool(rest)  # frames came together with the upgrade: not to be waited for
         self.socket.setblocking(False)
         self.open = True
 
@@ -100,6 +101,7 @@ class Connection:
             pass
         except OSError:
             self.open = False
+        self.fresh = False
         events = []
         while True:
             payload = self._next_frame()
@@ -137,6 +139,9 @@ class Connection:
 
 def wait(connections, timeout_s):
     """Connections that can be read, after at most timeout_s; pending output is flushed."""
+    fresh = [c for c in connections if c.fresh]
+    if fresh:
+        return fresh
     poll = select.poll()
     by_fd = {}
     for connection in connections:

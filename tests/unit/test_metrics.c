@@ -177,7 +177,8 @@ static void reading_while_writing(void **state)
         unsigned long long count = 1;
         const char *inf = strstr(text, "roost_connect_seconds_bucket{le=\"+Inf\"} ");
         const char *counted = strstr(text, "roost_connect_seconds_count ");
-        assert_int_equal(sscanf(inf, "roost_connect_seconds_bucket{le=\"+Inf\"} %llu", &infinite), 1);
+        assert_int_equal(sscanf(inf, "roost_connect_seconds_bucket{le=\"+Inf\"} %llu", &infinite),
+                         1);
         assert_int_equal(sscanf(counted, "roost_connect_seconds_count %llu", &count), 1);
         assert_true(infinite == count);
     }

@@ -2,6 +2,7 @@
  * next poll). */
 #include "gateway/flow/shard.h"
 
+#include "core/logging.h"
 #include "gateway/flow/checkpoint.h"
 #include "gateway/flow/commit.h"
 #include "gateway/flow/egress.h"
@@ -130,6 +131,8 @@ enum err shard_create(struct shard **out, const struct shard_options *options, c
         return err;
     }
     *out = shard;
+    log_event(LOG_INFO, "io_uring", LOG_U64("shard", shard->index),
+              LOG_TEXT("features", io_features(shard->io)));
     shard->websocket_limits =
         (struct websocket_limits){config->message_bytes, config->fragments, false};
     shard->echo_limits = (struct websocket_limits){16u << 20, 1u << 24, false};

@@ -87,7 +87,9 @@ static void *produce(void *argument)
 
 static void bench_mesh(const char *name, uint64_t count, uint64_t batch)
 {
-    struct mesh_options options = {.shards = 2, .ring_bytes = {1u << 16, 64, 1u << 16, 64}};
+    struct mesh_options options = {.shards = 2};
+    for (int class = 0; class < MESH_CLASS_COUNT; class ++)
+        options.ring_bytes[class] = 1u << 16;
     struct stream stream = {.count = count, .batch = batch};
     must(mesh_create(&stream.mesh, NULL, &options), name);
     uint64_t start = now_ns();

@@ -212,7 +212,7 @@ static void survives_failed_allocations(void **state)
 {
     (void)state;
     int64_t before = memory_bytes(MEMORY_CORE);
-    struct mesh_options options = {.shards = 2, .ring_bytes = {64, 64, 64, 64}};
+    struct mesh_options options = {.shards = 2, .ring_bytes = {64, 64, 64, 64, 64}};
     for (uint64_t n = 1;; n++) {
         struct mesh *mesh;
         memory_fail_at(n);

@@ -50,7 +50,9 @@ static void test_batch_header(void **state)
     struct batch_header back;
     batch_header_encode(bytes, &batch, &key);
     assert_int_equal(batch_header_decode(&back, bytes, &key, 12288, 1 << 20), OK);
-    assert_memory_equal(&back, &batch, sizeof back);
+    uint8_t again[BATCH_HEADER_BYTES]; /* the structs have padding */
+    batch_header_encode(again, &back, &key);
+    assert_memory_equal(again, bytes, sizeof again);
     assert_int_equal(batch_header_decode(&back, bytes, &key, 16384, 1 << 20), ERR_CORRUPT);
     struct segment_header other = header;
     other.nonce++; /* the file's next life */

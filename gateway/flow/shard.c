@@ -36,7 +36,8 @@ bool shard_over_budget(const struct shard *shard)
         return false;
     uint64_t budget = shard->gateway->config->state_bytes / shard->gateway->shard_count;
     int64_t cached = (int64_t)shard->cache.bytes;
-    int64_t used = memory_bytes(MEMORY_CHAT) / (int64_t)shard->gateway->shard_count - cached;
+    int64_t all = memory_bytes(MEMORY_CHAT) - shard->gateway->state_base;
+    int64_t used = all / (int64_t)shard->gateway->shard_count - cached;
     return used > (int64_t)budget;
 }
 
@@ -110,6 +111,8 @@ enum err shard_create(struct shard **out, const struct shard_options *options, c
     if (shard == NULL)
         return ERR_NO_MEMORY;
     shard->gateway = gateway;
+    if (options->index == LANE_SHARD)
+        gateway->state_base = memory_bytes(MEMORY_CHAT);
     shard->index = options->index;
     shard->metrics = gateway->metrics[options->index];
     uint32_t per_shard = config->max_connections / gateway->shard_count;

@@ -64,9 +64,9 @@ enum err file_make_directory(const char *path)
     TRY(disk_make_directory(disk(), path));
     snprintf(parent, sizeof parent, "%s", path);
     char *slash = strrchr(parent, '/');
-    CHECK(slash != NULL);
-    slash[slash == parent ? 1 : 0] = 0;
-    return disk_sync_directory(disk(), parent);
+    if (slash != NULL)
+        slash[slash == parent ? 1 : 0] = 0;
+    return disk_sync_directory(disk(), slash != NULL ? parent : ".");
 }
 
 enum err file_sync_directory(const char *path)

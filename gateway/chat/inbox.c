@@ -85,6 +85,15 @@ static enum err entry_insert(struct inbox *inbox, struct entry **out,
     return OK;
 }
 
+static void entry_remove(struct inbox *inbox, struct entry *entry)
+{
+    uint32_t at = position_of(inbox, entry->conversation);
+    inbox->entry_count--;
+    memmove(&inbox->entries[at], &inbox->entries[at + 1],
+            (inbox->entry_count - at) * sizeof(struct entry *));
+    entry_free(entry);
+}
+
 static struct cursor_state *find_cursor(const struct entry *entry, struct device_id device)
 {
     for (uint32_t i = 0; i < entry->cursor_count; i++)
@@ -118,15 +127,19 @@ enum err inbox_entry_make(struct inbox *inbox, struct entry **out,
         return OK;
     struct entry *entry = NULL;
     TRY(entry_insert(inbox, &entry, conversation));
+    if (inbox->state == INBOX_WARM) { /* else the row will tell who has what */
+        entry->last_seq = from_seq - 1;
+        for (uint32_t i = 0; i < inbox->device_count; i++) {
+            struct cursor_state *cursor;
+            enum err err = add_cursor(entry, &cursor, inbox->devices[i], from_seq - 1);
+            if (err != OK) {
+                entry_remove(inbox, entry);
+                return err;
+            }
+        }
+    }
     *made = true;
     *out = entry;
-    if (inbox->state != INBOX_WARM)
-        return OK; /* the row will tell who has what */
-    entry->last_seq = from_seq - 1;
-    for (uint32_t i = 0; i < inbox->device_count; i++) {
-        struct cursor_state *cursor;
-        TRY(add_cursor(entry, &cursor, inbox->devices[i], from_seq - 1));
-    }
     return OK;
 }
 

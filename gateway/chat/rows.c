@@ -231,26 +231,34 @@ static void conversation_row_raise(struct conversation_row *stored,
     }
 }
 
+/* What merging a conversation needs: taken once, before anything is written. */
+struct merge_space {
+    struct conversation_row row; /* of a batch */
+    struct conversation_row stored;
+    uint8_t encoded[CONVERSATION_FIXED_BYTES + ROW_SENDERS_MAX * CONVERSATION_SENDER_BYTES];
+};
+
+static enum err merge_conversation(struct catalog_txn *txn, struct conversation_id conversation,
+                                   const struct conversation_row *row, struct merge_space *space)
+{
+    uint8_t key[16];
+    enum err err = rows_read_conversation(txn, conversation, &space->stored);
+    if (err != OK && err != ERR_NOT_FOUND)
+        return err;
+    conversation_row_raise(&space->stored, row);
+    conversation_id_encode(key, conversation);
+    return catalog_put(txn, CATALOG_CONVERSATIONS, bytes_of(key, sizeof key),
+                       conversation_encode(&space->stored, space->encoded));
+}
+
 enum err rows_merge_conversation(struct catalog_txn *txn, struct conversation_id conversation,
                                  const struct conversation_row *row)
 {
-    struct conversation_row *stored = memory_take(sizeof *stored, MEMORY_CHAT);
-    uint8_t *encoded = memory_take(
-        CONVERSATION_FIXED_BYTES + ROW_SENDERS_MAX * CONVERSATION_SENDER_BYTES, MEMORY_CHAT);
-    uint8_t key[16];
-    enum err err = ERR_NO_MEMORY;
-    if (stored == NULL || encoded == NULL)
-        goto done;
-    err = rows_read_conversation(txn, conversation, stored);
-    if (err != OK && err != ERR_NOT_FOUND)
-        goto done;
-    conversation_row_raise(stored, row);
-    conversation_id_encode(key, conversation);
-    err = catalog_put(txn, CATALOG_CONVERSATIONS, bytes_of(key, sizeof key),
-                      conversation_encode(stored, encoded));
-done:
-    memory_give(stored, MEMORY_CHAT);
-    memory_give(encoded, MEMORY_CHAT);
+    struct merge_space *space = memory_take(sizeof *space, MEMORY_CHAT);
+    if (space == NULL)
+        return ERR_NO_MEMORY;
+    enum err err = merge_conversation(txn, conversation, row, space);
+    memory_give(space, MEMORY_CHAT);
     return err;
 }
 
@@ -296,31 +304,44 @@ enum err rows_batch_conversation(struct buffer *batch, struct conversation_id co
     return OK;
 }
 
+/* The batch's first item: merged, or, where write is false, only looked at with the row that is
+ * stored. */
+static enum err batch_item(struct catalog_txn *txn, struct bytes item, struct merge_space *space,
+                           bool write)
+{
+    struct user_id user = {load_u64(item.data + 8)};
+    struct conversation_id conversation = conversation_id_decode(item.data + 16);
+    struct bytes encoded = bytes_of(item.data + BATCH_HEADER_BYTES, load_u32(item.data));
+    struct inbox_row inbox;
+    enum err err;
+    if (load_u32(item.data + 4) == 1) {
+        TRY(inbox_decode(encoded, &inbox));
+        if (write)
+            return rows_merge_inbox(txn, user, conversation, &inbox);
+        err = rows_read_inbox(txn, user, conversation, &inbox);
+    } else {
+        TRY(conversation_decode(encoded, &space->row));
+        if (write)
+            return merge_conversation(txn, conversation, &space->row, space);
+        err = rows_read_conversation(txn, conversation, &space->stored);
+    }
+    return err == ERR_NOT_FOUND ? OK : err;
+}
+
+/* Twice over the batch: a job that fails must not have written (catalog.h), so that everything is
+ * looked at before the first row is merged. What fails then is a put, which spoils the transaction.
+ */
 enum err rows_batch_merge(struct catalog_txn *txn, struct bytes batch)
 {
-    struct conversation_row *row = memory_take(sizeof *row, MEMORY_CHAT);
-    if (row == NULL)
+    struct merge_space *space = memory_take(sizeof *space, MEMORY_CHAT);
+    if (space == NULL)
         return ERR_NO_MEMORY;
     enum err err = OK;
-    while (err == OK && batch.size != 0) {
-        uint32_t size = load_u32(batch.data);
-        uint32_t type = load_u32(batch.data + 4);
-        struct user_id user = {load_u64(batch.data + 8)};
-        struct conversation_id conversation = conversation_id_decode(batch.data + 16);
-        struct bytes encoded = bytes_of(batch.data + BATCH_HEADER_BYTES, size);
-        struct inbox_row inbox;
-        if (type == 1) {
-            err = inbox_decode(encoded, &inbox);
-            if (err == OK)
-                err = rows_merge_inbox(txn, user, conversation, &inbox);
-        } else {
-            err = conversation_decode(encoded, row);
-            if (err == OK)
-                err = rows_merge_conversation(txn, conversation, row);
-        }
-        batch = bytes_skip(batch, BATCH_HEADER_BYTES + size);
-    }
-    memory_give(row, MEMORY_CHAT);
+    for (int write = 0; write < 2; write++)
+        for (struct bytes rest = batch; err == OK && rest.size != 0;
+             rest = bytes_skip(rest, BATCH_HEADER_BYTES + load_u32(rest.data)))
+            err = batch_item(txn, rest, space, write != 0);
+    memory_give(space, MEMORY_CHAT);
     return err;
 }
 

@@ -71,7 +71,8 @@ MUST_USE enum err rows_merge_conversation(struct catalog_txn *txn,
 MUST_USE enum err rows_merge_record(struct catalog_txn *txn, const struct log_record *record);
 
 /* rows_batch_*: many rows gathered as bytes on a shard, merged on the catalog's writer. ERR_FULL:
- * begin another batch. */
+ * begin another batch. rows_batch_merge: what fails on a damaged row or without memory has written
+ * nothing. */
 MUST_USE enum err rows_batch_inbox(struct buffer *batch, struct user_id user,
                                    struct conversation_id conversation,
                                    const struct inbox_row *row);

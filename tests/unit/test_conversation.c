@@ -165,6 +165,11 @@ static void repeats_are_told_from_news(void **state)
     struct cached *other = accept_at(&rig->conversation, key_of(bert, phone, 5), "c", NOW);
     assert_int_equal(verdict(rig, bert, phone, 5, &found), CONVERSATION_KNOWN);
     assert_ptr_equal(found, other);
+    struct cached *third = accept_at(&rig->conversation, key_of(anna, laptop, 5), "d", NOW);
+    assert_int_equal(verdict(rig, anna, laptop, 5, &found), CONVERSATION_KNOWN);
+    assert_ptr_equal(found, third);
+    assert_int_equal(verdict(rig, anna, phone, 5, &found), CONVERSATION_KNOWN);
+    assert_ptr_equal(found, first); /* not the newer one of that id */
 
     /* forgotten by the cache: only the log knows */
     rig->cache.bytes_max = 0;
@@ -268,6 +273,10 @@ static void the_budget_forgets_the_oldest(void **state)
         assert_int_equal(conversation_recent(both[0], seq) != NULL, seq > 2);
         assert_int_equal(conversation_recent(both[1], seq) != NULL, seq > 1);
     }
+    rig->cache.bytes_max--; /* a byte too many is one message too many */
+    message_cache_trim(&rig->cache);
+    assert_int_equal(rig->cache.bytes, 2 * each);
+    assert_null(conversation_recent(both[1], 2));
     assert_int_equal(both[0]->visible_seq, 3); /* forgetting a copy changes no number */
 
     /* what is in flight is nobody's to forget */

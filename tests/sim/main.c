@@ -1,8 +1,12 @@
 /* main.c: the simulator's command line.
- *     sim SEED [--verbose] [--scenario NAME]   one seed, all scenarios or one; prints the trace
- * hashes sim SEED --seeds N                       N seeds from SEED on, each twice: their hashes
- * must agree sim --marks N                            N seeds; fails if a MARK of the linked code
- * was never reached sim --self-test                          the world's own promises */
+ *     sim SEED [--verbose] [--scenario NAME]
+ *         one seed, all scenarios or one; prints the trace hashes
+ *     sim SEED --seeds N
+ *         N seeds from SEED on, each twice: their hashes must agree
+ *     sim --marks N
+ *         N seeds, one in MARKS_AGAIN twice; fails if a MARK of the linked code was never reached
+ *     sim --self-test
+ *         the world's own promises */
 #include "tests/sim/marks.h"
 #include "tests/sim/scenario.h"
 
@@ -15,6 +19,8 @@
 static const struct scenario *const scenarios[] = {
     &scenario_echo, &scenario_disk, &scenario_catalog, &scenario_gateway, &scenario_log,
 };
+
+#define MARKS_AGAIN 8 /* --marks: one seed in so many runs twice */
 
 struct command {
     uint64_t seed;
@@ -91,14 +97,16 @@ static size_t run_one(const struct command *command, const struct scenario *scen
     return failed;
 }
 
-static size_t run_seeds(const struct command *command, uint64_t first, uint64_t count, bool again)
+/* again: every so many seeds a second time; 0: none. */
+static size_t run_seeds(const struct command *command, uint64_t first, uint64_t count,
+                        uint64_t again)
 {
     size_t failed = 0;
     size_t runs = 0;
     for (uint64_t seed = first; seed < first + count; seed++)
         for (size_t i = 0; i < COUNT_OF(scenarios); i++)
             if (chosen(command, scenarios[i])) {
-                failed += run_one(command, scenarios[i], seed, again);
+                failed += run_one(command, scenarios[i], seed, again != 0 && seed % again == 0);
                 runs++;
             }
     if (runs == 0)
@@ -120,9 +128,9 @@ int main(int argc, char **argv)
         failed += self_test();
     if (command.has_seed)
         failed += run_seeds(&command, command.seed, command.seeds > 0 ? command.seeds : 1,
-                            command.seeds > 0);
+                            command.seeds > 0 ? 1 : 0);
     if (command.marks > 0) {
-        failed += run_seeds(&command, 1, command.marks, true);
+        failed += run_seeds(&command, 1, command.marks, MARKS_AGAIN);
         failed += marks_report();
     }
     return failed > 0 ? 1 : 0;

@@ -66,7 +66,7 @@ struct gateway {
     _Atomic uint32_t phase;   /* enum gateway_phase */
     _Atomic uint32_t drained; /* shards without connections and commits */
     _Atomic uint32_t connections;
-    int64_t state_base; /* MEMORY_CHAT before the first shard: not state of this gateway */
+    int64_t state_base;         /* MEMORY_CHAT before the first shard: not state of this gateway */
     _Atomic uint32_t log_state; /* enum log_state */
     _Atomic uint16_t
         per_address[ADDRESS_SLOTS]; /* un-upgraded connections by keyed hash of the address */

@@ -433,7 +433,6 @@ static enum err look_up(struct shard *shard, struct conversation *conversation,
         }
     }
     if (wait) {
-        MARK("two repeats of one id at once");
         self->state = PARKED_WAITING;
         return OK;
     }

@@ -64,7 +64,6 @@ static void list(struct shard *shard, struct connection *connection)
 /* No memory: the flush aborts it. Not here: callers walk lists that an abort would change. */
 static void doom(struct shard *shard, struct connection *connection)
 {
-    MARK("no memory for output");
     connection->doomed = true;
     list(shard, connection);
 }

@@ -340,7 +340,6 @@ static void deliver_to_user(struct shard *shard, struct user_id id,
     bool made = false;
     if (user == NULL ||
         inbox_entry_make(user, &entry, deliver->conversation, record->seq, &made) != OK) {
-        MARK("no memory for an inbox entry");
         return; /* the conversation's own checkpoint notes it for the next load */
     }
     entry_told(entry, record->seq);

@@ -74,7 +74,6 @@ static enum err take_frame(struct shard *shard, struct connection *connection, s
     }
     for (uint32_t i = next; i < count; i++) {
         if (!connection_has_room(shard, connection)) { /* the drained output goes on here */
-            MARK("requests wait for their answers to be read");
             if (backlog_keep(connection, frame, i, (struct bytes){0}) != OK)
                 connection_abort(shard, connection);
             return ERR_AGAIN;

@@ -16,17 +16,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SHARDS        3
-#define FLEETS        2
-#define USERS         6 /* per fleet */
-#define DEVICES       2
-#define PORT          8443
-#define CHAT_NS       (3 * NS_PER_S) /* at least */
-#define KEY_ID        "sim"
-#define ISSUER        "sim-issuer"
-#define AUDIENCE      "sim-gateway"
-#define MESSAGE_BYTES 120
-#define RING_BYTES    (256 * 1024)
+#define SHARDS            3
+#define FLEETS            2
+#define USERS             6 /* per fleet */
+#define DEVICES           2
+#define PORT              8443
+#define CHAT_NS           (3 * NS_PER_S) /* at least */
+#define KEY_ID            "sim"
+#define ISSUER            "sim-issuer"
+#define AUDIENCE          "sim-gateway"
+#define MESSAGE_BYTES     120
+#define BIG_MESSAGE_BYTES 40000 /* more than one pull asks for */
+#define RING_BYTES        (512 * 1024)
 
 struct process { /* the gateway's; dies and is made again */
     struct gateway gateway;
@@ -77,7 +78,7 @@ static void configure(struct world *world, struct config *config)
     config->create_users = true;
     config->max_connections = 128;
     config->connections_per_address = 1000;
-    config->message_bytes = 32768;
+    config->message_bytes = 96 << 10;
     config->segment_bytes = 1 << 20;
     config->batch_bytes = 128 << 10;
     config->reserve_bytes = 1 << 20;
@@ -106,12 +107,13 @@ static enum err make_mesh(struct world *world, struct gateway *gateway)
     return mesh_create(&gateway->mesh, gateway->group, &options);
 }
 
-static enum err make_workers(struct gateway *gateway)
+static enum err make_workers(struct world *world, struct gateway *gateway)
 {
     struct worker_options options = {.shards = gateway->shard_count};
+    bool few = world_below(world, 4) == 0;
     for (int class = 0; class < WORKER_CLASS_COUNT; class ++) {
         options.threads[class] = 1;
-        options.queue_max[class] = 100;
+        options.queue_max[class] = few ? 2 : 100;
     }
     options.batch[WORKER_CATALOG_WRITE] = catalog_write_batch;
     options.batch_context[WORKER_CATALOG_WRITE] = gateway->catalog;
@@ -138,7 +140,7 @@ static enum err make_shared(struct story *story, struct gateway *gateway)
     for (uint32_t i = 0; i < gateway->shard_count; i++)
         TRY(metrics_create(&gateway->metrics[i]));
     TRY(make_mesh(story->run->world, gateway));
-    return make_workers(gateway);
+    return make_workers(story->run->world, gateway);
 }
 
 static size_t shard_actor_turn(void *self)
@@ -249,6 +251,7 @@ static void start_clients(struct story *story)
                                               .buffer_bytes = 4096,
                                               .files_max = 1,
                                               .cpu = -1};
+        bool large = world_below(world, 8) == 0;
         const struct fleet_options options = {
             .user = {.tls_context = story->client_tls,
                      .server_name = "localhost",
@@ -264,7 +267,7 @@ static void start_clients(struct story *story)
                      .handshake_ms = 8000,
                      .backoff_ms_min = 100,
                      .backoff_ms_max = 2000,
-                     .message_bytes_max = MESSAGE_BYTES,
+                     .message_bytes_max = BIG_MESSAGE_BYTES,
                      .response_bytes_max = 256 * 1024,
                      .seed = world_random(world)},
             .target = address_of(1, PORT),
@@ -273,8 +276,8 @@ static void start_clients(struct story *story)
             .devices = clients->devices[i] = (uint32_t)world_between(world, 1, DEVICES),
             .contacts = 2,
             .handshakes_max = USERS * DEVICES,
-            .messages_per_s = (double)world_between(world, 5, 60),
-            .message_bytes = MESSAGE_BYTES,
+            .messages_per_s = large ? 2 : (double)world_between(world, 5, 60),
+            .message_bytes = large ? BIG_MESSAGE_BYTES : MESSAGE_BYTES,
             .reconnect_every_ms = (uint32_t)world_between(world, 500, 4000),
             .reconnect_percent = 20,
         };
@@ -360,6 +363,8 @@ static void options(struct world_options *options)
     if (chance == 0)
         options->faults.disk_error = 2000;
     options->faults.disk_ns_max /= 4;
+    if (options->seed % 7 == 3)
+        options->faults.move_full = 900000;
 }
 
 static void set_up(struct run *run)

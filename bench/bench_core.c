@@ -117,7 +117,9 @@ static void bench_mesh(const char *name, uint64_t count, uint64_t batch)
 static void bench_mesh_alone(uint64_t count)
 {
     const char *name = "mesh, in 256s, one thread";
-    struct mesh_options options = {.shards = 2, .ring_bytes = {64, 64, 1u << 16, 64}};
+    struct mesh_options options = {.shards = 2};
+    for (int class = 0; class < MESH_CLASS_COUNT; class ++)
+        options.ring_bytes[class] = 1u << 16;
     struct mesh *mesh;
     must(mesh_create(&mesh, NULL, &options), name);
     uint64_t start = now_ns();

@@ -314,7 +314,7 @@ static enum err networks_check(const char *text)
 static enum err text_check(const struct key *key, const char *text)
 {
     struct io_address address;
-    if (!utf8_valid(bytes_of_text(text)))
+    if (!utf8_valid(bytes_of_text(text)) || text[0] == ';') /* behind a blank it begins a comment */
         return ERR_INVALID;
     for (const char *c = text; *c != '\0'; c++) {
         if ((unsigned char)*c < ' ' || *c == 0x7f)
@@ -394,7 +394,7 @@ static const char *kind_expects(enum kind kind)
 {
     switch (kind) {
     case KIND_TEXT:
-        return "UTF-8 text without control characters";
+        return "UTF-8 text without control characters, not beginning with a semicolon";
     case KIND_ADDRESS:
         return "an address with a port, like 127.0.0.1:8443 or [::]:8443";
     case KIND_NETWORKS:

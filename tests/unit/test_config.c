@@ -186,6 +186,7 @@ static void test_duplicate(void **state)
 static void test_wrong_type(void **state)
 {
     (void)state;
+    refused("[tls]\ncertificate = a\nkey =;b\n", 3, "semicolon");
     refused("[shards]\npin = true\n", 2, "yes or no");
     refused("[limits]\nfragments = five\n", 2, "a whole number");
     refused("[limits]\nfragments = -5\n", 2, "a whole number");

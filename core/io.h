@@ -121,6 +121,8 @@ struct io_listen_options {
     uint32_t backlog;
     uint32_t accepts; /* one-shot accepts kept armed */
     bool reuse_port;  /* one listener per shard on the same port */
+    uint32_t extra;   /* connections that it may still take when connections_max are in use, as far
+                         as half of the spare slots go: for a listener that must answer then */
 };
 
 /* io_listen: bind, listen and arm accepts. out_address gets the bound address (port 0: the kernel's

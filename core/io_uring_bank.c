@@ -87,9 +87,9 @@ void bank_turn(struct bank *bank)
     submitted(io_uring_submit_and_get_events(&bank->ring));
 }
 
-struct bank *bank_pick(struct io *io)
+struct bank *bank_pick(struct io *io, uint32_t extra)
 {
-    if (io->conns_used + io->accepts_armed >= io->options.connections_max)
+    if (io->conns_used + io->accepts_armed >= io->options.connections_max + extra)
         return NULL;
     struct bank *best = NULL;
     uint32_t best_taken = 0;

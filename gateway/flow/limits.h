@@ -18,12 +18,14 @@
     (64 * 1024) /* elements gathered into one WebSocket message before the next is begun */
 #define PULL_BYTES          (32 * 1024) /* answer asked for when catching up: rings hold many */
 #define PULL_RECORDS        256
-#define HISTORY_RECORDS_MAX 256 /* messages of one answer to Range */
-#define PULLED_OVERHEAD     256 /* border_pulled and mesh header */
+#define HISTORY_RECORDS_MAX 256         /* messages of one answer to Range */
+#define PULLED_OVERHEAD     256         /* border_pulled and mesh header */
+#define RELAY_BYTES         (16 * 1024) /* of one message between the ends of a relay */
 #define CHECKPOINT_ROWS                                                                            \
     512 /* rows of one catalog job: bounds the writer's transaction and the job's memory */
 #define ACCEPTS_ARMED  64 /* one-shot accepts per listener: 64 × 28 B address buffers */
 #define ADMIN_ACCEPTS  4
+#define ADMIN_EXTRA    8 /* the operator gets in when clients have taken every slot */
 #define EVICT_PER_TURN 64
 #define REQUESTS_MAX                                                                               \
     1024 /* upper bound of limits.requests_per_frame: the decoded array lives in the shard */

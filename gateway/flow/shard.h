@@ -98,9 +98,11 @@ struct shard {
     /* connections */
     struct pool connections;
     struct pool sessions;
-    struct connection *work;    /* with output to send */
-    struct connection *stalled; /* with backlog that waits for room between shards */
-    struct session *pulls;      /* waiting for room between shards */
+    struct pool relays;
+    struct connection *work;      /* with output to send */
+    struct connection *stalled;   /* with backlog that waits for room between shards */
+    struct relay *relays_waiting; /* with something to tell when there is room */
+    struct session *pulls;        /* waiting for room between shards */
     /* users and conversations of this shard */
     struct table users;
     struct table conversations;

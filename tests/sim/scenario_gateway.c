@@ -364,7 +364,7 @@ static void options(struct world_options *options)
         options->faults.disk_error = 2000;
     options->faults.disk_ns_max /= 4;
     if (options->seed % 7 == 3)
-        options->faults.move_full = 900000;
+        options->faults.move_full = options->seed % 2 == 0 ? 900000 : 1000000;
 }
 
 static void set_up(struct run *run)

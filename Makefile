@@ -15,10 +15,11 @@ PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcm
 PACKAGES_61 := $(PACKAGES) libcmocka-dev qemu-system-x86 busybox-static cpio e2fsprogs curl
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 define install
-  @mkdir -p out; missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
-  if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get update -qq && \
-  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >out/apt.log 2>&1 || \
-  { tail -n 20 out/apt.log; echo "could not install: $$missing (see out/apt.log)"; exit 1; }; fi; touch $@
+  @mkdir -p out; missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || printf ' %s' $$p; done); \
+  if [ -n "$$missing" ]; then echo "installing:$$missing"; { $(SUDO) apt-get update -qq && \
+  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >out/apt.log 2>&1 || \
+  { grep -E '^[EW]:|not found|sudo' out/apt.log | head -n 3; echo "roost: cannot install these packages: that needs Debian 12's package" \
+  "sources, a network, room on the disk, and root or sudo; apt's output is in out/apt.log"; exit 1; }; fi; touch $@
 endef
 
 # ---- compilers and flags; one build kind each: release, debug (asserts marks for the simulator), asan, tsan, clang

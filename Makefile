@@ -94,7 +94,17 @@ $(OUT)/bin/bench_%: $(OUT)/obj/bench/bench_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS)
-$(OUT)/test/test_%: $(OUT)/obj/tests/unit/test_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
+# unit tests of the release build: optimised across files once, in units.o, not once per test; but not with those
+# that replace functions of the product, and elsewhere there is nothing to be gained
+$(OUT)/units.o: $(LIB_LOADGEN) $(REAL) $(LIB)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(LINK) -r -flinker-output=nolto-rel -o $@ -Wl,--whole-archive $^
+UNIT_ARCHIVES := $(LIB_LOADGEN) $(REAL) $(LIB)
+$(OUT)/test/test_%: $(OUT)/obj/tests/unit/test_%.o $(if $(filter release,$(BUILD)),$(OUT)/units.o,$(UNIT_ARCHIVES))
+	@mkdir -p $(@D)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
+$(OUT)/test/test_api $(OUT)/test/test_auth: $(OUT)/test/%: $(OUT)/obj/tests/unit/%.o $(UNIT_ARCHIVES)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka

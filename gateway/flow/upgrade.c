@@ -68,6 +68,17 @@ static unsigned handshake_fault(const struct http_request *request, const char *
     return 0;
 }
 
+/* Fields that may come once (RFC 6455 11.3, RFC 6454 7.3): with two of them a proxy before us may
+ * have judged another one. */
+static bool fields_single(const struct http_request *request)
+{
+    static const char *const names[] = {"Origin", "Sec-WebSocket-Key", "Sec-WebSocket-Version"};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        if (http_field_repeated(request, names[i]))
+            return false;
+    return true;
+}
+
 /* The first in the client's list that is known here: its order is its wish (RFC 6455 4.1). */
 static const char *choose_subprotocol(struct connection *connection,
                                       const struct http_request *request)
@@ -190,6 +201,11 @@ bool upgrade_request(struct shard *shard, struct connection *connection,
                status == 405 ? "Allow: GET\r\n"
                              : "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
                text);
+        return false;
+    }
+    if (!fields_single(request)) {
+        answer(shard, connection, 400, NULL,
+               "Origin, Sec-WebSocket-Key and Sec-WebSocket-Version may come once");
         return false;
     }
     const struct http_field *key = http_field_find(request, "Sec-WebSocket-Key");

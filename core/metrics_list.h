@@ -5,6 +5,14 @@ METRIC(CONNECTIONS_ACCEPTED, COUNTER, "roost_connections_accepted_total",
 METRIC(CONNECTIONS_OPEN, GAUGE, "roost_connections_open", "Connections open now.")
 METRIC(CONNECTIONS_REFUSED, COUNTER, "roost_connections_refused_total",
        "Connections refused because max_connections or a limit per address was reached.")
+METRIC(UPGRADE_TIMEOUTS, COUNTER, "roost_upgrade_timeouts_total",
+       "Connections closed because no request was complete in time, idle ones of HTTP included.")
+METRIC(HELLO_TIMEOUTS, COUNTER, "roost_hello_timeouts_total",
+       "Connections closed because no valid token came in time.")
+METRIC(HEARTBEATS_LOST, COUNTER, "roost_heartbeats_lost_total",
+       "Sessions ended because nothing was heard for 1.5 heartbeats.")
+METRIC(LOGINS_REFUSED, COUNTER, "roost_logins_refused_total",
+       "Tokens of hello and renew refused: not valid, expired, too many devices, or load.")
 METRIC(CONNECTIONS_CLOSED, COUNTER, "roost_connections_closed_total",
        "Connections closed, whoever began.")
 METRIC(CONNECTIONS_MOVED, COUNTER, "roost_connections_moved_total",
@@ -59,6 +67,8 @@ METRIC(LOG_STATE, GAUGE, "roost_log_state",
 METRIC(LOG_CORRUPT, COUNTER, "roost_log_corrupt_records_total",
        "Damaged records found and not served.")
 METRIC(CHECKPOINTS, COUNTER, "roost_checkpoints_total", "Checkpoints committed to the catalog.")
+METRIC(CHECKPOINTS_FAILED, COUNTER, "roost_checkpoints_failed_total",
+       "Checkpoints that could not be written: the log keeps what they would have freed.")
 METRIC(EVICTED, COUNTER, "roost_state_evicted_total",
        "User and conversation states evicted to stay in their budget.")
 METRIC(STATE_USERS, GAUGE, "roost_state_users", "User states in memory.")

@@ -454,6 +454,11 @@ bool lane_idle(const struct shard *shard)
     return lane == NULL || (lane->owed_count == 0 && lane->reads == 0);
 }
 
+uint32_t lane_jobs(const struct shard *shard)
+{
+    return shard->lane == NULL ? 0 : log_jobs(shard->lane->log);
+}
+
 void lane_checkpointed(struct shard *shard, uint64_t position)
 {
     log_checkpointed(shard->lane->log, position);

@@ -103,6 +103,13 @@ static void look_at_generation(struct shard *shard)
     shard->jwks = atomic_load_explicit(&gateway->jwks, memory_order_acquire);
     if (shard->jwks != NULL)
         jwks_retain(shard->jwks);
+    atomic_fetch_add_explicit(&gateway->looked, 1, memory_order_release);
+}
+
+uint32_t shard_sockets_max(uint32_t connections_max, uint32_t shards)
+{
+    uint32_t per_shard = connections_max / shards;
+    return per_shard + per_shard / 10 + 256;
 }
 
 enum err shard_create(struct shard **out, const struct shard_options *options, char *explanation,
@@ -118,11 +125,10 @@ enum err shard_create(struct shard **out, const struct shard_options *options, c
         gateway->state_base = memory_bytes(MEMORY_CHAT);
     shard->index = options->index;
     shard->metrics = gateway->metrics[options->index];
-    uint32_t per_shard = config->max_connections / gateway->shard_count;
     const struct io_options io_options = {
         .index = options->index,
         .count = gateway->shard_count,
-        .connections_max = per_shard + per_shard / 10 + 256,
+        .connections_max = shard_sockets_max(config->max_connections, gateway->shard_count),
         .buffers_count = RECEIVE_BUFFERS,
         .buffer_bytes = RECEIVE_BUFFER_BYTES,
         .files_max = 256,

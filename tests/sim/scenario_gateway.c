@@ -143,6 +143,7 @@ static enum err make_shared(struct story *story, struct gateway *gateway)
     TRY(io_group_create(&gateway->group, gateway->shard_count));
     for (uint32_t i = 0; i < gateway->shard_count; i++)
         TRY(metrics_create(&gateway->metrics[i]));
+    TRY(addresses_init(&gateway->addresses, gateway->config->max_connections, &gateway->placement));
     TRY(make_mesh(story->run->world, gateway));
     return make_workers(story->run->world, gateway);
 }
@@ -229,6 +230,7 @@ static void stop(struct story *story, enum ending ending)
     story->draining = false;
     workers_destroy(gateway->workers);
     mesh_destroy(gateway->mesh);
+    addresses_deinit(&gateway->addresses);
     for (uint32_t i = 0; i < gateway->shard_count; i++)
         metrics_destroy(gateway->metrics[i]);
     catalog_close(gateway->catalog);

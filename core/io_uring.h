@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 
 #define BANKS_MAX       1024u
+#define NOFILE_ADVISED  1024u /* enough for a million connections and their rings */
 #define LISTENERS_MAX   16u
 #define EXPLAIN_BYTES   256u
 #define NONE            UINT32_MAX

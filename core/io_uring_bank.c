@@ -179,8 +179,10 @@ static enum err explain_ring(struct io *io, int number)
         return ERR_NO_MEMORY;
     case EMFILE:
     case ENFILE:
-        explain(io, "out of file descriptors: raise RLIMIT_NOFILE (`ulimit -n`, LimitNOFILE=) or "
-                    "`sysctl fs.file-max`");
+        explain(io,
+                "out of file descriptors: raise RLIMIT_NOFILE to %u or more (`ulimit -n`, "
+                "LimitNOFILE=), or `sysctl fs.file-max`",
+                NOFILE_ADVISED);
         return ERR_NO_DESCRIPTORS;
     default:
         explain(io, "io_uring: %s; Linux 6.1 or newer is needed", strerror(number));
@@ -296,10 +298,12 @@ static enum err banks_count(struct io *io, uint32_t *count, uint32_t *slots)
     uint64_t wanted = slots_wanted(io->options.connections_max);
     *count = banks_of(wanted, per_bank);
     if (*count == 0) {
+        uint64_t least = wanted / BANKS_MAX + 64; /* a ring is a descriptor, too */
         explain(io,
                 "RLIMIT_NOFILE of %u is too low for %u connections: raise it (`ulimit -n`, "
                 "LimitNOFILE=) to at least %u",
-                per_bank, io->options.connections_max, (uint32_t)(wanted / BANKS_MAX) + 64);
+                per_bank, io->options.connections_max,
+                least < NOFILE_ADVISED ? NOFILE_ADVISED : (uint32_t)least);
         return ERR_NO_DESCRIPTORS;
     }
     *slots = (uint32_t)((wanted + *count - 1) / *count);

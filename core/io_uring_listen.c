@@ -71,6 +71,8 @@ static enum err explain_address(struct io *io, const char *what, const struct io
         help = "; ports below 1024 need CAP_NET_BIND_SERVICE";
     else if (number == EMFILE || number == ENFILE)
         help = "; raise RLIMIT_NOFILE (`ulimit -n`, LimitNOFILE=)";
+    else if (number == EAFNOSUPPORT)
+        help = "; this kernel has no IPv6: listen on 0.0.0.0 instead of [::]";
     explain(io, "cannot %s %s%s%s:%u: %s%s", what, v4 ? "" : "[", text, v4 ? "" : "]",
             address->port, strerror(number), help);
     return number == EMFILE || number == ENFILE ? ERR_NO_DESCRIPTORS : ERR_ADDRESS;

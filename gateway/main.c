@@ -102,7 +102,9 @@ static enum err open_directory(struct process *process)
     }
     if (err != OK) {
         snprintf(process->explanation, EXPLANATION_BYTES,
-                 "store.directory %s cannot be made or written (%s)", directory, err_name(err));
+                 "store.directory %s cannot be made or written (%s): check its owner, rights and "
+                 "disk, or name another directory",
+                 directory, err_name(err));
         return err;
     }
     err = file_lock(process->lock);
@@ -110,6 +112,17 @@ static enum err open_directory(struct process *process)
         snprintf(process->explanation, EXPLANATION_BYTES,
                  "another roost runs on store.directory %s: stop it, or name another directory",
                  directory);
+    return err;
+}
+
+static enum err make_certificate(struct process *process)
+{
+    enum err err = tls_make_certificate(process->certificate, process->key,
+                                        "localhost,127.0.0.1,::1", CERTIFICATE_DAYS, now_ms());
+    if (err != OK)
+        snprintf(process->explanation, EXPLANATION_BYTES,
+                 "%s cannot be written (%s): check the disk's space and the directory's rights",
+                 process->certificate, err_name(err));
     return err;
 }
 
@@ -124,8 +137,7 @@ static enum err load_tls(struct process *process, struct tls_context **context)
         options.certificate_path = process->certificate;
         options.key_path = process->key;
         if (access(process->certificate, R_OK) != 0)
-            TRY(tls_make_certificate(process->certificate, process->key, "localhost,127.0.0.1,::1",
-                                     CERTIFICATE_DAYS, now_ms()));
+            TRY(make_certificate(process));
     }
     enum err err = tls_context_create_server(context, &options, &explanation);
     if (err != OK)
@@ -279,7 +291,10 @@ static enum err prepare(struct process *process, uint32_t shard_count)
         snprintf(process->explanation, EXPLANATION_BYTES, "%s", explanation);
         return err;
     }
-    snprintf(process->explanation, EXPLANATION_BYTES, "out of memory or threads");
+    snprintf(
+        process->explanation, EXPLANATION_BYTES,
+        "out of memory, threads or descriptors: free some, or raise the limits (ulimit -v, -u, "
+        "-n)");
     TRY(io_group_create(&gateway->group, shard_count));
     for (uint32_t i = 0; i < shard_count; i++)
         TRY(metrics_create(&gateway->metrics[i]));

@@ -451,8 +451,7 @@ static const char *explain_open(enum err err)
         return "the catalog's path is too long or no directory";
     case ERR_NO_MEMORY:
         return "no memory or address space for the catalog: lower store.catalog_map_size, or raise "
-               "the "
-               "address space limit (ulimit -v)";
+               "the address space limit (ulimit -v)";
     case ERR_NO_DESCRIPTORS:
         return "no file descriptors left for the catalog: raise the limit (ulimit -n)";
     case OK:

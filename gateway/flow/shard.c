@@ -471,17 +471,23 @@ static void say_goodbyes(struct shard *shard)
         if (connection->state == CONNECTION_ECHO) {
             egress_close_frame(shard, connection, 1001, "shutting down");
             connection_close(shard, connection);
-        } else if (connection->state != CONNECTION_EXCHANGE &&
-                   connection->state != CONNECTION_RELAYED) { /* its home's end says it */
+        } else if (connection->state != CONNECTION_EXCHANGE && !migrate_on_its_way(connection) &&
+                   connection->state != CONNECTION_RELAYED) { /* who has its session says it */
             ingress_fail(shard, connection, CODE_SHUTTING_DOWN, 500 + slot % spread_ms,
                          "the gateway is restarting");
         }
     }
 }
 
+/* Every job has come back: who is told by it must still be there. */
+static bool jobs_done(const struct shard *shard)
+{
+    return worker_pending(shard->gateway->workers, shard->index) == lane_jobs(shard);
+}
+
 static bool quiet(const struct shard *shard)
 {
-    return shard->unacknowledged_head == NULL && shard->answers_void == 0 &&
+    return jobs_done(shard) && shard->unacknowledged_head == NULL && shard->answers_void == 0 &&
            shard->revocations == NULL && pool_used(&shard->relays) == 0 && lane_idle(shard);
 }
 
@@ -513,7 +519,8 @@ static void drain(struct shard *shard)
         return;
     if (shard->lane != NULL && checkpointer_finished(lane_checkpointer(shard)))
         atomic_store_explicit(&gateway->phase, GATEWAY_STOPPED, memory_order_release);
-    if (atomic_load_explicit(&gateway->phase, memory_order_acquire) == GATEWAY_STOPPED)
+    if (atomic_load_explicit(&gateway->phase, memory_order_acquire) == GATEWAY_STOPPED &&
+        jobs_done(shard))
         shard->phase = GATEWAY_STOPPED;
 }
 

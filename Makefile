@@ -74,6 +74,10 @@ $(OUT)/obj/%.o: %.c | out/.packages
 	@printf '  %-8s %s\n' $(BUILD) $<
 	@$(CC) $(CFLAGS) -DROOST_VERSION='"$(VERSION)"' -MMD -MP -c -o $@ $<
 $(OUT)/obj/gateway/api/openapi.o: gateway/api/openapi.json
+ifeq ($(BUILD),release) # what names its commit is compiled again when that changes: reports tell it
+$(shell mkdir -p out && { [ "$$(cat out/version 2>&1)" = "$(VERSION)" ] || echo "$(VERSION)" >out/version; })
+$(call object,$(shell grep -lr --include='*.c' ROOST_VERSION gateway loadgen)): out/version
+endif
 $(LIB): $(call object,$(COMMON))
 	@rm -f $@; $(if $(filter gcc,$(CC)),gcc-ar,ar) rcs $@ $^
 $(LIB_LOADGEN): $(call object,$(LOADGEN))

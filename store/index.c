@@ -172,6 +172,9 @@ enum err index_add(struct index *index, const struct log_record *record, uint32_
     c->newest = at;
     c->newest_seq = record->seq;
     c->records++;
+    if (record->expires_ms != 0 &&
+        (index->expires_min_ms == 0 || record->expires_ms < index->expires_min_ms))
+        index->expires_min_ms = record->expires_ms;
     if (message_id_given(record->message_id)) {
         entry->print_next = *head;
         *head = at;

@@ -47,6 +47,7 @@ struct index {
     uint32_t chunks_max;
     uint32_t entry_count;
     uint32_t conversation_count;
+    uint64_t expires_min_ms; /* of all records added; 0: none expires */
 };
 
 /* index_hit: a place that a look-up names. */

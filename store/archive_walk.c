@@ -39,6 +39,7 @@ static enum err get(struct archive_walk *walk, uint64_t offset, size_t size, con
         }
         size_t done = 0;
         if (file_read(walk->fd, offset, walk->window, want, &done) != OK) {
+            walk->unreadable = true;
             memset(walk->window, 0, want);
             for (size_t at = 0; at < want; at += SEGMENT_BLOCK) {
                 size_t part = want - at < SEGMENT_BLOCK ? want - at : SEGMENT_BLOCK;

@@ -32,6 +32,7 @@ struct walk_item {
 struct archive_walk {
     uint64_t offset;     /* of the next item */
     uint64_t bytes_read; /* so far, for those who count */
+    bool unreadable;     /* the device has refused to read some of it: not damage for certain */
     /* private */
     int fd;
     struct segment_key key;

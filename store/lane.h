@@ -41,7 +41,8 @@ struct lane_segment {
     enum lane_segment_state state;
     bool archived;
     bool cold;        /* in the cold directory */
-    bool unmergeable; /* its index is damaged: left as it is */
+    bool unmergeable; /* it cannot be read through: left as it is */
+    uint32_t merge_failures;
     uint32_t first_id;
     uint32_t level;               /* 0: a segment */
     uint32_t generation;          /* archived */

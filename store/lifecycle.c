@@ -18,6 +18,7 @@
 #define PORTION_BYTES_MIN (256u << 10)
 #define PORTION_BYTES_MAX (8u << 20)
 #define RETRY_NS          (10 * NS_PER_S) /* after a failure */
+#define FAILURES_MAX      5
 
 enum work_kind { WORK_MERGE, WORK_REMOVE, WORK_FLOOR };
 
@@ -202,18 +203,21 @@ static void swap_in(struct log *log, struct lifecycle_job *job)
     lane_evict(log);
 }
 
-/* merge_failed: nothing has changed. What will fail again is left as it is. */
+/* merge_failed: nothing has changed. What will fail again, or has failed too often, is left as it
+ * is until the next start. */
 static void merge_failed(struct log *log, const struct lifecycle_job *job)
 {
     log_event(LOG_ERROR, "log_not_merged", LOG_U64("first", job->first_id),
               LOG_U64("last", job->last_id), LOG_ERR(job->err), LOG_END);
     bool final = job->err == ERR_CORRUPT || job->err == ERR_NEWER || job->err == ERR_NOT_FOUND;
-    for (uint32_t i = 0; i < log->segment_count && final; i++) {
+    for (uint32_t i = 0; i < log->segment_count; i++) {
         struct lane_segment *segment = log->segments[i];
         bool bad = job->result.bad_segment != 0
                        ? segment->id == job->result.bad_segment
                        : segment->id >= job->first_id && segment->id <= job->last_id;
-        segment->unmergeable = segment->unmergeable || bad;
+        segment->merge_failures += bad && job->err == ERR_IO;
+        segment->unmergeable =
+            segment->unmergeable || (bad && (final || segment->merge_failures >= FAILURES_MAX));
     }
     log->lifecycle.due_ns = io_now_ns(log->io) + RETRY_NS;
 }

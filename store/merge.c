@@ -162,6 +162,7 @@ static enum err begin_records(struct merge *m)
     uint64_t conversations = 0;
     marks_settle(&m->marks);
     for (uint32_t i = 0; i < m->count; i++) {
+        m->result.bad_segment = m->inputs[i].id;
         conversations += cursor_conversations(&m->cursors[i]);
         TRY(cursor_start(&m->cursors[i]));
         if (m->cursors[i].archived)
@@ -180,12 +181,9 @@ static enum err step_open(struct merge *m)
     if (m->opened == m->count)
         return begin_records(m);
     struct cursor *cursor = &m->cursors[m->opened];
-    if (!cursor->opened) {
-        enum err err = cursor_open(cursor, m->options.directory, &m->inputs[m->opened]);
-        if (err != OK)
-            m->result.bad_segment = m->inputs[m->opened].id;
-        return err;
-    }
+    m->result.bad_segment = m->inputs[m->opened].id; /* until the next one is at hand */
+    if (!cursor->opened)
+        return cursor_open(cursor, m->options.directory, &m->inputs[m->opened]);
     enum err err = cursor_scan(cursor, marks_add, &m->marks);
     if (err != ERR_NOT_FOUND)
         return err;
@@ -345,6 +343,7 @@ static enum err step_records(struct merge *m)
         return gone_flush(m);
     }
     struct cursor *cursor = &m->cursors[m->at];
+    m->result.bad_segment = m->inputs[m->at].id;
     if (!has(m, cursor)) {
         m->at++;
         return OK;
@@ -366,6 +365,7 @@ static enum err step_finish(struct merge *m)
     char path[STORE_PATH_BYTES];
     TRY(working_path(m, working, ".archiving"));
     TRY(merge_path(m, path));
+    m->result.bad_segment = 0;
     TRY(archive_writer_finish(m->writer, m->result.damaged, &m->result.footer));
     m->result.bytes_written = m->result.footer.bytes;
     archive_writer_destroy(m->writer);

@@ -50,7 +50,7 @@ struct merge_result {
     uint64_t damaged; /* records */
     uint64_t expired; /* records dropped */
     uint64_t retained_away;
-    uint32_t bad_segment;
+    uint32_t bad_segment; /* of a failure: the input that was being read; 0: none was */
     struct archive_footer footer;
 };
 const struct merge_result *merge_result(const struct merge *merge);

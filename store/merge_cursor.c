@@ -74,8 +74,8 @@ static enum err segment_read(struct cursor *cursor, const struct sidecar_entry *
         cursor->record.data = grown;
         cursor->record.capacity = entry->size;
     }
-    if (file_read(cursor->fd, entry->offset, cursor->record.data, entry->size, &done) != OK ||
-        done != entry->size)
+    TRY(file_read(cursor->fd, entry->offset, cursor->record.data, entry->size, &done));
+    if (done != entry->size)
         return ERR_CORRUPT;
     cursor->bytes_read += done;
     TRY(record_decode(record, bytes_of(cursor->record.data, done), &cursor->scan.key, entry->offset,
@@ -94,8 +94,8 @@ static enum err segment_item(struct cursor *cursor)
     if (!conversation_id_equal(entry->conversation, cursor->conversation))
         return ERR_NOT_FOUND;
     enum err err = segment_read(cursor, entry);
-    if (err == ERR_NO_MEMORY)
-        return err;
+    if (err != OK && err != ERR_CORRUPT)
+        return err; /* a device that does not answer is no damage to carry over */
     cursor->item.lost = err != OK;
     cursor->item.from = cursor->item.to = entry->seq;
     cursor->entry_at++;
@@ -110,6 +110,8 @@ enum err cursor_scan(struct cursor *cursor,
     if (cursor->archived || !cursor->scanning)
         return ERR_NOT_FOUND;
     TRY(scan_next(&cursor->scan, &item));
+    if (item.unreadable)
+        return ERR_IO;
     if (item.kind == SCAN_END) {
         cursor->scanning = false;
         scan_close(&cursor->scan); /* the header and the key stay */
@@ -182,6 +184,8 @@ static enum err load_block(struct cursor *cursor)
     while (!cursor->block_loaded || cursor->block < cursor->block_wanted) {
         struct walk_item item;
         TRY(archive_walk_next(&cursor->walk, &item));
+        if (cursor->walk.unreadable)
+            return ERR_IO;
         if (item.kind == WALK_END) {
             cursor->block = UINT32_MAX;
             cursor->block_loaded = true;

@@ -2,7 +2,8 @@
  * Flow:       merge.c: cursor_open → cursor_scan (segments) → cursor_next per record
  * Owns:       its descriptors and buffers; blocking, on a worker
  * Invariants: every record is checked; what fails is handed out as a lost range of numbers
- * Failure:    ERR_CORRUPT: the index of the input is damaged; ERR_IO, ERR_NO_MEMORY
+ * Failure:    ERR_CORRUPT: the index of the input is damaged; ERR_IO: the device does not read it,
+ *             which may pass, and nothing is given up for it; ERR_NO_MEMORY
  * Bounds:     a page of index, one record or one data block, a walk's window */
 #ifndef STORE_MERGE_CURSOR_H
 #define STORE_MERGE_CURSOR_H

@@ -301,6 +301,10 @@ enum err index_rebuild(struct index **out, struct scan *scan, uint32_t *data_end
     enum err err;
     struct scan_item item;
     while ((err = scan_next(scan, &item)) == OK && item.kind != SCAN_END) {
+        if (item.unreadable)
+            err = ERR_IO; /* not now; an index without what stands there would hide it for good */
+        if (err != OK)
+            break;
         if (item.kind != SCAN_BATCH)
             continue;
         *data_end = item.to;
@@ -314,6 +318,8 @@ enum err index_rebuild(struct index **out, struct scan *scan, uint32_t *data_end
         if (err != OK)
             break;
     }
+    if (err == OK && item.unreadable)
+        err = ERR_IO;
     if (err != OK) {
         index_destroy(index);
         return err;

@@ -52,7 +52,8 @@ MUST_USE enum err sidecar_write(const char *directory, const struct segment_head
 MUST_USE enum err sidecar_load(struct sidecar **sidecar, const char *directory,
                                const struct segment_header *header);
 void sidecar_destroy(struct sidecar *sidecar);
-/* index_rebuild: an index of all valid records that scan finds from its segment's beginning. */
+/* index_rebuild: an index of all valid records that scan finds from its segment's beginning.
+ * ERR_IO: the device cannot read some of it. */
 MUST_USE enum err index_rebuild(struct index **index, struct scan *scan, uint32_t *data_end);
 
 /* sidecar_may_hold: false: the segment has nothing of that conversation. */

@@ -31,6 +31,7 @@ struct rig {
     uint64_t replay_last; /* position of the newest record replayed */
     uint64_t body_max;
     uint64_t (*expires)(uint32_t conversation, uint64_t seq); /* NULL: in a far future */
+    uint64_t (*time)(uint32_t conversation, uint64_t seq);    /* NULL: any */
     bool merged_replay; /* what is replayed may stand in archives: in order per conversation only */
     uint8_t body[1 << 17];
     uint8_t out[RIG_OUT_BYTES];
@@ -58,7 +59,7 @@ static inline struct log_record rig_record(struct rig *rig, uint32_t conversatio
         .seq = seq,
         .sender = {hash % 7 + 1},
         .device = {(uint32_t)(hash % 3) + 1},
-        .time_ms = hash >> 20,
+        .time_ms = rig->time != NULL ? rig->time(conversation, seq) : hash >> 20,
         .body = bytes_of(rig->body, size),
     };
     store_u64(record.message_id.v, hash);

@@ -86,9 +86,12 @@ static const struct key keys[] = {
      "How often the catalog catches up with the log; a restart replays the rest."},
     {"store", "direct", KIND_BOOL, FIELD(direct), "yes", UNBOUNDED,
      "Write the log with O_DIRECT where the file system can."},
+    {"store", "merge_segments", KIND_COUNT, FIELD(merge_segments), "4", 1, 64,
+     "Full segments that are merged into one archive at a time, in the background: fewer make "
+     "recent history cheaper to read, more write less."},
     {"store", "merge_inputs", KIND_COUNT, FIELD(merge_inputs), "16", 0, 64,
-     "Segments or archives that are merged into one at a time, in the background; 0: none are, and "
-     "nothing is ever purged."},
+     "Archives that are merged into one larger one at a time; 0: nothing is merged, and nothing is "
+     "ever purged."},
     {"store", "merge_rate", KIND_BYTES, FIELD(merge_rate), "32 MiB", 64 * KIB, 64 * GIB,
      "What merging reads and writes per second, at most."},
     {"store", "archive_size", KIND_BYTES, FIELD(archive_bytes), "16 GiB", 16 * MIB, 16384 * GIB,

@@ -33,6 +33,7 @@ struct config {
     uint32_t batch_bytes;
     uint32_t checkpoint_interval_ms;
     bool direct;
+    uint32_t merge_segments;
     uint32_t merge_inputs;
     uint64_t merge_rate;    /* per second */
     uint64_t archive_bytes; /* archives that large are not merged further */

@@ -66,10 +66,10 @@
  * p × 508 + n.
  *
  * Summary: per directory block its first conversation hi, lo and its offset (24 bytes); per table
- * block the first row's conversation hi, lo, sequence number and the block's offset (32); per print
- * block its offset (8); the filter: a Bloom filter of conversations, a power of two bytes, 6
- * probes, bit i = (low + i × (high | 1)) mod bits of SipHash-1-3, key (nonce, last id), of
- * conversation hi, lo.
+ * block the first row's conversation hi, lo, sequence number, the table block's offset, the row's
+ * offset and bytes, and 4 zeros (48); per print block its offset (8); the filter: a Bloom filter of
+ * conversations, a power of two bytes, 6 probes, bit i = (low + i × (high | 1)) mod bits of
+ * SipHash-1-3, key (nonce, last id), of conversation hi, lo.
  *
  * Footer, 128 bytes:
  *   0  8  magic "ROOSTEND"
@@ -598,6 +598,18 @@ uint64_t archive_table_offset(const struct archive *archive, uint32_t number)
     if (number >= archive->footer.table_blocks)
         return 0;
     return load_u64(archive->table_fences + (size_t)number * ARCHIVE_TABLE_FENCE + 24);
+}
+
+bool archive_table_first(const struct archive *archive, uint32_t number, struct archive_row *row)
+{
+    if (number >= archive->footer.table_blocks)
+        return false;
+    const uint8_t *p = archive->table_fences + (size_t)number * ARCHIVE_TABLE_FENCE;
+    *row = (struct archive_row){.conversation = {load_u64(p), load_u64(p + 8)},
+                                .seq = load_u64(p + 16),
+                                .offset = load_u64(p + 32),
+                                .bytes = load_u32(p + 40)};
+    return true;
 }
 
 enum err archive_rows(const struct archive *archive, struct bytes read, uint64_t offset,

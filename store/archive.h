@@ -6,7 +6,7 @@
  * Invariants: immutable once it has its name; nothing is decoded whose checksum does not fit its
  *             archive and offset
  * Failure:    ERR_CORRUPT; ERR_NEWER: written by a later version
- * Bounds:     resident: 24 B per 56 conversations, 32 B per 102 data blocks (of 32 KiB), 8 B per
+ * Bounds:     resident: 24 B per 56 conversations, 48 B per 101 data blocks (of 32 KiB), 8 B per
  *             508 records, about 10 to 20 bits per conversation
  * Format:     byte by byte in archive.c */
 #ifndef STORE_ARCHIVE_H
@@ -29,7 +29,7 @@
 #define ARCHIVE_PAGE_ROWS       101u
 #define ARCHIVE_PAGE_PRINTS     508u
 #define ARCHIVE_DIRECTORY_FENCE 24u
-#define ARCHIVE_TABLE_FENCE     32u
+#define ARCHIVE_TABLE_FENCE     48u
 #define ARCHIVE_FILTER_MAX      (64u << 20)
 
 struct archive_header {
@@ -200,6 +200,9 @@ MUST_USE enum err archive_directory_find(const struct archive *archive, struct b
 uint32_t archive_table_at(const struct archive *archive, struct conversation_id conversation,
                           uint64_t seq);
 uint64_t archive_table_offset(const struct archive *archive, uint32_t number);
+/* archive_table_first: the first row of that table block, without its count; false: there is no
+ * such block. */
+bool archive_table_first(const struct archive *archive, uint32_t number, struct archive_row *row);
 /* archive_rows: the table block's rows; returns how many. */
 MUST_USE enum err archive_rows(const struct archive *archive, struct bytes read, uint64_t offset,
                                struct archive_row rows[ARCHIVE_PAGE_ROWS], uint32_t *count);

@@ -146,6 +146,8 @@ static enum err put_table(struct archive_writer *w)
                  bytes_of(w->rows, (size_t)w->row_count * ARCHIVE_ROW_BYTES), w->row_count, &at));
     memcpy(fence, w->rows, 24);
     store_u64(fence + 24, at);
+    memcpy(fence + 32, w->rows + 24, 12); /* offset and bytes of the first row's data block */
+    store_u32(fence + 44, 0);
     w->row_count = 0;
     return append(&w->table_fences, bytes_of(fence, sizeof fence));
 }

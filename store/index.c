@@ -242,6 +242,19 @@ uint32_t index_range(const struct index *index, struct conversation_id conversat
     return count;
 }
 
+uint64_t index_newest(const struct index *index, struct conversation_id conversation,
+                      uint32_t below)
+{
+    uint32_t found =
+        conversation_find(index, conversation, conversation_bucket(index, conversation));
+    if (found == INDEX_NONE)
+        return 0;
+    uint32_t at = index_conversation(index, found)->newest;
+    while (at != INDEX_NONE && index_entry(index, at)->offset >= below)
+        at = index_entry(index, at)->older; /* not durable yet: a batch's worth at most */
+    return at == INDEX_NONE ? 0 : index_entry(index, at)->seq;
+}
+
 uint32_t index_find(const struct index *index, uint32_t print, uint32_t below,
                     struct index_hit *hits, uint32_t hits_max)
 {

@@ -1,11 +1,13 @@
 /* lifecycle_plan.c: what is due, most urgent first:
  *
- *   free    the oldest archive, when its newest record is older than any rule keeps one
- *   expiry  what holds records that expired longer ago than expiry_delay: segments are merged
- * early, an archive is written anew, the active segment ends bytes   the log is larger than
- * retention.bytes: the oldest is written anew without what may go age     an archive of which by
- * its times half is due is written anew: so everything goes late by its own span at most, and is
- * rewritten seldom merge   merge_inputs neighbours of one level, the newest level first */
+ * - free: the oldest archive, when its newest record is older than any rule keeps one
+ * - expiry: what has records that expired longer ago than expiry_delay: segments are merged early,
+ *   an archive is written anew, the active segment ends
+ * - bytes: the log is larger than retention.bytes: the oldest is written anew without what may go
+ * - age: an archive of which by its times half is due is written anew: so everything goes late by
+ *   its own span at most, and is rewritten seldom
+ * - merge: merge_segments segments, or merge_inputs archives of one level, the lowest level first
+ */
 #include "store/lifecycle.h"
 
 #include "core/logging.h"
@@ -193,9 +195,11 @@ static bool plan_age(const struct log *log, struct lifecycle_plan *plan, uint64_
     return false;
 }
 
-/* plan_level: the oldest merge_inputs of a run of that level. */
+/* plan_level: the oldest of a run of that level, as many as are merged at a time. */
 static bool plan_level(const struct log *log, struct lifecycle_plan *plan, uint32_t level)
 {
+    uint32_t wanted = level == 0 && log->options.merge_segments != 0 ? log->options.merge_segments
+                                                                     : log->options.merge_inputs;
     uint32_t run = 0;
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < log->active; i++) {
@@ -209,7 +213,7 @@ static bool plan_level(const struct log *log, struct lifecycle_plan *plan, uint3
         }
         run++;
         bytes += bytes_of_entry(log, segment);
-        if (run < log->options.merge_inputs)
+        if (run < wanted)
             continue;
         *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .lo = i + 1 - run, .hi = i};
         if (bytes <= log->options.archive_bytes_max || level == 0)

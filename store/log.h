@@ -75,8 +75,9 @@ struct log_options {
     uint64_t writer_epoch;  /* raised at every open, kept in the catalog; fencing */
     uint64_t checkpoint;    /* position from which log_open replays; 0: from the beginning */
     bool direct;            /* O_DIRECT where the file system can */
-    uint32_t merge_inputs;  /* segments or archives merged at a time, 2 … 64; 0: nothing is */
-    uint64_t merge_rate;    /* bytes per second that merging reads and writes, at most */
+    uint32_t merge_segments;    /* segments merged at a time, 1 … 64; 0: as many as archives */
+    uint32_t merge_inputs;      /* segments or archives merged at a time, 2 … 64; 0: nothing is */
+    uint64_t merge_rate;        /* bytes per second that merging reads and writes, at most */
     uint64_t archive_bytes_max; /* archives that large are not merged further */
     bool compress;              /* archives in zstd where that pays */
     const char *cold_directory; /* NULL: none */
@@ -132,7 +133,13 @@ void log_checkpointed(struct log *log, uint64_t position);
 
 /* ---- reading: asynchronous, finished reads come out of log_read_done */
 
-enum log_read_kind { LOG_READ_RANGE, LOG_READ_FIND };
+enum log_read_kind {
+    LOG_READ_RANGE,
+    LOG_READ_FIND,
+    LOG_READ_BACK, /* a page backwards: the last records_max numbers up to to_seq (UINT64_MAX: the
+                      newest); from_seq becomes its first; then as a RANGE, ascending in out: what
+                      does not fit is had by RANGE */
+};
 
 struct log_read {
     enum log_read_kind kind;

@@ -3,9 +3,10 @@
  *
  *   RANGE  SEEK       from the newest segment back to the one that holds the last record before, or
  *                     the first from, from_seq (a filter passes over segments without the
- *                     conversation)
+ *                     conversation); an archive that holds from_seq is tried first
  *          COLLECT    where the next records stand in this segment; none: the next segment
  *          DATA       neighbours are fetched with one disk read, checked, copied out; → COLLECT
+ *   BACK   NEWEST     the conversation's newest number; then a RANGE that ends there or at to_seq
  *   FIND   PRINT      from the newest segment back: places with the key's fingerprint
  *          CANDIDATE  fetch one, compare the whole key
  *
@@ -107,12 +108,18 @@ static void begin(struct read_state *state)
     state->start = UINT32_MAX;
     state->lost = false;
     state->bottom = false;
+    state->probed = false;
+    state->resume_at = 0;
     state->arrived = false;
     state->restart = false;
     state->rebuilt = 0;
     state->entry_of = 0;
     state->hit_count = state->hit_at = state->hit_end = 0;
-    state->phase = state->read->kind == LOG_READ_FIND ? READ_PRINT : READ_SEEK;
+    state->phase = READ_SEEK;
+    if (state->read->kind == LOG_READ_FIND)
+        state->phase = READ_PRINT;
+    else if (state->read->kind == LOG_READ_BACK && state->seq_first == 0)
+        state->phase = READ_NEWEST;
 }
 
 enum err log_read(struct log *log, struct log_read *read)
@@ -131,7 +138,7 @@ enum err log_read(struct log *log, struct log_read *read)
     log->reads = state;
     log->read_count++;
     state->seq_next = read->from_seq == 0 ? 1 : read->from_seq;
-    state->seq_first = state->seq_next;
+    state->seq_first = read->kind == LOG_READ_BACK ? 0 : state->seq_next;
     begin(state);
     read->state = state;
     read->records = 0;
@@ -338,6 +345,63 @@ static enum err look(struct read_state *state, struct lane_segment *segment, boo
     return err == OK ? OK : damaged_sidecar(state, segment);
 }
 
+/* ---- BACK */
+
+/* newest: of the conversation in one segment; 0: none. ERR_AGAIN, ERR_NOT_FOUND as look's. */
+static enum err newest(struct read_state *state, struct lane_segment *segment, uint64_t *seq)
+{
+    struct conversation_id conversation = state->read->conversation;
+    *seq = 0;
+    if (segment->archived)
+        return read_archive_newest(state, segment, seq);
+    bool arrived = state->arrived;
+    state->arrived = false;
+    TRY(read_ready(state, segment));
+    if (segment->index != NULL) {
+        *seq = index_newest(segment->index, conversation, below(state->log, segment));
+        return OK;
+    }
+    const struct sidecar *sidecar = segment->sidecar;
+    if (!sidecar_may_hold(sidecar, conversation))
+        return OK;
+    uint64_t offset;
+    size_t size;
+    sidecar_range_where(sidecar, conversation, UINT64_MAX, &offset, &size);
+    if (size == 0)
+        return OK;
+    if (!arrived || state->segment != segment || state->base != offset) {
+        enum err err = read_fetch(state, segment, sidecar->fd, offset, size);
+        return err == OK ? ERR_AGAIN : err;
+    }
+    struct bytes data = arrived_bytes(state);
+    if (data.size != size || sidecar_newest(sidecar, data, offset, conversation, seq) != OK)
+        return damaged_sidecar(state, segment);
+    return OK;
+}
+
+/* step_newest: the page ends at the newest number or at to_seq; the rest is a RANGE. */
+static enum err step_newest(struct read_state *state)
+{
+    struct log_read *read = state->read;
+    uint64_t seq;
+    if (state->at == 0) {
+        read_finish(state, state->lost ? ERR_CORRUPT : ERR_NOT_FOUND);
+        return ERR_CLOSED;
+    }
+    enum err err = newest(state, state->log->segments[state->at - 1], &seq);
+    if (err != OK && err != ERR_NOT_FOUND)
+        return err;
+    if (err != OK || seq == 0) {
+        state->at--;
+        return OK;
+    }
+    read->to_seq = seq < read->to_seq ? seq : read->to_seq;
+    read->from_seq = read->to_seq < read->records_max ? 1 : read->to_seq + 1 - read->records_max;
+    state->seq_next = state->seq_first = read->from_seq;
+    begin(state);
+    return OK;
+}
+
 /* ---- RANGE */
 
 static void range_end(struct read_state *state)
@@ -349,9 +413,42 @@ static void range_end(struct read_state *state)
         read_finish(state, read->records > 0 ? OK : ERR_NOT_FOUND);
 }
 
+/* step_probe: an archive that holds the first number itself is where the read starts: what is newer
+ * need not be looked at. Before the first segment that costs a disk read to pass over. */
+static enum err step_probe(struct read_state *state)
+{
+    struct log *log = state->log;
+    bool has = false;
+    bool before = false;
+    enum err err = ERR_NOT_FOUND;
+    if (state->at > 0 && log->segments[state->at - 1]->archived)
+        err = read_archive_seek(state, log->segments[state->at - 1], &has, &before);
+    if (err != OK && err != ERR_NOT_FOUND)
+        return err;
+    bool holds = err == OK && has && state->entry.first_seq <= state->seq_next;
+    bool newer = err == OK && !has && before;
+    if (holds) {
+        state->start = state->at - 1;
+        state->at = 0;
+        state->probed = true;
+    } else if (newer || state->at == 0) {
+        state->at = state->resume_at;
+        state->probed = true;
+    } else {
+        state->at--;
+    }
+    return OK;
+}
+
 static enum err step_seek(struct read_state *state)
 {
     struct log *log = state->log;
+    if (!state->probed && state->resume_at != 0)
+        return step_probe(state);
+    if (!state->probed && state->at > 0 && log->segments[state->at - 1]->index == NULL) {
+        state->resume_at = state->at;
+        return OK;
+    }
     if (state->at == 0) {
         if (state->start == UINT32_MAX) {
             if (state->bottom && !state->lost && state->log->lifecycle.floor != 0 &&
@@ -587,6 +684,8 @@ static enum err step_candidate(struct read_state *state)
 static enum err step(struct read_state *state)
 {
     switch (state->phase) {
+    case READ_NEWEST:
+        return step_newest(state);
     case READ_SEEK:
         return step_seek(state);
     case READ_COLLECT:

@@ -15,7 +15,7 @@
 /* archive_want: which block of an archive the disk read is for. */
 enum archive_want { WANT_NOTHING, WANT_DIRECTORY, WANT_TABLE, WANT_DATA, WANT_PRINTS };
 
-enum read_phase { READ_SEEK, READ_COLLECT, READ_DATA, READ_PRINT, READ_CANDIDATE };
+enum read_phase { READ_NEWEST, READ_SEEK, READ_COLLECT, READ_DATA, READ_PRINT, READ_CANDIDATE };
 
 struct read_state {
     struct log *log;
@@ -38,6 +38,8 @@ struct read_state {
     uint32_t hit_at;
     uint32_t hit_end; /* DATA: hits of the disk read in flight end here */
     struct index_hit hits[SIDECAR_HITS];
+    uint32_t resume_at; /* SEEK: where to go on, plus 1, after archives were probed */
+    bool probed;
     bool restart;       /* the segments have changed while it waited */
     bool bottom;        /* SEEK has seen all segments and found nothing before from_seq */
     uint64_t seq_first; /* RANGE: where it began */
@@ -80,6 +82,9 @@ bool read_same_message(const struct log_record *record, const struct log_read *r
 
 /* ---- reader_archive.c */
 
+/* read_archive_newest: the conversation's highest number in it, 0: none. */
+MUST_USE enum err read_archive_newest(struct read_state *state, struct lane_segment *segment,
+                                      uint64_t *seq);
 /* read_archive_seek: *has: it has numbers from seq_next on; *before: and before. */
 MUST_USE enum err read_archive_seek(struct read_state *state, struct lane_segment *segment,
                                     bool *has, bool *before);

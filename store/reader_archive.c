@@ -79,6 +79,13 @@ enum err read_archive_seek(struct read_state *state, struct lane_segment *segmen
     return OK;
 }
 
+enum err read_archive_newest(struct read_state *state, struct lane_segment *segment, uint64_t *seq)
+{
+    TRY(entry_get(state, segment));
+    *seq = state->entry.last_seq;
+    return OK;
+}
+
 /* ---- RANGE */
 
 /* rows_get: the table block with that number. A damaged one: *count = 0. */
@@ -112,16 +119,19 @@ static uint32_t first_row(const struct read_state *state, const struct archive_r
 }
 
 /* spans_choose: data blocks from row `at` of table block `number` on that one disk read fetches. */
-static void spans_choose(struct read_state *state, const struct archive_row *rows, uint32_t count,
-                         uint32_t number, uint32_t at)
+static void spans_choose(struct read_state *state, const struct archive *archive,
+                         const struct archive_row *rows, uint32_t count, uint32_t number,
+                         uint32_t at)
 {
     const struct log_read *read = state->read;
     uint64_t wanted = state->seq_next + (read->records_max - read->records) - 1;
     uint64_t last = wanted < read->to_seq && wanted >= state->seq_next ? wanted : read->to_seq;
     uint32_t blocks_end = state->entry.first_block + state->entry.blocks;
+    struct archive_row next; /* the first of the next table block is known without reading it */
+    bool more = archive_table_first(archive, number + 1, &next);
     state->span_count = 0;
-    for (; at < count && state->span_count < READ_SPANS; at++) {
-        const struct archive_row *row = &rows[at];
+    for (; at < count + more && state->span_count < READ_SPANS; at++) {
+        const struct archive_row *row = at < count ? &rows[at] : &next;
         bool first = state->span_count == 0;
         if (number * ARCHIVE_PAGE_ROWS + at >= blocks_end)
             break;
@@ -159,7 +169,7 @@ static enum err spans_get(struct read_state *state, struct lane_segment *segment
         at += entry->first_block - block;
         block = entry->first_block;
     }
-    spans_choose(state, rows, count, number, at);
+    spans_choose(state, segment->archive, rows, count, number, at);
     state->block_next = block;
     state->block_known = true;
     if (state->span_count == 0) /* a damaged table: on behind it */

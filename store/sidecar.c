@@ -491,6 +491,22 @@ enum err sidecar_range(const struct sidecar *sidecar, struct bytes read, uint64_
     return OK;
 }
 
+enum err sidecar_newest(const struct sidecar *sidecar, struct bytes read, uint64_t offset,
+                        struct conversation_id conversation, uint64_t *seq)
+{
+    *seq = 0;
+    for (size_t at = 0; at + SEGMENT_BLOCK <= read.size; at += SEGMENT_BLOCK) {
+        const uint8_t *block = read.data + at;
+        uint32_t entries;
+        TRY(block_valid(sidecar, block, offset + at, &entries, BLOCK_ENTRIES));
+        const uint8_t *p = block + BLOCK_HEAD;
+        for (uint32_t i = 0; i < entries; i++, p += ENTRY_BYTES)
+            if (load_u64(p) == conversation.hi && load_u64(p + 8) == conversation.lo)
+                *seq = load_u64(p + 16); /* ascending */
+    }
+    return OK;
+}
+
 void sidecar_find_where(const struct sidecar *sidecar, uint32_t print, uint64_t *offset,
                         size_t *size)
 {

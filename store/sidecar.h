@@ -66,6 +66,10 @@ MUST_USE enum err sidecar_range(const struct sidecar *sidecar, struct bytes read
                                 struct conversation_id conversation, uint64_t from,
                                 struct index_hit *hits, uint32_t hits_max, uint32_t *count,
                                 bool *before);
+/* sidecar_newest: in what was read for sidecar_range_where(…, UINT64_MAX, …): the conversation's
+ * highest sequence number, 0: none. */
+MUST_USE enum err sidecar_newest(const struct sidecar *sidecar, struct bytes read, uint64_t offset,
+                                 struct conversation_id conversation, uint64_t *seq);
 void sidecar_find_where(const struct sidecar *sidecar, uint32_t print, uint64_t *offset,
                         size_t *size);
 MUST_USE enum err sidecar_find(const struct sidecar *sidecar, struct bytes read, uint64_t offset,

@@ -86,6 +86,7 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct replay *
         .checkpoint = meta.position,
         .direct = config->direct,
         .skip_sync = config->unsafe_skip_sync,
+        .merge_segments = config->merge_segments,
         .merge_inputs = config->merge_inputs,
         .merge_rate = config->merge_rate,
         .archive_bytes_max = config->archive_bytes,

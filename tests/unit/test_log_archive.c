@@ -106,6 +106,32 @@ static void test_merged_is_read_and_found(void **state)
     rig_read_all(rig);
 }
 
+/* Pages backwards, over what is merged and what is not. */
+static void test_pages_backwards(void **state)
+{
+    (void)state;
+    assert_int_equal(rig_open(rig), OK);
+    fill(6000, 20);
+    merge_all();
+    fill(500, 20);
+    for (uint32_t c = 0; c < 20; c++) {
+        uint64_t to = UINT64_MAX;
+        uint64_t next = rig->acked[c];
+        while (next > 0) {
+            struct log_read read = rig_range(rig, c, 0, to, 50, RIG_OUT_BYTES);
+            read.kind = LOG_READ_BACK;
+            assert_int_equal(rig_await(rig, &read), OK);
+            uint64_t first = next > 50 ? next - 49 : 1;
+            assert_int_equal(read.from_seq, first);
+            assert_int_equal(rig_check(rig, &read, c, first), next + 1 - first);
+            next = to = first - 1;
+        }
+    }
+    struct log_read read = rig_range(rig, 40, 0, UINT64_MAX, 50, RIG_OUT_BYTES);
+    read.kind = LOG_READ_BACK;
+    assert_int_equal(rig_await(rig, &read), ERR_NOT_FOUND);
+}
+
 static void test_one_long_conversation(void **state)
 {
     (void)state;
@@ -610,6 +636,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_merged_is_read_and_found, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pages_backwards, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_long_conversation, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_bit_flip_is_detected, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_archive_degrades_its_conversations, setup,

@@ -50,6 +50,10 @@ struct io_group;
 MUST_USE enum err io_group_create(struct io_group **group, uint32_t count);
 void io_group_destroy(struct io_group *group);
 
+/* io_rings_needed: how many rings an io of so many connections is made of under this process's
+ * RLIMIT_NOFILE, of which *limit is told (the hard one); 0: it is too low. */
+uint32_t io_rings_needed(uint32_t *limit, uint32_t connections_max);
+
 /* io_create: call on the thread that will use it. ERR_NO_DESCRIPTORS, ERR_NO_MEMORY,
  * ERR_UNSUPPORTED (io_uring is off). When it fails, *io is good for io_explain, which says what to
  * do, and io_destroy only. */

@@ -48,6 +48,12 @@ void baggage_free(struct baggage *baggage)
     login_free(shell.login);
 }
 
+static void say_shutting_down(struct shard *shard, struct connection *connection)
+{
+    MARK("on its way when the goodbyes were said");
+    ingress_fail(shard, connection, CODE_SHUTTING_DOWN, 1000, "the gateway is restarting");
+}
+
 void baggage_arrive(struct shard *shard, struct connection *connection, struct baggage *baggage)
 {
     uint64_t due_ns = baggage->timer_due_ns;
@@ -57,8 +63,7 @@ void baggage_arrive(struct shard *shard, struct connection *connection, struct b
     baggage_unpack(connection, baggage);
     connection->login->connection = connection_handle(shard, connection);
     if (shard->goodbyes_said) {
-        MARK("arrived after the goodbyes");
-        ingress_fail(shard, connection, CODE_SHUTTING_DOWN, 1000, "the gateway is restarting");
+        say_shutting_down(shard, connection);
         return;
     }
     timer_start(&shard->timers, &connection->timer, due_ns);
@@ -78,8 +83,8 @@ void migrate_start(struct shard *shard, struct connection *connection)
 void migrate_go(struct shard *shard, struct connection *connection)
 {
     CHECK(websocket_idle(&connection->websocket) && !connection->receiving);
-    if (timer_running(&connection->timer) || connection->tls == NULL)
-        return; /* waits for its retry, or is on its way */
+    if (timer_running(&connection->timer) || migrate_on_its_way(connection))
+        return; /* waits for its retry */
     struct cargo *cargo = memory_take_zeroed(sizeof *cargo, MEMORY_CONNECTION);
     if (cargo == NULL) {
         connection_abort(shard, connection);
@@ -97,6 +102,11 @@ static void cargo_free(struct cargo *cargo)
     baggage_free(&cargo->baggage);
     tls_destroy(cargo->tls);
     memory_give(cargo, MEMORY_CONNECTION);
+}
+
+bool migrate_on_its_way(const struct connection *connection)
+{
+    return connection->state == CONNECTION_MOVING && connection->tls == NULL;
 }
 
 void migrate_on_moved_out(struct shard *shard, struct connection *connection)
@@ -121,6 +131,10 @@ void migrate_on_failed(struct shard *shard, struct connection *connection,
     connection->tls = cargo->tls;
     baggage_unpack(connection, &cargo->baggage);
     memory_give(cargo, MEMORY_CONNECTION);
+    if (shard->goodbyes_said) {
+        say_shutting_down(shard, connection);
+        return;
+    }
     if (++connection->login->move_tries > MOVE_TRIES) {
         relay_start(shard, connection,
                     shard_of_user(shard->gateway, connection->login->identity.user));

@@ -24,6 +24,8 @@ struct baggage {
 
 void migrate_start(struct shard *shard, struct connection *connection);
 void migrate_go(struct shard *shard, struct connection *connection);
+/* migrate_on_its_way: nothing can be said to it until it has arrived or the move has failed. */
+bool migrate_on_its_way(const struct connection *connection);
 void migrate_retry(struct shard *shard, struct connection *connection);
 void migrate_on_moved_in(struct shard *shard, const struct io_event *event);
 void migrate_on_moved_out(struct shard *shard, struct connection *connection);

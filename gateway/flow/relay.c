@@ -111,8 +111,6 @@ void relay_leave(struct shard *shard, struct connection *connection)
         relay_free(shard, relay);
         return;
     }
-    if (relay->other == 0)
-        MARK("guest left before home answered");
     relay->tell_sent = false;
     relay->tell_gone = true;
     list(shard, relay);
@@ -144,7 +142,6 @@ static void on_close(struct shard *shard, struct relay *relay, const struct bord
 static void on_refused(struct shard *shard, struct relay *relay)
 {
     struct connection *connection = relay->connection;
-    MARK("relay refused");
     if (connection == NULL) {
         baggage_free(&relay->baggage);
         relay_free(shard, relay);
@@ -254,10 +251,8 @@ void relay_on_message(struct shard *shard, struct bytes bytes)
         on_open(shard, (const void *)bytes.data);
         return;
     }
-    if (relay == NULL) { /* a guest that has told that it is gone */
-        MARK("told to a relay that is gone");
-        return;
-    }
+    if (relay == NULL)
+        return; /* a guest that has told that it is gone; the two crossed */
     if (kind == BORDER_RELAY_WANT) {
         relay->wanted = true;
         if (relay->connection != NULL)

@@ -53,10 +53,8 @@ static enum err make_memory(struct shard *shard)
     size_t pulled_bytes = PULL_BYTES + config->message_bytes;
     shard->encoded_bytes = PROTOCOL_EVENT_BYTES(pulled_bytes + LARGE_BYTES, HISTORY_RECORDS_MAX);
     shard->scratch_bytes = PROTOCOL_SCRATCH_BYTES(shard->websocket_limits.message_bytes_max);
-    if (shard->scratch_bytes <
-        sizeof(struct conversation_row) + sizeof(struct message) * HISTORY_RECORDS_MAX)
-        shard->scratch_bytes =
-            sizeof(struct conversation_row) + sizeof(struct message) * HISTORY_RECORDS_MAX;
+    if (shard->scratch_bytes < sizeof(struct conversation_row) + sizeof(struct history_scratch))
+        shard->scratch_bytes = sizeof(struct conversation_row) + sizeof(struct history_scratch);
     TRY(pool_init(&shard->connections, sizeof(struct connection), slots));
     TRY(pool_init(&shard->sessions, sizeof(struct session), slots));
     TRY(pool_init(&shard->relays, sizeof(struct relay), slots));
@@ -103,6 +101,13 @@ static void look_at_generation(struct shard *shard)
     shard->jwks = atomic_load_explicit(&gateway->jwks, memory_order_acquire);
     if (shard->jwks != NULL)
         jwks_retain(shard->jwks);
+    atomic_fetch_add_explicit(&gateway->looked, 1, memory_order_release);
+}
+
+uint32_t shard_sockets_max(uint32_t connections_max, uint32_t shards)
+{
+    uint32_t per_shard = connections_max / shards;
+    return per_shard + per_shard / 10 + 256;
 }
 
 enum err shard_create(struct shard **out, const struct shard_options *options, char *explanation,
@@ -118,11 +123,10 @@ enum err shard_create(struct shard **out, const struct shard_options *options, c
         gateway->state_base = memory_bytes(MEMORY_CHAT);
     shard->index = options->index;
     shard->metrics = gateway->metrics[options->index];
-    uint32_t per_shard = config->max_connections / gateway->shard_count;
     const struct io_options io_options = {
         .index = options->index,
         .count = gateway->shard_count,
-        .connections_max = per_shard + per_shard / 10 + 256,
+        .connections_max = shard_sockets_max(config->max_connections, gateway->shard_count),
         .buffers_count = RECEIVE_BUFFERS,
         .buffer_bytes = RECEIVE_BUFFER_BYTES,
         .files_max = 256,
@@ -465,17 +469,23 @@ static void say_goodbyes(struct shard *shard)
         if (connection->state == CONNECTION_ECHO) {
             egress_close_frame(shard, connection, 1001, "shutting down");
             connection_close(shard, connection);
-        } else if (connection->state != CONNECTION_EXCHANGE &&
-                   connection->state != CONNECTION_RELAYED) { /* its home's end says it */
+        } else if (connection->state != CONNECTION_EXCHANGE && !migrate_on_its_way(connection) &&
+                   connection->state != CONNECTION_RELAYED) { /* who has its session says it */
             ingress_fail(shard, connection, CODE_SHUTTING_DOWN, 500 + slot % spread_ms,
                          "the gateway is restarting");
         }
     }
 }
 
+/* Every job has come back: who is told by it must still be there. */
+static bool jobs_done(const struct shard *shard)
+{
+    return worker_pending(shard->gateway->workers, shard->index) == lane_jobs(shard);
+}
+
 static bool quiet(const struct shard *shard)
 {
-    return shard->unacknowledged_head == NULL && shard->answers_void == 0 &&
+    return jobs_done(shard) && shard->unacknowledged_head == NULL && shard->answers_void == 0 &&
            shard->revocations == NULL && pool_used(&shard->relays) == 0 && lane_idle(shard);
 }
 
@@ -507,7 +517,8 @@ static void drain(struct shard *shard)
         return;
     if (shard->lane != NULL && checkpointer_finished(lane_checkpointer(shard)))
         atomic_store_explicit(&gateway->phase, GATEWAY_STOPPED, memory_order_release);
-    if (atomic_load_explicit(&gateway->phase, memory_order_acquire) == GATEWAY_STOPPED)
+    if (atomic_load_explicit(&gateway->phase, memory_order_acquire) == GATEWAY_STOPPED &&
+        jobs_done(shard))
         shard->phase = GATEWAY_STOPPED;
 }
 

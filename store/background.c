@@ -5,7 +5,7 @@
  *   make  zeros to "<id>.making", header, sync, rename to "<id>.segment": READY
  *   seal  index → "<id>.index", load what of it stays resident: SEALED
  *   load  open a sealed segment and its sidecar; rebuild the sidecar if it is missing or damaged */
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include "core/file.h"
 #include "core/logging.h"

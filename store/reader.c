@@ -12,7 +12,7 @@
  * or a record that fails its checksum, ends the read with ERR_CORRUPT and the exact missing range;
  * the caller may go on behind it. Disk reads are whole blocks into aligned memory, so that they
  * work on descriptors with and without O_DIRECT. */
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include "core/logging.h"
 #include "core/memory.h"

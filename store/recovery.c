@@ -12,7 +12,7 @@
  * - What was read here may still be only in a cache of the machine (a process that was killed, not
  * a power cut), perhaps of one that failed to write: what stands above the mark is written again,
  * and synced, before anything is called durable. */
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include "core/file.h"
 #include "core/logging.h"

@@ -1,4 +1,4 @@
-/* lane.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and reader*.c
+/* log_private.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and reader*.c
  * share. Nobody else includes it.
  * Flow:       log.c appends and commits; background.c makes, seals and loads segments on workers;
  *             lifecycle.c merges, drops and moves them; recovery.c fills all this in at log_open;
@@ -12,8 +12,8 @@
  *
  * Failure:    lane_fail: LOG_FAILED, sticky
  * Bounds:     the sums below */
-#ifndef STORE_LANE_H
-#define STORE_LANE_H
+#ifndef STORE_LOG_PRIVATE_H
+#define STORE_LOG_PRIVATE_H
 
 #include "core/worker.h"
 #include "store/archive.h"

@@ -41,6 +41,7 @@ struct lane_segment {
     enum lane_segment_state state;
     bool archived;
     bool cold;        /* in the cold directory */
+    bool scrubbing;   /* its file is being read: it is not removed */
     bool unmergeable; /* it cannot be read through: left as it is */
     uint32_t merge_failures;
     uint32_t first_id;
@@ -93,7 +94,10 @@ struct lifecycle {
     uint64_t clock_wall_ms; /* the wall clock was this … */
     uint64_t clock_boot_ns; /* … at this time of the boot clock */
     uint64_t clock_settles_ns;
-    uint32_t scrub_id; /* scrubbed last */
+    struct scrub_job *scrub; /* beside the job */
+    bool scrub_running;
+    uint64_t scrub_due_ns;
+    uint32_t scrub_id; /* of what is or was scrubbed last */
 };
 
 struct log {

@@ -1,6 +1,7 @@
 /* lane.c: see lane.h. */
 #include "gateway/flow/lane.h"
 
+#include "core/file.h"
 #include "gateway/chat/rows.h"
 #include "gateway/flow/checkpoint.h"
 #include "gateway/flow/retention.h"
@@ -93,6 +94,9 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct replay *
         .archive_bytes_max = config->archive_bytes,
         .compress = config->compress,
         .trust_clock = config->trust_clock,
+        .cold_directory = config->cold_directory[0] == 0 ? NULL : config->cold_directory,
+        .cold_ms = config->cold_age_s * 1000ull,
+        .scrub_rate = config->scrub_rate,
     };
     retention_fill(&options.retention, config, shard->gateway->catalog);
     TRY(log_open(&lane->log, &options, shard->io, shard->gateway->workers, shard->metrics,
@@ -129,6 +133,15 @@ enum err lane_create(struct shard *shard, char *explanation, size_t explanation_
     uint64_t damaged = 0;
     if (lane == NULL)
         return ERR_NO_MEMORY;
+    const char *cold = shard->gateway->config->cold_directory;
+    if (cold[0] != 0 && file_sync_directory(cold) != OK) {
+        memory_give(lane, MEMORY_STORE);
+        snprintf(
+            explanation, explanation_size,
+            "store.cold_directory %s cannot be used: mount it, make it, or correct the setting",
+            cold);
+        return ERR_NOT_FOUND;
+    }
     enum err err = open_log(shard, lane, &replay, &damaged);
     if (err != OK) {
         if (replay.txn != NULL)

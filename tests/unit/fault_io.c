@@ -486,6 +486,20 @@ enum err io_file_read(struct io *io, struct io_file_op *op, int fd, uint64_t off
     return submit(op, false, false);
 }
 
+enum err io_file_pin(struct io *io, uint8_t *data, size_t size)
+{
+    (void)io;
+    (void)data;
+    (void)size;
+    return ERR_UNSUPPORTED;
+}
+
+void io_file_unpin(struct io *io, const uint8_t *data)
+{
+    (void)io;
+    (void)data;
+}
+
 size_t io_poll(struct io *io, struct io_event *events, size_t capacity, uint64_t deadline_ns)
 {
     io->now_ns += NS_PER_MS;

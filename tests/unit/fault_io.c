@@ -318,6 +318,13 @@ static enum err sync_file(int fd)
     return OK;
 }
 
+void file_read_ahead(int fd, uint64_t offset, uint64_t size)
+{
+    (void)fd;
+    (void)offset;
+    (void)size;
+}
+
 enum err file_read(int fd, uint64_t offset, uint8_t *data, size_t size, size_t *done)
 {
     return read_at(fd, offset, data, size, done);

@@ -1,10 +1,13 @@
 /* bench_log.c: what the log costs over the disk, beside a raw writer in the same run: a pre-written
  * file as large as a segment, written with O_DIRECT in the same batch sizes, write + sync, one in
  * flight.
- * Use:        bench_log [--smoke] [--vs-raw | --latency] [DIRECTORY]; the directory
- *             decides which disk is measured. Without a mode: both. A mode alone ends with
- *             status 1 if its limit is missed: 80 % of the raw writer's bytes per second; 1.5 times
- *             its p50
+ * Use:        bench_log [--smoke] [--vs-raw | --latency | --making | --senders N] [DIRECTORY]; the
+ *             directory decides which disk is measured. Without a mode: the first three.
+ *             --vs-raw and --latency end with status 1 if their limit is missed: 80 % of the raw
+ *             writer's bytes per second; 1.5 times its p50. --making: commits while a segment is
+ *             made in the background and while none is. --senders: N senders of 256 bytes, each
+ *             with one record in flight, for 3 s; prints records per second and p50 and p99 in
+ *             microseconds, for bench/store
  * Method:     log and raw take turns, round by round; a figure is the median of the rounds' ratios,
  *             since other users of the disk disturb both alike. The log's shard is played as the
  *             gateway's turn does it: some records, then io_poll, log_flush, log_completed.
@@ -15,7 +18,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "core/worker.h"
-#include "store/segment.h"
+#include "store/lane.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,10 +27,13 @@
 #define ROUNDS       9
 #define BATCH_MAX    (4u << 20)
 #define TURN_RECORDS 64u /* appended between two polls */
+#define SENDERS_MAX  4096u
+#define SENDERS_NS   (3 * NS_PER_S)
+#define SAMPLES_MAX  (1u << 20)
 #define KEEP_OF_RAW  0.8
 #define TIMES_RAW    1.5
 
-enum mode { MODE_ALL, MODE_VS_RAW, MODE_LATENCY };
+enum mode { MODE_ALL, MODE_VS_RAW, MODE_LATENCY, MODE_MAKING, MODE_SENDERS };
 
 struct bench {
     struct io_group *group;
@@ -44,6 +50,8 @@ struct bench {
     uint64_t seq;
     uint64_t completed;
     uint64_t log_cpu_ns;
+    uint32_t making_commits;
+    uint32_t senders;
     bool missed;
 };
 
@@ -141,17 +149,21 @@ static void raw_write(struct bench *b, size_t size)
     b->raw_at += size;
 }
 
-static void append(struct bench *b, size_t body)
+/* append_as: false: the log has no room now. */
+static bool append_as(struct bench *b, size_t body, uint64_t cookie)
 {
     static uint8_t bytes[4096];
     struct log_record record = {.kind = RECORD_MESSAGE,
                                 .conversation = {1, b->seq * 0x9e3779b97f4a7c15ull >> 50},
-                                .seq = ++b->seq,
+                                .seq = b->seq + 1,
                                 .sender = {7},
                                 .device = {1},
                                 .body = bytes_of(bytes, body)};
-    store_u64(record.message_id.v, b->seq);
-    CHECK(log_append(b->log, &record, b->seq) == OK);
+    store_u64(record.message_id.v, record.seq);
+    enum err err = log_append(b->log, &record, cookie);
+    CHECK(err == OK || err == ERR_FULL);
+    b->seq += err == OK;
+    return err == OK;
 }
 
 /* turn: as gateway/flow/lane.c's: what completed, the next batch, the answers. */
@@ -184,7 +196,8 @@ static void append_batch(struct bench *b, size_t body, uint32_t records)
         uint32_t portion = records < TURN_RECORDS ? records : TURN_RECORDS;
         uint64_t began = clock_ns(CLOCK_THREAD_CPUTIME_ID);
         for (uint32_t i = 0; i < portion; i++)
-            append(b, body);
+            while (!append_as(b, body, 0)) /* the segment is full, or the next not made yet */
+                turn(b, true, io_now_ns(b->io) + NS_PER_S);
         b->log_cpu_ns += clock_ns(CLOCK_THREAD_CPUTIME_ID) - began;
         records -= portion;
         if (records > 0)
@@ -294,6 +307,104 @@ static void latency(struct bench *b, uint32_t senders)
     memory_give(raws, MEMORY_STORE);
 }
 
+/* making: commits of 64 records, told apart by whether the next segment was being made meanwhile.
+ */
+static void making(struct bench *b)
+{
+    uint64_t segment_bytes = b->segment_bytes;
+    uint64_t *ns[2];
+    uint32_t counts[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        ns[i] = memory_take(b->making_commits * sizeof *ns[i], MEMORY_STORE);
+        CHECK(ns[i] != NULL);
+    }
+    b->segment_bytes = 64 << 20;
+    open_log(b);
+    b->segment_bytes = segment_bytes;
+    for (uint32_t i = 0; i < b->making_commits; i++) {
+        bool before = b->log->making;
+        uint64_t began = clock_ns(CLOCK_MONOTONIC);
+        log_round(b, 1024, 64, 1);
+        uint64_t took = clock_ns(CLOCK_MONOTONIC) - began;
+        int at = before || b->log->making;
+        ns[at][counts[at]++] = took;
+    }
+    uint32_t segments = b->log->segment_count;
+    log_close(b->log);
+    for (int i = 0; i < 2; i++) {
+        if (counts[i] > 0)
+            printf("commit of 64 KiB, %s: %6u, p50 %7.1f us, p99 %8.1f us\n",
+                   i == 0 ? "no segment being made" : "one being made       ", counts[i],
+                   (double)quantile(ns[i], counts[i], 50) / 1e3,
+                   (double)quantile(ns[i], counts[i], 99) / 1e3);
+        memory_give(ns[i], MEMORY_STORE);
+    }
+    printf("segments made: %u\n", segments);
+}
+
+/* ---- a closed loop of senders */
+
+struct senders {
+    uint64_t began[SENDERS_MAX]; /* by sender, its record in flight */
+    uint16_t ready[SENDERS_MAX]; /* those without one */
+    uint32_t ready_count;
+    uint32_t samples;
+    uint64_t ns[SAMPLES_MAX];
+};
+
+/* senders_turn: completions free their senders, the free ones send, the batch goes. */
+static void senders_turn(struct bench *b, struct senders *s, bool go_on)
+{
+    struct io_event events[8];
+    struct log_completion done;
+    size_t count = io_poll(b->io, events, COUNT_OF(events), io_now_ns(b->io) + NS_PER_S);
+    for (size_t i = 0; i < count; i++)
+        if (events[i].kind == IO_FILE_DONE)
+            log_on_file(b->log, events[i].op);
+    struct worker_job *job;
+    while ((job = worker_completed(b->workers, 0)) != NULL)
+        job->done(job, NULL);
+    uint64_t now = clock_ns(CLOCK_MONOTONIC);
+    while (log_completed(b->log, &done)) {
+        CHECK(done.err == OK);
+        if (s->samples < SAMPLES_MAX)
+            s->ns[s->samples++] = now - s->began[done.cookie];
+        s->ready[s->ready_count++] = (uint16_t)done.cookie;
+        b->completed++;
+    }
+    while (go_on && s->ready_count > 0 && append_as(b, 256, s->ready[s->ready_count - 1]))
+        s->began[s->ready[--s->ready_count]] = now;
+    log_flush(b->log);
+}
+
+static void senders_run(struct bench *b, uint32_t count)
+{
+    struct senders *s = memory_take_zeroed(sizeof *s, MEMORY_STORE);
+    CHECK(s != NULL && count > 0 && count <= SENDERS_MAX);
+    b->segment_bytes = 64 << 20;
+    open_log(b);
+    for (uint32_t i = 0; i < count; i++)
+        s->ready[i] = (uint16_t)i;
+    uint64_t began = clock_ns(CLOCK_MONOTONIC);
+    uint64_t now = began;
+    for (s->ready_count = count; now < began + SENDERS_NS; now = clock_ns(CLOCK_MONOTONIC)) {
+        if (s->ready_count == count && append_as(b, 256, s->ready[count - 1]))
+            s->began[s->ready[--s->ready_count]] = now;
+        log_flush(b->log);
+        senders_turn(b, s, true);
+    }
+    double seconds = (double)(clock_ns(CLOCK_MONOTONIC) - began) / 1e9;
+    uint64_t completed = b->completed;
+    while (s->ready_count < count)
+        senders_turn(b, s, false);
+    log_close(b->log);
+    CHECK(s->samples > 0);
+    printf("%.0f %.0f %.0f\n", (double)completed / seconds,
+           (double)quantile(s->ns, s->samples, 50) / 1e3,
+           (double)quantile(s->ns, s->samples, 99) / 1e3);
+    memory_give(s, MEMORY_STORE);
+}
+
 static void start(struct bench *b)
 {
     struct io_options options = {.count = 1,
@@ -322,11 +433,18 @@ static void run(struct bench *b, enum mode mode)
             throughput(b, bodies[i], batches[j]);
     for (size_t i = 0; i < COUNT_OF(senders) && (mode == MODE_ALL || mode == MODE_LATENCY); i++)
         latency(b, senders[i]);
+    if (mode == MODE_ALL || mode == MODE_MAKING)
+        making(b);
+    if (mode == MODE_SENDERS)
+        senders_run(b, b->senders);
 }
 
 int main(int argc, char **argv)
 {
-    struct bench b = {.segment_bytes = 128 << 20, .batches_max = 200, .latency_rounds = 400};
+    struct bench b = {.segment_bytes = 128 << 20,
+                      .batches_max = 200,
+                      .latency_rounds = 400,
+                      .making_commits = 8000};
     const char *directory = "out/bench_log";
     enum mode mode = MODE_ALL;
     for (int i = 1; i < argc; i++) {
@@ -334,10 +452,16 @@ int main(int argc, char **argv)
             b.segment_bytes = 40 << 20;
             b.batches_max = 1;
             b.latency_rounds = 5;
+            b.making_commits = 20;
         } else if (strcmp(argv[i], "--vs-raw") == 0) {
             mode = MODE_VS_RAW;
         } else if (strcmp(argv[i], "--latency") == 0) {
             mode = MODE_LATENCY;
+        } else if (strcmp(argv[i], "--making") == 0) {
+            mode = MODE_MAKING;
+        } else if (strcmp(argv[i], "--senders") == 0 && i + 1 < argc) {
+            mode = MODE_SENDERS;
+            b.senders = (uint32_t)strtoul(argv[++i], NULL, 10);
         } else {
             directory = argv[i];
         }
@@ -345,9 +469,11 @@ int main(int argc, char **argv)
     snprintf(b.directory, sizeof b.directory, "%s", directory);
     start(&b);
     clear(&b);
-    raw_open(&b);
+    if (mode != MODE_SENDERS)
+        raw_open(&b);
     run(&b, mode);
-    raw_close(&b);
+    if (mode != MODE_SENDERS)
+        raw_close(&b);
     clear(&b);
     workers_destroy(b.workers);
     io_destroy(b.io);

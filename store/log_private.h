@@ -117,6 +117,7 @@ struct log {
     uint32_t id_next;
     bool segment_full; /* nothing more goes into the active one */
 
+    uint8_t *buffers; /* of both batches, one region */
     struct lane_batch gather;
     struct lane_batch flight;
     bool gather_closed; /* refused a record: refuses all until it is written, to keep their order */

@@ -25,6 +25,9 @@ enum record_kind {                       /* of the log, not of the protocol */
                    RECORD_MESSAGE = 1,   /* has a sequence number */
                    RECORD_WATERMARK = 2, /* sequence number = delivered; body: read watermark u64 */
                    RECORD_MEMBERSHIP = 3, /* has a sequence number */
+                   RECORD_LOST = 5,       /* written by repair: this number was damaged; the body is
+                                             filling */
+                   RECORD_VOID = 6,       /* the same for a record of which nothing is known */
 };
 
 struct log_record {

@@ -515,3 +515,47 @@ enum err sidecar_find(const struct sidecar *sidecar, struct bytes read, uint64_t
     }
     return OK;
 }
+
+/* ---- for repair */
+
+enum err sidecar_nonce(uint64_t *nonce, const char *directory, uint32_t id)
+{
+    char path[STORE_PATH_BYTES];
+    uint8_t block[SEGMENT_BLOCK];
+    size_t done = 0;
+    int fd;
+    TRY(store_path(path, directory, id, ".index"));
+    TRY(file_open(&fd, path, FILE_READ));
+    enum err err = file_read(fd, 0, block, sizeof block, &done);
+    file_close(fd);
+    TRY(err);
+    if (done != sizeof block || memcmp(block, sidecar_magic, sizeof sidecar_magic) != 0 ||
+        load_u32(block + 60) != crc32c(0, bytes_of(block, 60)) || load_u32(block + 12) != id)
+        return ERR_CORRUPT;
+    *nonce = load_u64(block + 16);
+    return OK;
+}
+
+enum err sidecar_entries(const struct sidecar *sidecar, uint32_t from, uint32_t to,
+                         enum err (*entry)(void *context, struct conversation_id id,
+                                           struct index_hit hit),
+                         void *context)
+{
+    uint8_t block[SEGMENT_BLOCK];
+    for (uint32_t number = 1; number <= sidecar->entry_blocks; number++) {
+        uint64_t offset = (uint64_t)number * SEGMENT_BLOCK;
+        size_t done = 0;
+        uint32_t entries;
+        TRY(file_read(sidecar->fd, offset, block, sizeof block, &done));
+        if (done != sizeof block)
+            return ERR_CORRUPT;
+        TRY(block_valid(sidecar, block, offset, &entries, BLOCK_ENTRIES));
+        for (uint32_t i = 0; i < entries; i++) {
+            const uint8_t *p = block + BLOCK_HEAD + (size_t)i * ENTRY_BYTES;
+            struct index_hit hit = {load_u64(p + 16), load_u32(p + 24), load_u32(p + 28)};
+            if (hit.offset >= from && hit.offset < to)
+                TRY(entry(context, (struct conversation_id){load_u64(p), load_u64(p + 8)}, hit));
+        }
+    }
+    return OK;
+}

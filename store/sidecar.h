@@ -43,6 +43,9 @@ MUST_USE enum err sidecar_write(const char *directory, const struct segment_head
 MUST_USE enum err sidecar_load(struct sidecar **sidecar, const char *directory,
                                const struct segment_header *header);
 void sidecar_destroy(struct sidecar *sidecar);
+/* sidecar_nonce: of the segment that DIRECTORY's index of that id was made for, where the segment's
+ * own header is lost. Blocking. */
+MUST_USE enum err sidecar_nonce(uint64_t *nonce, const char *directory, uint32_t id);
 /* index_rebuild: an index of all valid records that scan finds from its segment's beginning. */
 MUST_USE enum err index_rebuild(struct index **index, struct scan *scan, uint32_t *data_end);
 
@@ -61,6 +64,13 @@ void sidecar_find_where(const struct sidecar *sidecar, uint32_t print, uint64_t 
 MUST_USE enum err sidecar_find(const struct sidecar *sidecar, struct bytes read, uint64_t offset,
                                uint32_t print, struct index_hit *hits, uint32_t hits_max,
                                uint32_t *count);
+
+/* sidecar_entries: every entry whose record begins in [from, to), in no useful order, read from the
+ * file: for repair. ERR_CORRUPT: a block is damaged; those before it were handed out. Blocking. */
+MUST_USE enum err sidecar_entries(const struct sidecar *sidecar, uint32_t from, uint32_t to,
+                                  enum err (*entry)(void *context, struct conversation_id id,
+                                                    struct index_hit hit),
+                                  void *context);
 
 #define STORE_PATH_BYTES 1100
 /* store_path: directory/<id><suffix>. ERR_TOO_BIG. */

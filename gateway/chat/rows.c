@@ -410,8 +410,30 @@ static enum err merge_watermark(struct catalog_txn *txn, const struct log_record
     return rows_merge_inbox(txn, peer, record->conversation, &inbox);
 }
 
+/* merge_lost: the number was given, and must not be given again. */
+static enum err merge_lost(struct catalog_txn *txn, const struct log_record *record)
+{
+    struct conversation_row *row = memory_take(sizeof *row, MEMORY_CHAT);
+    if (row == NULL)
+        return ERR_NO_MEMORY;
+    memset(row, 0, offsetof(struct conversation_row, senders));
+    row->last_seq = record->seq;
+    enum err err = rows_merge_conversation(txn, record->conversation, row);
+    memory_give(row, MEMORY_CHAT);
+    const uint64_t members[2] = {record->conversation.hi, record->conversation.lo};
+    for (int i = 0; i < 2 && err == OK; i++) {
+        struct inbox_row inbox;
+        memset(&inbox, 0, offsetof(struct inbox_row, cursors));
+        inbox.last_seq = record->seq;
+        err = rows_merge_inbox(txn, (struct user_id){members[i]}, record->conversation, &inbox);
+    }
+    return err;
+}
+
 enum err rows_merge_record(struct catalog_txn *txn, const struct log_record *record)
 {
+    if (record->kind == RECORD_VOID)
+        return OK;
     if (!conversation_id_is_direct(record->conversation))
         return ERR_UNSUPPORTED;
     switch ((enum record_kind)record->kind) {
@@ -419,6 +441,9 @@ enum err rows_merge_record(struct catalog_txn *txn, const struct log_record *rec
         return merge_message(txn, record);
     case RECORD_WATERMARK:
         return merge_watermark(txn, record);
+    case RECORD_LOST:
+        return merge_lost(txn, record);
+    case RECORD_VOID:
     case RECORD_MEMBERSHIP:
         return ERR_UNSUPPORTED;
     }

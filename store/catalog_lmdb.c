@@ -11,6 +11,9 @@
  * Reading:    renewing a transaction's reader slot is cheap, making one is not: finished read
  *             transactions are reset (they then pin no page) and kept in `idle` for the next job,
  *             under a mutex, because jobs run on any reader thread.
+ * Beside:     a tool of another process may read and copy: LMDB's readers of several processes
+ * share lock.mdb. One that is killed leaves its slot, which would pin pages for ever: the writer
+ *             looks for such slots now and then.
  * Failure:    a commit that fails other than for space leaves it unknown what the page cache still
  *             holds: `failed`, sticky; reading goes on, writing answers ERR_IO until the process
  *             is restarted */
@@ -28,6 +31,7 @@
 #define CATALOG_VERSION 1u
 #define KEY_BYTES_MAX   511  /* LMDB's compiled-in limit */
 #define READERS_MAX     256  /* reader slots: worker threads, start-up and tools, with room */
+#define STALE_EVERY     256  /* batches between two looks for readers that are gone */
 #define IDLE_MAX        32   /* more reader threads than this begin anew each time */
 #define PATH_BYTES      4096 /* PATH_MAX of Linux */
 
@@ -36,6 +40,7 @@ struct catalog {
     MDB_dbi tables[CATALOG_TABLE_COUNT];
     int owner_fd;
     atomic_bool failed;
+    uint32_t batches;      /* written, on the writer's thread */
     pthread_mutex_t mutex; /* idle */
     MDB_txn *idle[IDLE_MAX];
     uint32_t idle_count;
@@ -329,7 +334,11 @@ static void run_bodies(struct catalog_txn *txn, struct worker_job *first)
 void catalog_write_batch(void *context, struct worker_job *first)
 {
     struct catalog_txn txn;
-    enum err err = txn_begin(context, &txn, true);
+    struct catalog *catalog = context;
+    int dead;
+    if (++catalog->batches % STALE_EVERY == 0)
+        (void)mdb_reader_check(catalog->env, &dead); /* none of ours: those of killed tools */
+    enum err err = txn_begin(catalog, &txn, true);
     if (err == OK) {
         run_bodies(&txn, first);
         err = txn_commit(&txn);
@@ -375,7 +384,9 @@ static enum err own_directory(int *fd, const char *directory)
     return err;
 }
 
-static enum err open_env(struct catalog *catalog, const char *directory, uint64_t map_bytes)
+/* map_bytes 0: as large as the file says. */
+static enum err open_env(struct catalog *catalog, const char *directory, uint64_t map_bytes,
+                         unsigned flags)
 {
     TRY(err_of_mdb(mdb_env_create(&catalog->env)));
     enum err err = err_of_mdb(mdb_env_set_mapsize(catalog->env, map_bytes & ~(uint64_t)0xfff));
@@ -384,7 +395,8 @@ static enum err open_env(struct catalog *catalog, const char *directory, uint64_
     if (err == OK)
         err = err_of_mdb(mdb_env_set_maxreaders(catalog->env, READERS_MAX));
     if (err == OK) /* point reads at random places: read-ahead would only evict what is useful */
-        err = err_of_mdb(mdb_env_open(catalog->env, directory, MDB_NOTLS | MDB_NORDAHEAD, 0600));
+        err = err_of_mdb(
+            mdb_env_open(catalog->env, directory, MDB_NOTLS | MDB_NORDAHEAD | flags, 0600));
     if (err != OK)
         mdb_env_close(catalog->env);
     return err;
@@ -395,6 +407,8 @@ static enum err check_version(struct catalog_txn *txn)
     struct bytes key = bytes_of_text("version");
     struct bytes value;
     enum err err = catalog_get(txn, CATALOG_META, key, &value);
+    if (err == ERR_NOT_FOUND && !txn->write)
+        return ERR_CORRUPT;
     if (err == ERR_NOT_FOUND) {
         uint8_t version[4];
         store_u32(version, CATALOG_VERSION);
@@ -478,7 +492,7 @@ static enum err open_all(struct catalog *catalog, const char *directory, uint64_
 {
     TRY(file_make_directory(directory));
     TRY(own_directory(&catalog->owner_fd, directory));
-    enum err err = open_env(catalog, directory, map_bytes);
+    enum err err = open_env(catalog, directory, map_bytes, 0);
     if (err != OK)
         goto fail_env;
     err = open_tables(catalog);
@@ -511,12 +525,64 @@ enum err catalog_open(struct catalog **out, const char *directory, uint64_t map_
     return OK;
 }
 
+/* ---- beside another process */
+
+static enum err open_tables_beside(struct catalog *catalog)
+{
+    struct catalog_txn txn = {.catalog = catalog};
+    TRY(err_of_mdb(mdb_txn_begin(catalog->env, NULL, MDB_RDONLY, &txn.mdb)));
+    enum err err = OK;
+    for (size_t i = 0; i < CATALOG_TABLE_COUNT && err == OK; i++)
+        err = err_of_mdb(mdb_dbi_open(txn.mdb, table_names[i], 0, &catalog->tables[i]));
+    if (err == OK)
+        err = check_version(&txn);
+    if (err == OK)
+        return err_of_mdb(mdb_txn_commit(txn.mdb)); /* keeps the tables' handles */
+    mdb_txn_abort(txn.mdb);
+    return err;
+}
+
+enum err catalog_open_beside(struct catalog **out, const char *directory, const char **explanation)
+{
+    int dead;
+    *explanation = "";
+    struct catalog *catalog = memory_take_zeroed(sizeof *catalog, MEMORY_STORE);
+    enum err err = catalog != NULL ? open_env(catalog, directory, 0, MDB_RDONLY) : ERR_NO_MEMORY;
+    if (err == OK) {
+        (void)mdb_reader_check(catalog->env, &dead); /* slots of tools that were killed pin pages */
+        err = open_tables_beside(catalog);
+        if (err != OK)
+            mdb_env_close(catalog->env);
+    }
+    if (err != OK) {
+        memory_give(catalog, MEMORY_STORE);
+        *explanation = explain_open(err);
+        return err;
+    }
+    catalog->owner_fd = -1;
+    pthread_mutex_init(&catalog->mutex, NULL);
+    *out = catalog;
+    return OK;
+}
+
+enum err catalog_copy(struct catalog *catalog, const char *path)
+{
+    int fd;
+    TRY(file_open(&fd, path, FILE_WRITE | FILE_CREATE | FILE_EXCLUSIVE | FILE_PRIVATE));
+    enum err err = err_of_mdb(mdb_env_copyfd2(catalog->env, fd, MDB_CP_COMPACT));
+    if (err == OK)
+        err = file_sync(fd);
+    file_close(fd);
+    return err;
+}
+
 void catalog_close(struct catalog *catalog)
 {
     while (catalog->idle_count > 0)
         mdb_txn_abort(catalog->idle[--catalog->idle_count]);
     mdb_env_close(catalog->env);
-    file_close(catalog->owner_fd);
+    if (catalog->owner_fd >= 0)
+        file_close(catalog->owner_fd);
     pthread_mutex_destroy(&catalog->mutex);
     memory_give(catalog, MEMORY_STORE);
 }

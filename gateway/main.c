@@ -4,6 +4,7 @@
  * Owns:       struct gateway and everything that shards share; the threads
  * Exit:       0 after an orderly drain; 1 could not start, with one line that says why; 2 wrong
  *             usage */
+#include "gateway/main.h"
 #include "core/file.h"
 #include "core/text.h"
 #include "gateway/api/api.h"
@@ -18,7 +19,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,32 +52,10 @@ static void usage(FILE *out)
 {
     fputs("usage: roost serve [--config FILE]         run the gateway\n"
           "       roost check-config [--config FILE]  print every setting as it would be used\n"
-          "       roost log verify DIR                check every record of a log (DATA/log)\n"
+          "       roost log …                         look at, check or repair a log (DATA/log)\n"
+          "       roost store …                       snapshot, restore or rebuild a store (DATA)\n"
           "       roost --version\n",
           out);
-}
-
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
-static void entropy(void *context, void *out, size_t size)
-{
-    (void)context;
-    for (size_t done = 0; done < size;) {
-        ssize_t got = getrandom((char *)out + done, size - done, 0);
-        CHECK(got > 0);
-        done += (size_t)got;
-    }
-}
-
-static int fail(const char *explanation)
-{
-    fprintf(stderr, "roost: %s\n", explanation);
-    return 1;
 }
 
 /* ---- preparing what shards share */
@@ -116,13 +94,13 @@ static enum err load_tls(struct process *process, struct tls_context **context)
         options.key_path = process->key;
         if (access(process->certificate, R_OK) != 0)
             TRY(tls_make_certificate(process->certificate, process->key, "localhost,127.0.0.1,::1",
-                                     CERTIFICATE_DAYS, now_ms()));
+                                     CERTIFICATE_DAYS, command_now_ms()));
     }
     enum err err = tls_context_create_server(context, &options, &explanation);
     if (err != OK)
         snprintf(process->explanation, EXPLANATION_BYTES, "%s", explanation);
     else
-        tls_context_set_period(*context, now_ms() / 21600000);
+        tls_context_set_period(*context, command_now_ms() / 21600000);
     return err;
 }
 
@@ -244,7 +222,7 @@ static enum err prepare(struct process *process, uint32_t shard_count)
     gateway->shard_count = shard_count;
     TRY(load_addresses(process));
     TRY(open_directory(process));
-    TRY(secrets_load(&process->secrets, config->directory, entropy, NULL, now_ms(),
+    TRY(secrets_load(&process->secrets, config->directory, command_entropy, NULL, command_now_ms(),
                      process->explanation, EXPLANATION_BYTES));
     gateway->placement = process->secrets.placement;
     memcpy(gateway->store_epoch, process->secrets.store_epoch, sizeof gateway->store_epoch);
@@ -454,7 +432,7 @@ static int run(struct process *process, const int32_t *cpus, uint32_t cpu_count)
         pthread_join(threads[i].thread, NULL);
     free(threads);
     if (atomic_load(&process->failed))
-        return fail(process->explanation);
+        return command_fail(process->explanation);
     log_event(LOG_INFO, "stopped", LOG_END);
     return 0;
 }
@@ -487,16 +465,16 @@ static int serve(const char *config_path)
 {
     struct process *process = calloc(1, sizeof *process);
     if (process == NULL)
-        return fail("out of memory");
+        return command_fail("out of memory");
     process->lock = -1;
     if (config_load(&process->config, config_path, process->explanation, EXPLANATION_BYTES) != OK) {
-        int status = fail(process->explanation);
+        int status = command_fail(process->explanation);
         free(process);
         return status;
     }
     logging_init(process->config.log_level, process->config.log_format);
     uint32_t seed;
-    entropy(NULL, &seed, sizeof seed);
+    command_entropy(NULL, &seed, sizeof seed);
     json_text_init(seed);
     int32_t cpus[SHARDS_MAX];
     uint32_t cpu_count = count_cpus(cpus, SHARDS_MAX);
@@ -504,38 +482,24 @@ static int serve(const char *config_path)
     if (shards > SHARDS_MAX)
         shards = SHARDS_MAX;
     enum err err = prepare(process, shards);
-    int status = err == OK
-                     ? run(process, cpus, cpu_count)
-                     : fail(process->explanation[0] != 0 ? process->explanation : err_name(err));
+    int status = err == OK ? run(process, cpus, cpu_count)
+                           : command_fail(process->explanation[0] != 0 ? process->explanation
+                                                                       : err_name(err));
     tear_down(process);
     free(process);
     return status;
 }
 
-/* ---- the other commands */
+/* ---- check-config, and the groups of other files */
 
 static int check_config(const char *path)
 {
     struct config config;
     char explanation[EXPLANATION_BYTES];
     if (config_load(&config, path, explanation, sizeof explanation) != OK)
-        return fail(explanation);
+        return command_fail(explanation);
     config_print(&config);
     return 0;
-}
-
-static void print_finding(void *context, const char *line)
-{
-    (void)context;
-    puts(line);
-}
-
-static int verify(const char *directory)
-{
-    enum err err = log_verify(directory, print_finding, NULL);
-    if (err != OK)
-        fprintf(stderr, "roost: %s: %s\n", directory, err_name(err));
-    return err == OK ? 0 : 1;
 }
 
 int main(int argc, char **argv)
@@ -550,8 +514,10 @@ int main(int argc, char **argv)
         usage(stdout);
         return 0;
     }
-    if (strcmp(command, "log") == 0 && argc == 4 && strcmp(argv[2], "verify") == 0)
-        return verify(argv[3]);
+    if (strcmp(command, "log") == 0)
+        return main_log(argc - 2, argv + 2);
+    if (strcmp(command, "store") == 0)
+        return main_store(argc - 2, argv + 2);
     if (argc == 4 && strcmp(argv[2], "--config") == 0)
         config_path = argv[3];
     else if (argc != 2) {

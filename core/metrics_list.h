@@ -56,6 +56,10 @@ METRIC(LOG_STATE, GAUGE, "roost_log_state",
 METRIC(LOG_CORRUPT, COUNTER, "roost_log_corrupt_records_total",
        "Damaged records found and not served.")
 METRIC(CHECKPOINTS, COUNTER, "roost_checkpoints_total", "Checkpoints committed to the catalog.")
+METRIC(CHECKPOINTS_REFUSED, COUNTER, "roost_checkpoint_writes_refused_total",
+       "Writes of checkpoints for which the catalog's map or its disk had no space.")
+METRIC(CHECKPOINT_STATE, GAUGE, "roost_checkpoint_state",
+       "0 working, 1 no space in the catalog (tried again), 2 failed (not until a restart).")
 METRIC(EVICTED, COUNTER, "roost_state_evicted_total",
        "User and conversation states evicted to stay in their budget.")
 METRIC(STATE_USERS, GAUGE, "roost_state_users", "User states in memory.")

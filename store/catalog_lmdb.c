@@ -14,6 +14,9 @@
  * Beside:     a tool of another process may read and copy: LMDB's readers of several processes
  * share lock.mdb. One that is killed leaves its slot, which would pin pages for ever: the writer
  *             looks for such slots now and then.
+ * Space:      LMDB calls a short write, which is what a full disk gives first, EIO. So an EIO where
+ *             the file system has next to nothing left is ERR_NO_SPACE. To go on is safe: what was
+ *             not committed stands in pages that nothing refers to, and is written again.
  * Failure:    a commit that fails other than for space leaves it unknown what the page cache still
  *             holds: `failed`, sticky; reading goes on, writing answers ERR_IO until the process
  *             is restarted */
@@ -29,17 +32,19 @@
 #include <stdio.h>
 
 #define CATALOG_VERSION 1u
-#define KEY_BYTES_MAX   511  /* LMDB's compiled-in limit */
-#define READERS_MAX     256  /* reader slots: worker threads, start-up and tools, with room */
-#define STALE_EVERY     256  /* batches between two looks for readers that are gone */
-#define IDLE_MAX        32   /* more reader threads than this begin anew each time */
-#define PATH_BYTES      4096 /* PATH_MAX of Linux */
+#define KEY_BYTES_MAX   511        /* LMDB's compiled-in limit */
+#define READERS_MAX     256        /* reader slots: worker threads, start-up and tools, with room */
+#define STALE_EVERY     256        /* batches between two looks for readers that are gone */
+#define SPACE_BYTES     (4u << 20) /* less than this on the file system: it is full */
+#define IDLE_MAX        32         /* more reader threads than this begin anew each time */
+#define PATH_BYTES      4096       /* PATH_MAX of Linux */
 
 struct catalog {
     MDB_env *env;
     MDB_dbi tables[CATALOG_TABLE_COUNT];
     int owner_fd;
     atomic_bool failed;
+    char directory[PATH_BYTES];
     uint32_t batches;      /* written, on the writer's thread */
     pthread_mutex_t mutex; /* idle */
     MDB_txn *idle[IDLE_MAX];
@@ -164,6 +169,16 @@ static void txn_abort(struct catalog_txn *txn)
         read_end(txn->catalog, txn->mdb);
 }
 
+/* write_err: what a failed write or commit was. */
+static enum err write_err(const struct catalog *catalog, int code)
+{
+    enum err err = err_of_mdb(code);
+    uint64_t space;
+    if (err == ERR_IO && file_free_bytes(catalog->directory, &space) == OK && space < SPACE_BYTES)
+        return ERR_NO_SPACE;
+    return err;
+}
+
 static enum err txn_commit(struct catalog_txn *txn)
 {
     CHECK(txn->scans == 0);
@@ -171,7 +186,7 @@ static enum err txn_commit(struct catalog_txn *txn)
         txn_abort(txn);
         return txn->failed;
     }
-    enum err err = err_of_mdb(mdb_txn_commit(txn->mdb));
+    enum err err = write_err(txn->catalog, mdb_txn_commit(txn->mdb));
     if (err != OK && err != ERR_NO_SPACE && err != ERR_FULL && err != ERR_NO_MEMORY)
         atomic_store(&txn->catalog->failed, true);
     return err;
@@ -256,7 +271,8 @@ enum err catalog_put(struct catalog_txn *txn, enum catalog_table table, struct b
     MDB_val v = val_of(value);
     if (txn->failed != OK)
         return txn->failed;
-    return written(txn, err_of_mdb(mdb_put(txn->mdb, txn->catalog->tables[table], &k, &v, 0)));
+    int code = mdb_put(txn->mdb, txn->catalog->tables[table], &k, &v, 0);
+    return written(txn, write_err(txn->catalog, code));
 }
 
 enum err catalog_delete(struct catalog_txn *txn, enum catalog_table table, struct bytes key)
@@ -265,7 +281,8 @@ enum err catalog_delete(struct catalog_txn *txn, enum catalog_table table, struc
     MDB_val k = val_of_key(key);
     if (txn->failed != OK)
         return txn->failed;
-    enum err err = err_of_mdb(mdb_del(txn->mdb, txn->catalog->tables[table], &k, NULL));
+    int code = mdb_del(txn->mdb, txn->catalog->tables[table], &k, NULL);
+    enum err err = write_err(txn->catalog, code);
     return err == ERR_NOT_FOUND ? OK : written(txn, err);
 }
 
@@ -490,6 +507,9 @@ static const char *explain_open(enum err err)
 
 static enum err open_all(struct catalog *catalog, const char *directory, uint64_t map_bytes)
 {
+    if (strlen(directory) >= sizeof catalog->directory)
+        return ERR_INVALID;
+    memcpy(catalog->directory, directory, strlen(directory) + 1);
     TRY(file_make_directory(directory));
     TRY(own_directory(&catalog->owner_fd, directory));
     enum err err = open_env(catalog, directory, map_bytes, 0);

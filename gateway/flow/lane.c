@@ -100,6 +100,20 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct replay *
     return OK;
 }
 
+static void explain_failure(const struct config *config, enum err err, char *explanation,
+                            size_t explanation_size)
+{
+    if (err == ERR_NO_SPACE)
+        snprintf(explanation, explanation_size,
+                 "no space to bring the catalog up to the log's end: free space under %s, or raise "
+                 "store.catalog_map_size (now %llu bytes); nothing is lost",
+                 config->directory, (unsigned long long)config->catalog_map_bytes);
+    else
+        snprintf(explanation, explanation_size,
+                 "the log under %s/log could not be opened (%s): run `roost log verify %s/log`",
+                 config->directory, err_name(err), config->directory);
+}
+
 enum err lane_create(struct shard *shard, char *explanation, size_t explanation_size)
 {
     struct lane *lane = memory_take_zeroed(sizeof *lane, MEMORY_STORE);
@@ -114,10 +128,7 @@ enum err lane_create(struct shard *shard, char *explanation, size_t explanation_
         if (lane->log != NULL)
             log_close(lane->log);
         memory_give(lane, MEMORY_STORE);
-        snprintf(explanation, explanation_size,
-                 "the log under %s/log could not be opened (%s): run `roost log verify %s/log`",
-                 shard->gateway->config->directory, err_name(err),
-                 shard->gateway->config->directory);
+        explain_failure(shard->gateway->config, err, explanation, explanation_size);
         return err;
     }
     shard->lane = lane;

@@ -5,12 +5,23 @@ METRIC(CONNECTIONS_ACCEPTED, COUNTER, "roost_connections_accepted_total",
 METRIC(CONNECTIONS_OPEN, GAUGE, "roost_connections_open", "Connections open now.")
 METRIC(CONNECTIONS_REFUSED, COUNTER, "roost_connections_refused_total",
        "Connections refused because max_connections or a limit per address was reached.")
+METRIC(UPGRADE_TIMEOUTS, COUNTER, "roost_upgrade_timeouts_total",
+       "Connections closed because no request was complete in time, idle ones of HTTP included.")
+METRIC(HELLO_TIMEOUTS, COUNTER, "roost_hello_timeouts_total",
+       "Connections closed because no valid token came in time.")
+METRIC(HEARTBEATS_LOST, COUNTER, "roost_heartbeats_lost_total",
+       "Sessions ended because nothing was heard for 1.5 heartbeats.")
+METRIC(LOGINS_REFUSED, COUNTER, "roost_logins_refused_total",
+       "Tokens of hello and renew refused: not valid, expired, too many devices, or load.")
 METRIC(CONNECTIONS_CLOSED, COUNTER, "roost_connections_closed_total",
        "Connections closed, whoever began.")
 METRIC(CONNECTIONS_MOVED, COUNTER, "roost_connections_moved_total",
        "Connections moved to their user's shard.")
 METRIC(CONNECTIONS_MOVE_FAILED, COUNTER, "roost_connections_move_failed_total",
-       "Moves refused by a full shard; the connection stays where it was.")
+       "Moves refused by a full shard; tried again, then the connection is relayed.")
+METRIC(CONNECTIONS_RELAYED, GAUGE, "roost_connections_relayed",
+       "Connections whose user's shard has no slot for their socket: served through the shard they "
+       "are on.")
 METRIC(CONNECTION_BUDGET, GAUGE, "roost_connection_budget_bytes",
        "User memory that one idle connection is budgeted; times connections_max is the promise.")
 METRIC(SESSIONS_OPEN, GAUGE, "roost_sessions_open", "Authenticated sessions open now.")
@@ -60,6 +71,8 @@ METRIC(CHECKPOINTS_REFUSED, COUNTER, "roost_checkpoint_writes_refused_total",
        "Writes of checkpoints for which the catalog's map or its disk had no space.")
 METRIC(CHECKPOINT_STATE, GAUGE, "roost_checkpoint_state",
        "0 working, 1 no space in the catalog (tried again), 2 failed (not until a restart).")
+METRIC(CHECKPOINTS_FAILED, COUNTER, "roost_checkpoints_failed_total",
+       "Checkpoints that could not be written: the log keeps what they would have freed.")
 METRIC(EVICTED, COUNTER, "roost_state_evicted_total",
        "User and conversation states evicted to stay in their budget.")
 METRIC(STATE_USERS, GAUGE, "roost_state_users", "User states in memory.")

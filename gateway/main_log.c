@@ -70,7 +70,7 @@ static int explain_failure(const char *directory, enum err err)
     char text[PATH_BYTES + 128];
     const char *advice = "";
     if (err == ERR_NOT_FOUND)
-        advice = ": there is no such directory; it is DATA/log";
+        advice = ": there is no log: name the log directory of a store, like ./data/log";
     else if (err == ERR_NEWER)
         advice = ": written by a newer roost: use that one";
     else if (err == ERR_IO)

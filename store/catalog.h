@@ -38,6 +38,8 @@ enum catalog_table {
 MUST_USE enum err catalog_open(struct catalog **catalog, const char *directory, uint64_t map_bytes,
                                const char **explanation);
 void catalog_close(struct catalog *catalog);
+/* catalog_used_bytes: of map_bytes, free pages inside included; any thread. */
+uint64_t catalog_used_bytes(const struct catalog *catalog);
 
 /* catalog_open_beside: to read and to copy only, beside a process that has it open (or none): does
  * not ask for the directory's owner lock and writes no row. ERR_NOT_FOUND: there is no catalog. Of

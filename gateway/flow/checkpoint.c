@@ -82,6 +82,7 @@ static void set_health(struct shard *shard, struct checkpointer *checkpointer,
                                      "again"));
         return;
     case CHECKPOINT_FAILED:
+        shard_count(shard, METRIC_CHECKPOINTS_FAILED, 1);
         log_event(LOG_ERROR, "checkpoint_failed", LOG_ERR(err),
                   LOG_TEXT("effect", "the next start replays the log from the previous one"));
         return;

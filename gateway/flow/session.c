@@ -534,6 +534,9 @@ static void on_history(struct shard *shard, struct session *session,
         say_error(shard, session, pull.request_id, CODE_MISSING_RANGE, pull.conversation,
                   pulled->missing_from, pulled->missing_to,
                   "these messages are damaged on disk and cannot be had");
+    else if (last_seq == 0)
+        say_error(shard, session, pull.request_id, CODE_NOT_FOUND, pull.conversation, 0, 0,
+                  "nobody has written in this conversation");
     else if (pull.from_seq > last_seq + 1)
         say_error(shard, session, pull.request_id, CODE_SEQ_FROM_FUTURE, pull.conversation,
                   pull.from_seq, last_seq, "from_seq is beyond the newest message");
@@ -648,6 +651,7 @@ void session_on_timer(struct shard *shard, struct session *session)
 {
     struct connection *connection = session->connection;
     if (shard->now_ns >= connection->received_ns + session->heartbeat_ms * NS_PER_MS * 3 / 2) {
+        shard_count(shard, METRIC_HEARTBEATS_LOST, 1);
         ingress_fail(shard, connection, CODE_HEARTBEAT_LOST, 0, "nothing was heard from you");
         return;
     }

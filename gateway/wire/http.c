@@ -228,7 +228,7 @@ static enum err head_gather(struct http_reader *r, struct bytes *input)
     while (input->size != 0) {
         uint8_t c = input->data[0];
         if (r->head.size == r->limits.header_bytes_max)
-            return fail(r, ERR_TOO_BIG, 431);
+            return fail(r, ERR_TOO_BIG, r->lines == 0 ? 414 : 431);
         unsigned status = head_byte_validate(r, c);
         if (status != 0)
             return fail(r, ERR_INVALID, status);
@@ -678,6 +678,14 @@ const struct http_field *http_field_find(const struct http_request *request, con
         if (equal_ignoring_case(request->fields[i].name, name))
             return &request->fields[i];
     return NULL;
+}
+
+bool http_field_repeated(const struct http_request *request, const char *name)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < request->field_count; i++)
+        count += equal_ignoring_case(request->fields[i].name, name);
+    return count > 1;
 }
 
 /* item_next: cuts the part before `separator` off *rest. */

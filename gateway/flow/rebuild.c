@@ -158,6 +158,7 @@ static enum err rebuild_in(struct rebuild *r, const char *log)
     const struct walk_visitor judge = {
         .context = r, .lost = judge_lost, .item = judge_item, .record = judge_record};
     TRY(walk_open(&walk, log));
+    /* cppcheck-suppress autoVariables ; r is not used after this call */
     r->walk = &walk;
     enum err err = walk_records(&walk, &judge);
     if (err == OK && r->damaged != 0)

@@ -9,7 +9,7 @@ CONFIG ?=
 
 # ---- what must be installed, all from Debian 12
 PACKAGES := build-essential pkg-config openssl android-libboringssl-dev libwslay-dev libmimalloc-dev liburing-dev \
-  liblmdb-dev libinih-dev libhttp-parser-dev libjansson-dev libargon2-dev libisal-dev
+  liblmdb-dev libinih-dev libhttp-parser-dev libjansson-dev libargon2-dev libisal-dev libzstd-dev
 PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev protobuf-compiler python3 python3-protobuf \
   python3-websockets chromium curl prometheus $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_61 := $(PACKAGES) libcmocka-dev qemu-system-x86 busybox-static cpio e2fsprogs curl
@@ -51,7 +51,7 @@ VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 CFLAGS = $(BASE) $(WARN) $(FLAGS_$(BUILD)) $(SSL_CFLAGS)
 # warnings are errors where one file is compiled; across files, at the link, gcc guesses wrongly
 LINK = $(BASE) $(FLAGS_$(BUILD)) -Wno-maybe-uninitialized -Wno-null-dereference
-LIBS := -luring -lwslay -lmimalloc -llmdb -linih -lhttp_parser -ljansson -largon2 -lisal $(SSL_LIBS) -lpthread -lm -rdynamic
+LIBS := -luring -lwslay -lmimalloc -llmdb -linih -lhttp_parser -ljansson -largon2 -lisal -lzstd $(SSL_LIBS) -lpthread -lm -rdynamic
 
 # ---- what is linked with what: the four seams are object lists
 SEAM_REAL := core/io_uring.c core/io_uring_bank.c core/io_uring_conn.c core/io_uring_file.c core/io_uring_listen.c core/file.c core/worker.c store/catalog_lmdb.c gateway/wire/tls_boringssl.c
@@ -74,6 +74,10 @@ $(OUT)/obj/%.o: %.c | out/.packages
 	@printf '  %-8s %s\n' $(BUILD) $<
 	@$(CC) $(CFLAGS) -DROOST_VERSION='"$(VERSION)"' -MMD -MP -c -o $@ $<
 $(OUT)/obj/gateway/api/openapi.o: gateway/api/openapi.json
+ifeq ($(BUILD),release) # what names its commit is compiled again when that changes: reports tell it
+$(shell mkdir -p out && { [ "$$(cat out/version 2>&1)" = "$(VERSION)" ] || echo "$(VERSION)" >out/version; })
+$(call object,$(shell grep -lr --include='*.c' ROOST_VERSION gateway loadgen)): out/version
+endif
 $(LIB): $(call object,$(COMMON))
 	@rm -f $@; $(if $(filter gcc,$(CC)),gcc-ar,ar) rcs $@ $^
 $(LIB_LOADGEN): $(call object,$(LOADGEN))
@@ -113,7 +117,7 @@ $(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
 ifeq ($(BUILD),fuzz)
-out/fuzz/fuzz_recovery: out/fuzz/obj/tests/fuzz/fuzz_recovery.o $(FAULT) $(LIB)
+out/fuzz/fuzz_recovery out/fuzz/fuzz_archive: out/fuzz/%: out/fuzz/obj/tests/fuzz/%.o $(FAULT) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)

@@ -62,6 +62,25 @@ METRIC(LOG_APPENDED_BYTES, COUNTER, "roost_log_written_bytes_total",
 METRIC(LOG_BATCHES, COUNTER, "roost_log_batches_total", "Batches written and synced.")
 METRIC(LOG_READS, COUNTER, "roost_log_reads_total", "Disk reads for history and catch-up.")
 METRIC(LOG_SEGMENTS, GAUGE, "roost_log_segments", "Segments in the log.")
+METRIC(LOG_ARCHIVES, GAUGE, "roost_log_archives", "Archives (merged segments) in the log.")
+METRIC(LOG_BYTES, GAUGE, "roost_log_bytes", "Bytes of all segments and archives.")
+METRIC(MERGE_WAITING, GAUGE, "roost_log_merge_waiting_segments",
+       "Sealed segments that are not merged yet: the merge's lag behind the head.")
+METRIC(MERGE_INPUTS, COUNTER, "roost_log_merged_total",
+       "Segments and archives that were merged or written anew.")
+METRIC(MERGE_BYTES, COUNTER, "roost_log_merge_bytes_total",
+       "Bytes that merging read and wrote; over roost_log_written_bytes_total: its amplification.")
+METRIC(RECORDS_EXPIRED, COUNTER, "roost_log_expired_records_total",
+       "Disappearing messages removed from the disk.")
+METRIC(RECORDS_RETAINED_AWAY, COUNTER, "roost_log_retained_away_records_total",
+       "Records removed by retention.")
+METRIC(MOVED_COLD, COUNTER, "roost_log_moved_cold_total", "Archives moved to the cold directory.")
+METRIC(SCRUBBED_BYTES, COUNTER, "roost_log_scrubbed_bytes_total",
+       "Bytes of segments and archives read and checked in the background.")
+METRIC(SCRUB_DAMAGED, COUNTER, "roost_log_scrub_damaged_total",
+       "Damaged blocks and batches that scrubbing found; again at every round.")
+METRIC(PURGE_PAUSED, GAUGE, "roost_log_purge_paused",
+       "1: the wall clock disagrees with the log, nothing is purged until it agrees or is trusted.")
 METRIC(LOG_STATE, GAUGE, "roost_log_state",
        "0 working, 1 no space (sends refused), 2 failed (read-only until restart).")
 METRIC(LOG_CORRUPT, COUNTER, "roost_log_corrupt_records_total",

@@ -24,7 +24,7 @@
 #define MS_PER_MIN      (60 * MS_PER_S)
 #define MS_PER_H        (60 * MS_PER_MIN)
 #define MS_PER_D        (24 * MS_PER_H)
-#define CONFIG_KEYS_MAX 64
+#define CONFIG_KEYS_MAX 96
 
 enum kind {
     KIND_TEXT,
@@ -87,6 +87,38 @@ static const struct key keys[] = {
      "How often the catalog catches up with the log; a restart replays the rest."},
     {"store", "direct", KIND_BOOL, FIELD(direct), "yes", UNBOUNDED,
      "Write the log with O_DIRECT where the file system can."},
+    {"store", "merge_segments", KIND_COUNT, FIELD(merge_segments), "4", 1, 64,
+     "Full segments that are merged into one archive at a time, in the background: fewer make "
+     "recent history cheaper to read, more write less."},
+    {"store", "merge_inputs", KIND_COUNT, FIELD(merge_inputs), "16", 0, 64,
+     "Archives that are merged into one larger one at a time; 0: nothing is merged, and nothing is "
+     "ever purged."},
+    {"store", "merge_rate", KIND_BYTES, FIELD(merge_rate), "32 MiB", 64 * KIB, 64 * GIB,
+     "What merging reads and writes per second, at most."},
+    {"store", "archive_size", KIND_BYTES, FIELD(archive_bytes), "16 GiB", 16 * MIB, 16384 * GIB,
+     "Archives are not merged into larger ones; merging needs as much free space for a while."},
+    {"store", "compress", KIND_BOOL, FIELD(compress), "yes", UNBOUNDED,
+     "Keep archives in zstd blocks where that saves at least an eighth."},
+    {"store", "retention_age", KIND_S, FIELD(retention_age_s), "365 d", 0, 3153600000u,
+     "Messages older than this are removed; 0 s: none is."},
+    {"store", "retention_age_max", KIND_S, FIELD(retention_age_max_s), "0 s", 0, 3153600000u,
+     "A conversation's own retention may be this long; below retention_age: that long."},
+    {"store", "retention_size", KIND_BYTES, FIELD(retention_bytes), "0 B", 0, 1048576 * GIB,
+     "The oldest messages are removed while the log is larger; 0 B: none is."},
+    {"store", "undelivered_age", KIND_S, FIELD(undelivered_age_s), "30 d", 0, 3153600000u,
+     "Messages that a member's device has not got are kept this long whatever else says."},
+    {"store", "expiry_delay", KIND_S, FIELD(expiry_delay_s), "24 h", 0, 31536000,
+     "Disappearing messages are off the disk this long after their time, at most, and the time "
+     "that merging takes; they are never served after it."},
+    {"store", "trust_clock", KIND_BOOL, FIELD(trust_clock), "no", UNBOUNDED,
+     "Confirm the wall clock: purge although it disagrees with the newest batch by more than an "
+     "hour."},
+    {"store", "cold_directory", KIND_TEXT, FIELD(cold_directory), "", UNBOUNDED,
+     "Where old archives are kept, on cheaper disks; it must exist; empty: they stay."},
+    {"store", "cold_age", KIND_S, FIELD(cold_age_s), "30 d", 1, 3153600000u,
+     "Archives whose newest message is older move to cold_directory."},
+    {"store", "scrub_rate", KIND_BYTES, FIELD(scrub_rate), "1 MiB", 0, 64 * GIB,
+     "Segments and archives that are read and checked per second, round and round; 0 B: none are."},
     {"shards", "count", KIND_COUNT, FIELD(shards), "0", 0, 256,
      "Threads that serve connections; 0: one per CPU of this process."},
     {"shards", "pin", KIND_BOOL, FIELD(pin), "yes", UNBOUNDED, "Pin each shard to its CPU."},

@@ -22,6 +22,7 @@ static const char usage_log[] =
     "       roost log repair DIR --quarantine QDIR\n"
     "                              damaged ranges are copied to QDIR; the log serves the rest\n"
     "DIR is the log's directory, DATA/log. All but repair only read and may run beside a gateway.\n"
+    "COLD is store.cold_directory, where that is set: old archives are there.\n"
     "roost log COMMAND --help says more. Exit: 0 done, 1 failed or damage found, 2 wrong usage.\n";
 
 static const char usage_verify[] = "usage: roost log verify DIR\n"
@@ -32,14 +33,15 @@ static const char usage_verify[] = "usage: roost log verify DIR\n"
                                    "the batch that is being written may show as one.\n";
 
 static const char usage_stat[] =
-    "usage: roost log stat DIR [--json]\n"
+    "usage: roost log stat DIR [--cold COLD] [--json]\n"
     "Segments by state, bytes, records by kind, conversations (within 2 %), oldest and newest "
     "batch,\n"
     "the catalog's checkpoint (DIR/../catalog) and what a start would replay from it, free space.\n"
     "Reads the whole log once.\n";
 
 static const char usage_dump[] = "usage: roost log dump DIR [--conversation ID [--from SEQ] [--to "
-                                 "SEQ]] [--segment ID] [--json]\n"
+                                 "SEQ]] [--segment ID]\n"
+                                 "                      [--cold COLD] [--json]\n"
                                  "One line per batch and record, in the log's order: headers only. "
                                  "With --conversation only its\n"
                                  "records, with numbers from … to. --segment takes the hex number "
@@ -47,7 +49,7 @@ static const char usage_dump[] = "usage: roost log dump DIR [--conversation ID [
                                  "object a line.\n";
 
 static const char usage_trace[] =
-    "usage: roost log trace DIR MESSAGE_ID | CONVERSATION:SEQ [--json]\n"
+    "usage: roost log trace DIR MESSAGE_ID | CONVERSATION:SEQ [--cold COLD] [--json]\n"
     "When the message was accepted, in which batch it was written, by when that was durable, and "
     "the\n"
     "first watermark of each device (delivered) and user (read) that reaches it. Watermarks are\n"
@@ -117,14 +119,15 @@ static uint64_t checkpoint_of(const char *directory)
 static int stat(int count, char **arguments)
 {
     struct inspect_output out = {.line = print_line};
-    const struct option_spec specs[] = {{"--json", NULL, &out.json}};
+    const char *cold = NULL;
+    const struct option_spec specs[] = {{"--json", NULL, &out.json}, {"--cold", &cold, NULL}};
     const char *directory;
     bool help;
     if (!options_parse(count, arguments, specs, COUNT_OF(specs), &directory, 1, usage_stat, &help))
         return 2;
     if (help)
         return 0;
-    enum err err = log_stat(directory, checkpoint_of(directory), &out);
+    enum err err = log_stat(directory, cold, checkpoint_of(directory), &out);
     return err == OK ? 0 : explain_failure(directory, err);
 }
 
@@ -161,6 +164,7 @@ static int dump(int count, char **arguments)
     const char *to = NULL;
     const char *segment = NULL;
     const struct option_spec specs[] = {{"--json", NULL, &out.json},
+                                        {"--cold", &options.cold, NULL},
                                         {"--conversation", &conversation, &options.one},
                                         {"--from", &from, NULL},
                                         {"--to", &to, NULL},
@@ -197,7 +201,8 @@ static bool parse_subject(struct trace_subject *subject, const char *text)
 static int trace(int count, char **arguments)
 {
     struct inspect_output out = {.line = print_line};
-    const struct option_spec specs[] = {{"--json", NULL, &out.json}};
+    const char *cold = NULL;
+    const struct option_spec specs[] = {{"--json", NULL, &out.json}, {"--cold", &cold, NULL}};
     struct trace_subject subject;
     const char *operands[2];
     bool help;
@@ -209,6 +214,7 @@ static int trace(int count, char **arguments)
         fputs(usage_trace, stderr);
         return 2;
     }
+    subject.cold = cold;
     enum err err = log_trace(operands[0], &subject, &out);
     if (err == ERR_NOT_FOUND)
         return command_fail("that message is not in the log: never accepted, expired, or damaged "

@@ -16,7 +16,7 @@ static const char usage_store[] =
     "usage.\n";
 
 static const char usage_snapshot[] =
-    "usage: roost store snapshot DATA --to DIR\n"
+    "usage: roost store snapshot DATA --to DIR [--cold COLD]\n"
     "Copies the store in DATA to the new directory DIR while the gateway serves (or not): the "
     "catalog\n"
     "as of one transaction, then the log. Everything acknowledged before the command began is in "
@@ -25,7 +25,8 @@ static const char usage_snapshot[] =
     "in\n"
     "seconds and shares their disk space; copy DIR elsewhere for a back-up, and remove it to let "
     "the\n"
-    "space go. Keys are not in it; password hashes are: guard it like the store.\n";
+    "space go. COLD is store.cold_directory, where that is set. Keys are not in it; password "
+    "hashes are: guard it like the store.\n";
 
 static const char usage_restore[] = "usage: roost store restore DIR --to DATA [--accept-damage]\n"
                                     "Copies the snapshot in DIR to DATA, which must not exist or "
@@ -50,9 +51,9 @@ static const char usage_rebuild[] = "usage: roost store rebuild DATA [--compare]
 static int snapshot(int count, char **arguments)
 {
     const struct inspect_output out = {.line = print_line};
-    const struct snapshot_options options = {.now_ms = command_now_ms(), .out = &out};
+    struct snapshot_options options = {.now_ms = command_now_ms(), .out = &out};
     const char *target = NULL;
-    const struct option_spec specs[] = {{"--to", &target, NULL}};
+    const struct option_spec specs[] = {{"--to", &target, NULL}, {"--cold", &options.cold, NULL}};
     char explanation[INSPECT_EXPLANATION_BYTES] = "";
     const char *data;
     bool help;
@@ -95,7 +96,8 @@ static int rebuild(int count, char **arguments)
 {
     const struct inspect_output out = {.line = print_line};
     bool compare = false;
-    const struct option_spec specs[] = {{"--compare", NULL, &compare}};
+    const char *cold = NULL;
+    const struct option_spec specs[] = {{"--compare", NULL, &compare}, {"--cold", &cold, NULL}};
     char explanation[INSPECT_EXPLANATION_BYTES] = "";
     const char *data;
     bool help;
@@ -103,7 +105,8 @@ static int rebuild(int count, char **arguments)
         return 2;
     if (help)
         return 0;
-    return store_rebuild(data, compare, &out, explanation) == OK ? 0 : command_fail(explanation);
+    return store_rebuild(data, cold, compare, &out, explanation) == OK ? 0
+                                                                       : command_fail(explanation);
 }
 
 int main_store(int count, char **arguments)

@@ -55,6 +55,8 @@ const char *record_kind_name(uint16_t kind)
         return "watermark";
     case RECORD_MEMBERSHIP:
         return "membership";
+    case RECORD_GONE:
+        return "gone";
     case RECORD_LOST:
         return "lost";
     case RECORD_VOID:
@@ -126,11 +128,9 @@ static enum err dump_item(void *context, const struct scan *scan, const struct s
     return OK;
 }
 
-static enum err dump_record(void *context, const struct scan_item *batch,
-                            const struct batch_walk *at)
+/* dump_one: place is 16 hex digits of its position, or its archive's name. */
+static enum err dump_one(const struct dump *dump, const struct log_record *r, const char *place)
 {
-    const struct dump *dump = context;
-    const struct log_record *r = &at->record;
     const struct dump_options *options = dump->options;
     if (options->one && (!conversation_id_equal(r->conversation, options->conversation) ||
                          r->seq < options->from_seq || r->seq > options->to_seq))
@@ -147,18 +147,34 @@ static enum err dump_record(void *context, const struct scan_item *batch,
         snprintf(read, sizeof read, json ? ",\"read\":%" PRIu64 : " read %" PRIu64,
                  load_u64(r->body.data));
     inspect_print(dump->out,
-                  json ? "{\"type\":\"record\",\"position\":\"%016" PRIx64
-                         "\",\"kind\":\"%s\",\"conversation\":\"%s\",\"seq\":%" PRIu64
-                         ",\"sender\":\"%" PRIu64 "\",\"device\":%" PRIu32
-                         ",\"message_id\":\"%s\",\"time\":\"%s\",\"expires_ms\":%" PRIu64
-                         ",\"realm\":%" PRIu32 ",\"key\":%" PRIu32 ",\"body_bytes\":%zu%s}"
-                       : "record %016" PRIx64 " %s conversation %s seq %" PRIu64 " sender %" PRIu64
-                         " device %" PRIu32 " id %s time %s expires %" PRIu64 " realm %" PRIu32
-                         " key %" PRIu32 " body %zu bytes%s",
-                  position_of(position_segment(batch->header.position), at->offset),
-                  record_kind_name(r->kind), conversation, r->seq, r->sender.v, r->device.v, id,
-                  time, r->expires_ms, r->realm.v, r->key, r->body.size, read);
+                  json
+                      ? "{\"type\":\"record\",\"position\":\"%s\",\"kind\":\"%s\",\"conversation\":"
+                        "\"%s\",\"seq\":%" PRIu64 ",\"sender\":\"%" PRIu64 "\",\"device\":%" PRIu32
+                        ",\"message_id\":\"%s\",\"time\":\"%s\",\"expires_ms\":%" PRIu64
+                        ",\"realm\":%" PRIu32 ",\"key\":%" PRIu32 ",\"body_bytes\":%zu%s}"
+                      : "record %s %s conversation %s seq %" PRIu64 " sender %" PRIu64
+                        " device %" PRIu32 " id %s time %s expires %" PRIu64 " realm %" PRIu32
+                        " key %" PRIu32 " body %zu bytes%s",
+                  place, record_kind_name(r->kind), conversation, r->seq, r->sender.v, r->device.v,
+                  id, time, r->expires_ms, r->realm.v, r->key, r->body.size, read);
     return OK;
+}
+
+static enum err dump_record(void *context, const struct scan_item *batch,
+                            const struct batch_walk *at)
+{
+    char place[20];
+    snprintf(place, sizeof place, "%016" PRIx64,
+             position_of(position_segment(batch->header.position), at->offset));
+    return dump_one(context, &at->record, place);
+}
+
+static enum err dump_archived(void *context, const struct archive_header *archive,
+                              const struct log_record *record)
+{
+    char name[ARCHIVE_NAME_BYTES];
+    archive_name(name, archive, ".archive");
+    return dump_one(context, record, name);
 }
 
 enum err log_dump(const char *directory, const struct dump_options *options,
@@ -170,8 +186,9 @@ enum err log_dump(const char *directory, const struct dump_options *options,
                                          .segment = options->segment,
                                          .lost = dump_lost,
                                          .item = dump_item,
-                                         .record = dump_record};
-    TRY(walk_open(&walk, directory));
+                                         .record = dump_record,
+                                         .archived = dump_archived};
+    TRY(walk_open(&walk, directory, options->cold));
     enum err err = walk_records(&walk, &visitor);
     walk_close(&walk);
     return err;
@@ -279,6 +296,18 @@ static enum err stat_record(void *context, const struct scan_item *batch,
     return OK;
 }
 
+static enum err stat_archived(void *context, const struct archive_header *archive,
+                              const struct log_record *record)
+{
+    struct stat *stat = context;
+    (void)archive;
+    stat->records++;
+    if (record->kind <= RECORD_VOID)
+        stat->kinds[record->kind]++;
+    sketch_add(stat, record->conversation);
+    return OK;
+}
+
 /* count_states: as the files show it: a sealed one has its index beside it. */
 static enum err count_states(struct stat *stat)
 {
@@ -313,15 +342,17 @@ static void stat_print_text(const struct stat *stat, uint64_t space, const char 
                   " without a readable header)",
                   stat->walk->count, stat->segments[USE_SEALED], stat->segments[USE_UNSEALED],
                   stat->segments[USE_ACTIVE], stat->segments[USE_READY], stat->segments[USE_LOST]);
+    inspect_print(out, "archives       %" PRIu32, stat->walk->archive_count);
     inspect_print(out, "bytes          %" PRIu64 " in segments, %" PRIu64 " of them written",
                   stat->segment_bytes, stat->data_bytes);
     inspect_print(out, "batches        %" PRIu64, stat->batches);
     inspect_print(out,
                   "records        %" PRIu64 " (%" PRIu64 " messages, %" PRIu64
-                  " watermarks, %" PRIu64 " membership, %" PRIu64 " lost, %" PRIu64 " void)",
+                  " watermarks, %" PRIu64 " membership, %" PRIu64 " gone, %" PRIu64
+                  " lost, %" PRIu64 " void)",
                   stat->records, stat->kinds[RECORD_MESSAGE], stat->kinds[RECORD_WATERMARK],
-                  stat->kinds[RECORD_MEMBERSHIP], stat->kinds[RECORD_LOST],
-                  stat->kinds[RECORD_VOID]);
+                  stat->kinds[RECORD_MEMBERSHIP], stat->kinds[RECORD_GONE],
+                  stat->kinds[RECORD_LOST], stat->kinds[RECORD_VOID]);
     inspect_print(out, "conversations  about %" PRIu64, sketch_count(stat));
     inspect_print(out, "oldest batch   %s", stat->batches == 0 ? "none" : oldest);
     inspect_print(out, "newest batch   %s", stat->batches == 0 ? "none" : newest);
@@ -342,24 +373,26 @@ static void stat_print_json(const struct stat *stat, uint64_t space, const char 
         snprintf(tail, sizeof tail,
                  ",\"checkpoint\":\"%s\",\"replay_bytes\":%" PRIu64 ",\"replay_records\":%" PRIu64,
                  checkpoint, stat->tail_bytes, stat->tail_records);
-    inspect_print(
-        stat->out,
-        "{\"segments\":%" PRIu32 ",\"sealed\":%" PRIu64 ",\"sealing\":%" PRIu64
-        ",\"active\":%" PRIu64 ",\"ready\":%" PRIu64 ",\"lost\":%" PRIu64
-        ",\"segment_bytes\":%" PRIu64 ",\"written_bytes\":%" PRIu64 ",\"batches\":%" PRIu64
-        ",\"records\":%" PRIu64 ",\"messages\":%" PRIu64 ",\"watermarks\":%" PRIu64
-        ",\"membership\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"void\":%" PRIu64
-        ",\"conversations\":%" PRIu64 ",\"oldest_ms\":%" PRIu64 ",\"newest_ms\":%" PRIu64
-        ",\"end\":\"%016" PRIx64 "\"%s,\"damaged_ranges\":%" PRIu64 ",\"free_bytes\":%" PRIu64 "}",
-        stat->walk->count, stat->segments[USE_SEALED], stat->segments[USE_UNSEALED],
-        stat->segments[USE_ACTIVE], stat->segments[USE_READY], stat->segments[USE_LOST],
-        stat->segment_bytes, stat->data_bytes, stat->batches, stat->records,
-        stat->kinds[RECORD_MESSAGE], stat->kinds[RECORD_WATERMARK], stat->kinds[RECORD_MEMBERSHIP],
-        stat->kinds[RECORD_LOST], stat->kinds[RECORD_VOID], sketch_count(stat), stat->oldest_ms,
-        stat->newest_ms, stat->end, tail, stat->damaged, space);
+    inspect_print(stat->out,
+                  "{\"segments\":%" PRIu32 ",\"archives\":%" PRIu32 ",\"sealed\":%" PRIu64
+                  ",\"sealing\":%" PRIu64 ",\"active\":%" PRIu64 ",\"ready\":%" PRIu64
+                  ",\"lost\":%" PRIu64 ",\"segment_bytes\":%" PRIu64 ",\"written_bytes\":%" PRIu64
+                  ",\"batches\":%" PRIu64 ",\"records\":%" PRIu64 ",\"messages\":%" PRIu64
+                  ",\"watermarks\":%" PRIu64 ",\"membership\":%" PRIu64 ",\"lost\":%" PRIu64
+                  ",\"void\":%" PRIu64 ",\"conversations\":%" PRIu64 ",\"oldest_ms\":%" PRIu64
+                  ",\"newest_ms\":%" PRIu64 ",\"end\":\"%016" PRIx64
+                  "\"%s,\"damaged_ranges\":%" PRIu64 ",\"free_bytes\":%" PRIu64 "}",
+                  stat->walk->count, stat->walk->archive_count, stat->segments[USE_SEALED],
+                  stat->segments[USE_UNSEALED], stat->segments[USE_ACTIVE],
+                  stat->segments[USE_READY], stat->segments[USE_LOST], stat->segment_bytes,
+                  stat->data_bytes, stat->batches, stat->records, stat->kinds[RECORD_MESSAGE],
+                  stat->kinds[RECORD_WATERMARK], stat->kinds[RECORD_MEMBERSHIP],
+                  stat->kinds[RECORD_LOST], stat->kinds[RECORD_VOID], sketch_count(stat),
+                  stat->oldest_ms, stat->newest_ms, stat->end, tail, stat->damaged, space);
 }
 
-enum err log_stat(const char *directory, uint64_t checkpoint, const struct inspect_output *out)
+enum err log_stat(const char *directory, const char *cold, uint64_t checkpoint,
+                  const struct inspect_output *out)
 {
     struct walk walk;
     uint64_t space = 0;
@@ -369,9 +402,12 @@ enum err log_stat(const char *directory, uint64_t checkpoint, const struct inspe
         return ERR_NO_MEMORY;
     *stat =
         (struct stat){.directory = directory, .out = out, .checkpoint = checkpoint, .walk = &walk};
-    const struct walk_visitor visitor = {
-        .context = stat, .lost = stat_lost, .item = stat_item, .record = stat_record};
-    enum err err = walk_open(&walk, directory);
+    const struct walk_visitor visitor = {.context = stat,
+                                         .lost = stat_lost,
+                                         .item = stat_item,
+                                         .record = stat_record,
+                                         .archived = stat_archived};
+    enum err err = walk_open(&walk, directory, cold);
     if (err == OK) {
         err = walk_records(&walk, &visitor);
         if (err == OK)

@@ -16,6 +16,7 @@ struct inspect_output {
 };
 
 struct dump_options {
+    const char *cold; /* directory of old archives, or NULL */
     uint32_t segment; /* 0: all */
     bool one;         /* only `conversation` */
     struct conversation_id conversation;
@@ -29,10 +30,11 @@ MUST_USE enum err log_dump(const char *directory, const struct dump_options *opt
 
 /* log_stat: segments by state, bytes, records, conversations (counted by a sketch: within 2 %,
  * exact when few), times; checkpoint: the catalog's position, or UINT64_MAX: not known. */
-MUST_USE enum err log_stat(const char *directory, uint64_t checkpoint,
+MUST_USE enum err log_stat(const char *directory, const char *cold, uint64_t checkpoint,
                            const struct inspect_output *out);
 
 struct trace_subject {
+    const char *cold; /* directory of old archives, or NULL */
     bool by_id;
     struct message_id id;
     struct conversation_id conversation;

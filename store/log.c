@@ -10,7 +10,7 @@
  *
  *   LOG_OPEN --segment full, none can be made--> LOG_NO_SPACE --made (background.c)--> LOG_OPEN
  *   any --lane_fail--> LOG_FAILED */
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include "core/file.h"
 #include "core/logging.h"
@@ -211,12 +211,14 @@ void log_close(struct log *log)
         close_turn(log);
     }
     reader_close(log);
+    lifecycle_close(log);
     log_free(log);
 }
 
 void log_abandon(struct log *log)
 {
     reader_close(log);
+    lifecycle_close(log);
     log_free(log);
 }
 

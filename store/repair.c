@@ -40,9 +40,8 @@ struct repair {
 
 /* ---- what the index knows */
 
-static enum err add_known(void *context, struct conversation_id id, struct index_hit hit)
+static enum err add_known(struct repair *r, const struct sidecar_entry *entry)
 {
-    struct repair *r = context;
     if (r->known_count == r->known_capacity) {
         uint32_t capacity = r->known_capacity == 0 ? 64 : r->known_capacity * 2;
         void *grown = memory_resize(r->known, capacity * sizeof *r->known, MEMORY_STORE);
@@ -51,7 +50,8 @@ static enum err add_known(void *context, struct conversation_id id, struct index
         r->known = grown;
         r->known_capacity = capacity;
     }
-    r->known[r->known_count++] = (struct lost_record){id, hit.seq, hit.offset, hit.size};
+    r->known[r->known_count++] =
+        (struct lost_record){entry->conversation, entry->seq, entry->offset, entry->size};
     return OK;
 }
 
@@ -74,7 +74,14 @@ static enum err find_known(struct repair *r, const struct segment_header *header
         return err;
     if (err != OK)
         return OK;
-    err = sidecar_entries(sidecar, from, to, add_known, r);
+    struct sidecar_entry entries[SIDECAR_BLOCK_ENTRIES];
+    uint32_t count = 1;
+    for (uint32_t n = 0; err == OK && count != 0; n++) {
+        err = sidecar_entries(sidecar, n, entries, &count);
+        for (uint32_t i = 0; i < count && err == OK; i++)
+            if (entries[i].offset >= from && entries[i].offset < to)
+                err = add_known(r, &entries[i]);
+    }
     sidecar_destroy(sidecar);
     if (err == ERR_NO_MEMORY)
         return err;
@@ -826,9 +833,9 @@ enum err log_repair(const char *directory, const char *quarantine, uint64_t now_
     if (err == OK)
         err = file_make_directory(quarantine);
     if (err == OK)
-        err = walk_open(&r.walk, directory);
+        err = walk_open(&r.walk, directory, NULL);
     if (err == OK) {
-        r.have_base = r.walk.count > 0 && r.walk.ids[0] == 1;
+        r.have_base = r.walk.count > 0 && r.walk.ids[0] == 1; /* else older ones were merged */
         r.end = position_of(1, SEGMENT_DATA_OFFSET);
         err = repair_headers(&r);
         for (uint32_t i = 0; i < r.walk.count && err == OK; i++)

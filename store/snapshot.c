@@ -19,6 +19,7 @@
 #include "core/file.h"
 #include "core/hash.h"
 #include "core/memory.h"
+#include "store/floor.h"
 
 #include <stdio.h>
 
@@ -30,7 +31,8 @@
 #define ARCHIVE_TAIL ".archive"
 
 struct copying {
-    const char *directory;
+    const char *directory; /* that is being listed */
+    const char *lane;
     const char *target;
     struct log_snapshot_report *report;
     uint32_t below; /* segments with a lower id are linked */
@@ -86,7 +88,7 @@ static bool immutable(const struct copying *c, const char *name)
     size_t tail = strlen(ARCHIVE_TAIL);
     if (segment_name_parse(&id, name, ".segment") == OK ||
         segment_name_parse(&id, name, ".index") == OK)
-        return id < c->below;
+        return c->directory == c->lane && id < c->below;
     return strcmp(name, FLOOR_NAME) == 0 ||
            (size > tail && strcmp(name + size - tail, ARCHIVE_TAIL) == 0);
 }
@@ -188,20 +190,51 @@ static enum err copy_segment(struct copying *c, const struct walk *walk, uint32_
     return OK;
 }
 
-enum err log_snapshot(const char *directory, const char *target, struct log_snapshot_report *report)
+/* covered: every segment from what retention has freed up to the newest is in the copy. */
+static enum err covered(const struct copying *c)
+{
+    struct walk copy;
+    uint32_t floor = 0;
+    TRY(floor_read(c->target, &floor));
+    TRY(walk_open(&copy, c->target, NULL));
+    uint32_t at = 0;
+    uint32_t last = position_segment(c->report->end);
+    for (uint32_t id = floor == 0 ? 1 : floor; id <= last && c->report->uncovered == 0; id++) {
+        while (at < copy.count && copy.ids[at] < id)
+            at++;
+        bool there = at < copy.count && copy.ids[at] == id;
+        if (!there && !walk_covered(&copy, id))
+            c->report->uncovered = id;
+    }
+    walk_close(&copy);
+    return c->report->uncovered == 0 ? OK : ERR_NOT_FOUND;
+}
+
+enum err log_snapshot(const char *directory, const char *cold, const char *target,
+                      struct log_snapshot_report *report)
 {
     struct walk walk;
-    struct copying c = {.directory = directory, .target = target, .report = report};
+    struct copying c = {
+        .directory = directory, .lane = directory, .target = target, .report = report};
     *report = (struct log_snapshot_report){0};
     TRY(file_make_private_directory(target));
-    TRY(walk_open(&walk, directory));
+    TRY(walk_open(&walk, directory, cold));
     report->mark = report->end = walk.mark;
     c.below = position_segment(walk.mark);
+    /* the lane's own directory once more at last: what moved to the cold one was there before */
     enum err err = link_all(&c);
+    c.directory = cold;
+    if (err == OK && cold != NULL)
+        err = link_all(&c);
+    c.directory = directory;
+    if (err == OK)
+        err = link_all(&c);
     bool more = true;
     for (uint32_t i = 0; i < walk.count && more && err == OK; i++)
         if (walk.ids[i] >= c.below)
             err = copy_segment(&c, &walk, i, &more);
     walk_close(&walk);
-    return err == OK ? file_sync_directory(target) : err;
+    if (err == OK)
+        err = file_sync_directory(target);
+    return err == OK ? covered(&c) : err;
 }

@@ -18,11 +18,13 @@ struct log_snapshot_report {
     uint64_t linked;
     uint64_t copied;
     uint64_t copied_bytes;
-    uint64_t damaged; /* ranges below the mark that were damaged already */
+    uint32_t uncovered; /* a segment that is in no file of the copy; 0: none */
+    uint64_t damaged;   /* ranges below the mark that were damaged already */
 };
 
-/* log_snapshot: target must not exist; its parent must. */
-MUST_USE enum err log_snapshot(const char *directory, const char *target,
+/* log_snapshot: target must not exist; its parent must. cold: where old archives are
+ * (store.cold_directory), or NULL; they come into target, too. ERR_NOT_FOUND: report->uncovered. */
+MUST_USE enum err log_snapshot(const char *directory, const char *cold, const char *target,
                                struct log_snapshot_report *report);
 
 /* file_copy: the first `bytes` of source (UINT64_MAX: all) to a new file, zeros up to source's

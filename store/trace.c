@@ -34,7 +34,7 @@ static bool is_subject(const struct trace *trace, const struct log_record *recor
     if (!record_has_seq(record->kind))
         return false;
     if (trace->subject.by_id)
-        return record->kind != RECORD_LOST &&
+        return record->kind != RECORD_LOST && record->kind != RECORD_GONE &&
                memcmp(record->message_id.v, trace->subject.id.v, sizeof record->message_id.v) == 0;
     return conversation_id_equal(record->conversation, trace->subject.conversation) &&
            record->seq == trace->subject.seq;
@@ -52,37 +52,39 @@ static bool once(struct trace *trace, struct user_id user, struct device_id devi
     return true;
 }
 
-static void tell_accepted(struct trace *trace, const struct scan_item *batch,
-                          const struct batch_walk *at)
+static void tell_accepted(const struct trace *trace, const struct log_record *r)
 {
-    const struct log_record *r = &at->record;
-    const struct batch_header *header = &batch->header;
     char conversation[UUID_TEXT_BYTES];
     char id[UUID_TEXT_BYTES];
     char time[TIME_TEXT_BYTES];
-    char written[TIME_TEXT_BYTES];
     uint8_t bytes[16];
-    bool json = trace->out->json;
     conversation_id_encode(bytes, r->conversation);
     uuid_format(conversation, bytes);
     uuid_format(id, r->message_id.v);
     time_text(time, r->time_ms);
-    time_text(written, header->wall_ms);
     inspect_print(trace->out,
-                  json ? "{\"event\":\"accepted\",\"time\":\"%s\",\"kind\":\"%s\",\"conversation\":"
-                         "\"%s\",\"seq\":%" PRIu64 ",\"message_id\":\"%s\",\"sender\":\"%" PRIu64
-                         "\",\"device\":%" PRIu32 ",\"realm\":%" PRIu32 ",\"body_bytes\":%zu}"
-                       : "accepted   %s  %s: conversation %s seq %" PRIu64
-                         " id %s, from user %" PRIu64 " device %" PRIu32 ", realm %" PRIu32
-                         ", %zu bytes",
+                  trace->out->json
+                      ? "{\"event\":\"accepted\",\"time\":\"%s\",\"kind\":\"%s\",\"conversation\":"
+                        "\"%s\",\"seq\":%" PRIu64 ",\"message_id\":\"%s\",\"sender\":\"%" PRIu64
+                        "\",\"device\":%" PRIu32 ",\"realm\":%" PRIu32 ",\"body_bytes\":%zu}"
+                      : "accepted   %s  %s: conversation %s seq %" PRIu64
+                        " id %s, from user %" PRIu64 " device %" PRIu32 ", realm %" PRIu32
+                        ", %zu bytes",
                   time, record_kind_name(r->kind), conversation, r->seq, id, r->sender.v,
                   r->device.v, r->realm.v, r->body.size);
+}
+
+static void tell_batch(const struct trace *trace, const struct batch_header *header)
+{
+    char written[TIME_TEXT_BYTES];
+    time_text(written, header->wall_ms);
     inspect_print(trace->out,
-                  json ? "{\"event\":\"batch\",\"time\":\"%s\",\"batch\":\"%016" PRIx64
-                         "\",\"record\":\"%016" PRIx64 "\",\"segment\":%" PRIu32
-                         ",\"records\":%" PRIu32 ",\"writer_epoch\":%" PRIu64 "}"
-                       : "batch      %s  %016" PRIx64 ", the record at %016" PRIx64
-                         " (segment %08" PRIx32 "), %" PRIu32 " records, writer epoch %" PRIu64,
+                  trace->out->json ? "{\"event\":\"batch\",\"time\":\"%s\",\"batch\":\"%016" PRIx64
+                                     "\",\"record\":\"%016" PRIx64 "\",\"segment\":%" PRIu32
+                                     ",\"records\":%" PRIu32 ",\"writer_epoch\":%" PRIu64 "}"
+                                   : "batch      %s  %016" PRIx64 ", the record at %016" PRIx64
+                                     " (segment %08" PRIx32 "), %" PRIu32
+                                     " records, writer epoch %" PRIu64,
                   written, header->position, trace->found, position_segment(header->position),
                   header->records, header->writer_epoch);
 }
@@ -123,6 +125,37 @@ static enum err look_for(void *context, const struct scan_item *batch, const str
     return ERR_CANCELLED;
 }
 
+/* In an archive a record stands by conversation and number; it was merged long after its sync. */
+static enum err look_for_archived(void *context, const struct archive_header *archive,
+                                  const struct log_record *record)
+{
+    struct trace *trace = context;
+    if (!is_subject(trace, record))
+        return OK;
+    trace->subject.conversation = record->conversation;
+    trace->subject.seq = record->seq;
+    (void)archive;
+    return ERR_CANCELLED;
+}
+
+static enum err tell_archived(void *context, const struct archive_header *archive,
+                              const struct log_record *record)
+{
+    struct trace *trace = context;
+    char name[ARCHIVE_NAME_BYTES];
+    if (is_subject(trace, record)) {
+        tell_accepted(trace, record);
+        archive_name(name, archive, ".archive");
+        inspect_print(trace->out,
+                      trace->out->json ? "{\"event\":\"archived\",\"archive\":\"%s\"}"
+                                       : "archived   %s: durable long since",
+                      name);
+        trace->durable = true;
+    }
+    follow(trace, record);
+    return OK;
+}
+
 static enum err tell_durable(void *context, const struct scan *scan, const struct scan_item *item)
 {
     struct trace *trace = context;
@@ -144,10 +177,12 @@ static enum err tell(void *context, const struct scan_item *batch, const struct 
 {
     struct trace *trace = context;
     uint64_t position = position_of(position_segment(batch->header.position), at->offset);
-    if (position == trace->found)
-        tell_accepted(trace, batch, at);
-    else if (position > trace->found)
+    if (position == trace->found) {
+        tell_accepted(trace, &at->record);
+        tell_batch(trace, &batch->header);
+    } else if (position > trace->found) {
         follow(trace, &at->record);
+    }
     return OK;
 }
 
@@ -160,9 +195,11 @@ enum err log_trace(const char *directory, const struct trace_subject *subject,
         return ERR_NO_MEMORY;
     trace->out = out;
     trace->subject = *subject;
-    const struct walk_visitor first = {.context = trace, .record = look_for};
-    const struct walk_visitor second = {.context = trace, .item = tell_durable, .record = tell};
-    enum err err = walk_open(&walk, directory);
+    const struct walk_visitor first = {
+        .context = trace, .record = look_for, .archived = look_for_archived};
+    const struct walk_visitor second = {
+        .context = trace, .item = tell_durable, .record = tell, .archived = tell_archived};
+    enum err err = walk_open(&walk, directory, subject->cold);
     if (err == OK) {
         err = walk_records(&walk, &first);
         if (err == OK)

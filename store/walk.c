@@ -3,13 +3,35 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "store/archive_walk.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+static enum err list_archive(struct walk *walk, const struct archive_header *name)
+{
+    if (walk->archive_count == walk->archive_capacity) {
+        uint32_t capacity = walk->archive_capacity == 0 ? 16 : walk->archive_capacity * 2;
+        void *grown =
+            memory_resize(walk->archives, capacity * sizeof *walk->archives, MEMORY_STORE);
+        if (grown == NULL)
+            return ERR_NO_MEMORY;
+        walk->archives = grown;
+        walk->archive_capacity = capacity;
+    }
+    walk->archives[walk->archive_count++] = (struct walk_archive){*name, walk->listing};
+    return OK;
+}
 
 static enum err list_entry(void *context, const char *name)
 {
     struct walk *walk = context;
+    struct archive_header archive;
     uint32_t id;
+    if (archive_name_parse(&archive, name, ".archive") == OK)
+        return list_archive(walk, &archive);
+    if (walk->listing != walk->directory)
+        return OK;
     if (segment_name_parse(&id, name, ".segment") != OK)
         return OK;
     if (walk->count == walk->capacity) {
@@ -64,10 +86,46 @@ static enum err find_mark(struct walk *walk)
     return OK;
 }
 
-enum err walk_open(struct walk *walk, const char *directory)
+static int archive_compare(const void *a, const void *b)
 {
-    *walk = (struct walk){.directory = directory};
+    const struct archive_header *x = &((const struct walk_archive *)a)->name;
+    const struct archive_header *y = &((const struct walk_archive *)b)->name;
+    if (x->first != y->first)
+        return x->first < y->first ? -1 : 1;
+    if (x->last != y->last) /* the larger first: it covers the other */
+        return x->last > y->last ? -1 : 1;
+    return x->generation > y->generation ? -1 : x->generation < y->generation;
+}
+
+/* drop_covered: what a start would remove; of the same archive in both directories one is as good.
+ */
+static void drop_covered(struct walk *walk)
+{
+    uint32_t kept = 0;
+    if (walk->archive_count > 0)
+        qsort(walk->archives, walk->archive_count, sizeof *walk->archives, archive_compare);
+    for (uint32_t i = 0; i < walk->archive_count; i++)
+        if (kept == 0 || walk->archives[i].name.last > walk->archives[kept - 1].name.last)
+            walk->archives[kept++] = walk->archives[i];
+    walk->archive_count = kept;
+}
+
+bool walk_covered(const struct walk *walk, uint32_t id)
+{
+    for (uint32_t i = 0; i < walk->archive_count; i++)
+        if (walk->archives[i].name.first <= id && id <= walk->archives[i].name.last)
+            return true;
+    return false;
+}
+
+enum err walk_open(struct walk *walk, const char *directory, const char *cold)
+{
+    *walk = (struct walk){.directory = directory, .listing = directory};
     enum err err = file_list(directory, list_entry, walk);
+    walk->listing = cold;
+    if (err == OK && cold != NULL)
+        err = file_list(cold, list_entry, walk);
+    drop_covered(walk);
     if (err == OK && walk->count > 0)
         qsort(walk->ids, walk->count, sizeof(uint32_t), id_compare);
     if (err == OK)
@@ -80,8 +138,10 @@ enum err walk_open(struct walk *walk, const char *directory)
 void walk_close(struct walk *walk)
 {
     memory_give(walk->ids, MEMORY_STORE);
+    memory_give(walk->archives, MEMORY_STORE);
     walk->ids = NULL;
-    walk->count = 0;
+    walk->archives = NULL;
+    walk->count = walk->archive_count = 0;
 }
 
 static enum err visit_batch(const struct walk_visitor *visitor, const struct scan *scan,
@@ -116,10 +176,57 @@ static enum err visit_segment(const struct walk *walk, const struct walk_visitor
     return err;
 }
 
+static enum err visit_block(const struct walk_visitor *visitor, const struct archive *archive,
+                            struct archive_walk *blocks, const struct walk_item *item)
+{
+    struct bytes records;
+    struct bytes encoded;
+    struct log_record record;
+    enum err err = archive_walk_records(blocks, item, &records);
+    while (err == OK &&
+           (err = archive_record_next(&record, &encoded, &records, &archive->key)) == OK)
+        err = visitor->archived(visitor->context, &archive->header, &record);
+    return err == ERR_NOT_FOUND ? OK : err;
+}
+
+/* visit_archive: what is damaged in it is told as lost, once per place. */
+static enum err visit_archive(const struct walk_archive *name, const struct walk_visitor *visitor)
+{
+    char path[STORE_PATH_BYTES];
+    char file[ARCHIVE_NAME_BYTES];
+    struct archive *archive;
+    struct archive_walk blocks;
+    struct walk_item item = {.kind = WALK_BLOCK};
+    archive_name(file, &name->name, ".archive");
+    if (strlen(name->directory) + sizeof file + 1 > sizeof path)
+        return ERR_TOO_BIG;
+    snprintf(path, sizeof path, "%s/%s", name->directory, file);
+    enum err err = archive_load(&archive, path);
+    if (err == ERR_CORRUPT || err == ERR_IO)
+        return visitor->lost == NULL ? OK : visitor->lost(visitor->context, name->name.last, err);
+    TRY(err);
+    archive_walk_init(&blocks, archive->fd, &archive->key, ARCHIVE_HEADER_BYTES,
+                      archive->footer.bytes);
+    while (err == OK && (err = archive_walk_next(&blocks, &item)) == OK && item.kind != WALK_END) {
+        bool data = item.kind == WALK_BLOCK && item.block.kind == ARCHIVE_DATA;
+        if (data)
+            err = visit_block(visitor, archive, &blocks, &item);
+        if ((err == ERR_CORRUPT || item.kind != WALK_BLOCK) && visitor->lost != NULL)
+            err = visitor->lost(visitor->context, name->name.last, ERR_CORRUPT);
+    }
+    archive_walk_deinit(&blocks);
+    archive_destroy(archive);
+    return err;
+}
+
 enum err walk_records(const struct walk *walk, const struct walk_visitor *visitor)
 {
+    for (uint32_t i = 0; i < walk->archive_count && visitor->archived != NULL; i++)
+        if (visitor->segment == 0)
+            TRY(visit_archive(&walk->archives[i], visitor));
     for (uint32_t i = 0; i < walk->count; i++)
-        if (visitor->segment == 0 || visitor->segment == walk->ids[i])
+        if ((visitor->segment == 0 && !walk_covered(walk, walk->ids[i])) ||
+            visitor->segment == walk->ids[i])
             TRY(visit_segment(walk, visitor, i));
     return OK;
 }

@@ -8,22 +8,33 @@
  *             batch that is being written shows as a torn tail
  * Failure:    ERR_NOT_FOUND no such directory; ERR_NEWER a segment of a later version;
  *             ERR_NO_MEMORY and what the device answers
- * Bounds:     4 B per segment, one scan window */
+ * Bounds:     4 B per segment, 48 B per archive, one scan window */
 #ifndef STORE_WALK_H
 #define STORE_WALK_H
 
+#include "store/archive.h"
 #include "store/sidecar.h"
 
+struct walk_archive {
+    struct archive_header name; /* first, last and generation only */
+    const char *directory;
+};
+
 struct walk {
-    const char *directory; /* borrowed */
+    const char *directory;         /* borrowed */
+    struct walk_archive *archives; /* by first id; without those that another one covers */
+    uint32_t archive_count;
     uint32_t *ids;
     uint32_t count;
     uint64_t mark; /* the highest durable_before of any valid batch header; 0: there is none */
     /* private */
     uint32_t capacity;
+    uint32_t archive_capacity;
+    const char *listing; /* while its files are listed */
 };
 
-MUST_USE enum err walk_open(struct walk *walk, const char *directory);
+/* walk_open: cold: where old archives were moved to (store.cold_directory), or NULL. */
+MUST_USE enum err walk_open(struct walk *walk, const char *directory, const char *cold);
 void walk_close(struct walk *walk);
 
 /* walk_segment_open: scan of the at-th segment; scan_close and file_close are the caller's.
@@ -40,6 +51,9 @@ struct walk_visitor {
     enum err (*lost)(void *context, uint32_t id, enum err err);
     enum err (*item)(void *context, const struct scan *scan, const struct scan_item *item);
     enum err (*record)(void *context, const struct scan_item *batch, const struct batch_walk *at);
+    /* archived: comes before the segments' records, by conversation. */
+    enum err (*archived)(void *context, const struct archive_header *archive,
+                         const struct log_record *record);
 };
 MUST_USE enum err walk_records(const struct walk *walk, const struct walk_visitor *visitor);
 
@@ -47,6 +61,9 @@ MUST_USE enum err walk_records(const struct walk *walk, const struct walk_visito
  * records give; mend: write it again where it is not. Rewinds scan. */
 MUST_USE enum err walk_index_check(const struct walk *walk, struct scan *scan, bool mend,
                                    bool *sound);
+
+/* walk_covered: an archive stands for that segment. */
+bool walk_covered(const struct walk *walk, uint32_t id);
 
 /* walk_damaged: item is not as it was written and should be: what is above the mark is a tail. */
 bool walk_damaged(const struct walk *walk, const struct scan *scan, const struct scan_item *item);

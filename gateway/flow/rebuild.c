@@ -22,6 +22,7 @@ struct rebuild {
     struct catalog *catalog;
     struct catalog_txn *txn;
     const struct inspect_output *out;
+    const char *cold; /* directory of old archives, or NULL */
     /* first pass: what the log is like */
     uint64_t damaged; /* ranges, lost segments, gaps in the running number of records, voids */
     uint64_t base;
@@ -122,14 +123,11 @@ static enum err delete_rows(struct rebuild *r)
     return OK;
 }
 
-static enum err merge(void *context, const struct scan_item *batch, const struct batch_walk *at)
+static enum err merge_one(struct rebuild *r, const struct log_record *record)
 {
-    struct rebuild *r = context;
-    if (batch->header.position >= r->end) /* written since the first pass: cannot be */
-        return ERR_CANCELLED;
     if (r->txn == NULL)
         TRY(catalog_begin(r->catalog, &r->txn, true));
-    TRY(rows_merge_record(r->txn, &at->record));
+    TRY(rows_merge_record(r->txn, record));
     r->records++;
     if (r->records % REBUILD_COMMIT_EVERY != 0)
         return OK;
@@ -138,9 +136,33 @@ static enum err merge(void *context, const struct scan_item *batch, const struct
     return catalog_commit(txn);
 }
 
+static enum err merge(void *context, const struct scan_item *batch, const struct batch_walk *at)
+{
+    struct rebuild *r = context;
+    if (batch->header.position >= r->end) /* written since the first pass: cannot be */
+        return ERR_CANCELLED;
+    return merge_one(r, &at->record);
+}
+
+/* merge_archived: numbers that are gone were given all the same. */
+static enum err merge_archived(void *context, const struct archive_header *archive,
+                               const struct log_record *record)
+{
+    struct log_record given = *record;
+    struct gone_range gone;
+    (void)archive;
+    if (record->kind == RECORD_GONE) {
+        if (gone_decode(&gone, record) != OK)
+            return OK;
+        given.kind = RECORD_LOST;
+        given.seq = gone.last;
+    }
+    return merge_one(context, &given);
+}
+
 static enum err merge_all(struct rebuild *r)
 {
-    const struct walk_visitor visitor = {.context = r, .record = merge};
+    const struct walk_visitor visitor = {.context = r, .record = merge, .archived = merge_archived};
     enum err err = walk_records(r->walk, &visitor);
     struct catalog_txn *txn = r->txn;
     r->txn = NULL;
@@ -157,14 +179,16 @@ static enum err rebuild_in(struct rebuild *r, const char *log)
     struct walk walk;
     const struct walk_visitor judge = {
         .context = r, .lost = judge_lost, .item = judge_item, .record = judge_record};
-    TRY(walk_open(&walk, log));
+    TRY(walk_open(&walk, log, r->cold));
+    r->damaged += walk.archive_count != 0; /* what retention dropped cannot be made again */
     /* cppcheck-suppress autoVariables ; r is not used after this call */
     r->walk = &walk;
     enum err err = walk_records(&walk, &judge);
     if (err == OK && r->damaged != 0)
         inspect_print(r->out,
-                      "warning        the log has %" PRIu64
-                      " damaged or repaired places: rows are raised from it, none is removed",
+                      "note           the log is not all that ever was (%" PRIu64
+                      " reasons: archives, retention, damage, repairs): rows are raised from it, "
+                      "none is removed",
                       r->damaged);
     if (err == OK)
         err = write_checkpoint(r, 0);
@@ -195,6 +219,7 @@ struct compare {
     struct catalog_txn *rebuilt;
     struct catalog_txn *original;
     const struct inspect_output *out;
+    bool whole; /* the log is all that ever was */
     size_t table;
     uint64_t rows;
     uint64_t counts[ROW_DIFFERENT + 1];
@@ -213,13 +238,15 @@ static uint64_t begins(const struct inbox_row *row, struct device_id device)
     return highest;
 }
 
-static enum likeness judge_inbox(const struct inbox_row *a, const struct inbox_row *b)
+static enum likeness judge_inbox(const struct inbox_row *a, const struct inbox_row *b, bool whole)
 {
     if (a->last_seq != b->last_seq || a->activity_ms != b->activity_ms ||
         a->read_seq != b->read_seq || a->peer_delivered != b->peer_delivered ||
         a->peer_read != b->peer_read)
         return ROW_DIFFERENT;
     const struct inbox_row *both[2] = {a, b};
+    if (!whole) /* replayed over the present row, which may count a device's own message in */
+        return ROW_AGAIN;
     for (size_t side = 0; side < 2; side++)
         for (uint32_t i = 0; i < both[side]->cursor_count; i++) {
             struct device_id device = both[side]->cursors[i].device;
@@ -262,7 +289,7 @@ static enum err compare_rebuilt(void *context, struct bytes key, struct bytes va
         struct inbox_row b;
         TRY(read_inbox(c->rebuilt, key, &a));
         TRY(read_inbox(c->original, key, &b));
-        count_row(c, judge_inbox(&a, &b), key, "not what the log says");
+        count_row(c, judge_inbox(&a, &b, c->whole), key, "not what the log says");
     } else if (table == CATALOG_PENDING && err == ERR_NOT_FOUND) {
         count_row(c, ROW_AGAIN, key, ""); /* as its inbox row says, which is compared too */
     } else {
@@ -285,9 +312,9 @@ static enum err compare_original(void *context, struct bytes key, struct bytes v
 }
 
 static enum err compare_both(struct catalog *rebuilt, struct catalog *original,
-                             const struct inspect_output *out)
+                             const struct inspect_output *out, bool whole)
 {
-    struct compare c = {.out = out};
+    struct compare c = {.out = out, .whole = whole};
     struct bytes all = bytes_of(NULL, 0);
     TRY(catalog_begin(rebuilt, &c.rebuilt, false));
     enum err err = catalog_begin(original, &c.original, false);
@@ -305,7 +332,8 @@ static enum err compare_both(struct catalog *rebuilt, struct catalog *original,
     TRY(err);
     inspect_print(out,
                   "compared       %" PRIu64 " rows: %" PRIu64 " the same, %" PRIu64
-                  " where the log knows less and would deliver again, %" PRIu64 " different",
+                  " where cursors differ and something would be delivered again at worst, %" PRIu64
+                  " different",
                   c.rows, c.counts[ROW_SAME], c.counts[ROW_AGAIN], c.counts[ROW_DIFFERENT]);
     return c.counts[ROW_DIFFERENT] == 0 ? OK : ERR_CONFLICT;
 }
@@ -340,7 +368,7 @@ static enum err in_copy(struct rebuild *r, const char *original, const char *cop
     if (err == OK) {
         err = rebuild_in(r, log);
         if (err == OK)
-            err = compare_both(r->catalog, beside, r->out);
+            err = compare_both(r->catalog, beside, r->out, r->damaged == 0);
         catalog_close(r->catalog);
     }
     catalog_close(beside);
@@ -369,7 +397,8 @@ static enum err in_place(struct rebuild *r, const char *original, const char *lo
                            original, log);
 }
 
-enum err store_rebuild(const char *data, bool compare, const struct inspect_output *out,
+enum err store_rebuild(const char *data, const char *cold, bool compare,
+                       const struct inspect_output *out,
                        char explanation[INSPECT_EXPLANATION_BYTES])
 {
     char path[PATH_BYTES];
@@ -392,6 +421,7 @@ enum err store_rebuild(const char *data, bool compare, const struct inspect_outp
     struct rebuild *r = memory_take_zeroed(sizeof *r, MEMORY_STORE);
     if (r != NULL) {
         r->out = out;
+        r->cold = cold;
         r->have_base = true; /* a log that does not begin at its beginning is not whole */
     }
     snprintf(path, sizeof path, "%s/catalog.compare", data);

@@ -4,8 +4,8 @@
  *             checkpoint
  * Owns:       the store's lock while it works: ERR_BUSY while a gateway runs
  * Invariants: the checkpoint is 0 from the first to the last transaction, so that a start after an
- *             interrupted rebuild replays everything; where the log is damaged, or was repaired, no
- *             row is lowered: a number that was given is not given again
+ *             interrupted rebuild replays everything; where the log is not whole (archives,
+ *             retention, damage), no row is lowered: a number that was given is not given again
  * Failure:    *explanation is one line that says what to do
  * Bounds:     reads the log twice; REBUILD_COMMIT_EVERY rows or records in one transaction;
  *             blocks */
@@ -18,7 +18,8 @@
 
 /* store_rebuild: compare: in a copy, which is then compared with the catalog row by row and
  * removed: ERR_CONFLICT if they differ. */
-MUST_USE enum err store_rebuild(const char *data, bool compare, const struct inspect_output *out,
+MUST_USE enum err store_rebuild(const char *data, const char *cold, bool compare,
+                                const struct inspect_output *out,
                                 char explanation[INSPECT_EXPLANATION_BYTES]);
 
 #endif

@@ -14,6 +14,7 @@
 #include "gateway/flow/migrate.h"
 #include "gateway/flow/relay.h"
 #include "gateway/flow/requests.h"
+#include "gateway/flow/revoked.h"
 #include "gateway/flow/session.h"
 
 #include <stdio.h>
@@ -54,10 +55,8 @@ static enum err make_memory(struct shard *shard)
     size_t pulled_bytes = PULL_BYTES + config->message_bytes;
     shard->encoded_bytes = PROTOCOL_EVENT_BYTES(pulled_bytes + LARGE_BYTES, HISTORY_RECORDS_MAX);
     shard->scratch_bytes = PROTOCOL_SCRATCH_BYTES(shard->websocket_limits.message_bytes_max);
-    if (shard->scratch_bytes <
-        sizeof(struct conversation_row) + sizeof(struct message) * HISTORY_RECORDS_MAX)
-        shard->scratch_bytes =
-            sizeof(struct conversation_row) + sizeof(struct message) * HISTORY_RECORDS_MAX;
+    if (shard->scratch_bytes < sizeof(struct conversation_row) + sizeof(struct history_scratch))
+        shard->scratch_bytes = sizeof(struct conversation_row) + sizeof(struct history_scratch);
     TRY(pool_init(&shard->connections, sizeof(struct connection), slots));
     TRY(pool_init(&shard->sessions, sizeof(struct session), slots));
     TRY(pool_init(&shard->relays, sizeof(struct relay), slots));
@@ -214,6 +213,7 @@ static void free_all(struct shard *shard)
     }
     commit_deinit(shard);
     checkpoint_deinit(shard);
+    revoked_free_all(shard);
     struct inbox *user;
     while ((user = table_next(&shard->users, &user_at)) != NULL) {
         inbox_deinit(user);

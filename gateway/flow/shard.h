@@ -135,6 +135,9 @@ struct shard {
     struct flush_job *flush_kept;    /* rows that the catalog had no space for: they go first */
     bool flush_no_space;             /* seen in this round: it is given up */
     struct revocation *revocations;  /* not yet told to their shard */
+    struct revoked *revoked_oldest;  /* logins of users of this shard that ended (revoked.h) */
+    struct revoked *revoked_newest;
+    uint32_t revoked_count;
     /* scratch, valid within one step of a turn */
     struct io_event *events;
     uint8_t *plaintext; /* PLAINTEXT_BYTES */

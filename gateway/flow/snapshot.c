@@ -203,14 +203,21 @@ static enum err copy_catalog(const char *data, const char *target, struct manife
 }
 
 static enum err copy_log(const char *data, const char *target, struct manifest *m,
-                         const struct inspect_output *out, char *explanation)
+                         const struct snapshot_options *options, char *explanation)
 {
+    const struct inspect_output *out = options->out;
     char source[PATH_BYTES];
     char directory[PATH_BYTES];
     struct log_snapshot_report report;
     TRY(path_of(source, data, "log"));
     TRY(path_of(directory, target, "log"));
-    enum err err = log_snapshot(source, directory, &report);
+    enum err err = log_snapshot(source, options->cold, directory, &report);
+    if (report.uncovered != 0)
+        return inspect_explain(explanation, err,
+                               "segment %08" PRIx32
+                               " is neither in %s nor in an archive there: where "
+                               "store.cold_directory is set, give it with --cold; remove %s first",
+                               report.uncovered, source, target);
     if (err != OK)
         return inspect_explain(explanation, err,
                                "%s could not be copied to %s: remove %s and try again", source,
@@ -250,7 +257,7 @@ enum err store_snapshot(const char *data, const char *target,
                                target);
     inspect_explain(explanation, ERR_TOO_BIG, "%s: the path is too long", target);
     TRY(copy_catalog(data, target, &m, explanation));
-    TRY(copy_log(data, target, &m, options->out, explanation));
+    TRY(copy_log(data, target, &m, options, explanation));
     err = manifest_write(target, &m);
     if (err != OK)
         return inspect_explain(explanation, err, "%s/%s could not be written", target,
@@ -358,7 +365,7 @@ static enum err check_log(const char *directory, const struct manifest *m,
             "the snapshot's log is damaged as told above: use another, or restore what is "
             "sound with --accept-damage (clients are told which messages are missing)");
     const struct walk_visitor visitor = {.context = &end, .item = find_end};
-    TRY(walk_open(&walk, directory));
+    TRY(walk_open(&walk, directory, NULL));
     err = walk_records(&walk, &visitor);
     walk_close(&walk);
     if (err == OK && end != m->end && !options->accept_damage && m->end != 0)

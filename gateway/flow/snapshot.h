@@ -14,6 +14,7 @@
 #include "store/snapshot.h"
 
 struct snapshot_options {
+    const char *cold; /* snapshot: store.cold_directory, or NULL */
     uint64_t now_ms;
     void (*entropy)(void *context, void *out, size_t size); /* restore: for the new secrets */
     bool accept_damage; /* restore: damage that the snapshot has is no reason to refuse */

@@ -13,6 +13,7 @@ PACKAGES := build-essential pkg-config openssl android-libboringssl-dev libwslay
 PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev protobuf-compiler python3 python3-protobuf \
   python3-websockets chromium curl prometheus $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_61 := $(PACKAGES) libcmocka-dev qemu-system-x86 busybox-static cpio e2fsprogs curl
+PACKAGES_STORE := $(PACKAGES) librocksdb-dev redis-tools postgresql-15 python3
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 define install
   @mkdir -p out; missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || printf ' %s' $$p; done); \
@@ -138,8 +139,10 @@ out/.packages-test: Makefile
 	$(call install,$(PACKAGES) $(PACKAGES_TEST))
 out/.packages-6.1: Makefile
 	$(call install,$(PACKAGES_61))
+out/.packages-store: Makefile
+	$(call install,$(PACKAGES_STORE))
 
-.PHONY: always help run build binaries unit fuzz benches sim test kill-test test-6.1 demo proof format clean
+.PHONY: always help run build binaries unit fuzz benches sim test kill-test test-6.1 demo proof bench-store format clean
 help: ## this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 run: build ## build and serve on wss://localhost:8443/connect
@@ -160,6 +163,8 @@ demo: build ## 2,000 users chat for 30 s; a report with the oracle's verdict
 	@bench/demo
 proof: build ## CONNECTIONS=100000 DURATION=30: memory, rates, latency, oracle → out/proof/report.json
 	@bench/proof $(CONNECTIONS) $(DURATION)
+bench-store: out/.packages-store $(OUT)/bin/bench_log ## the log beside RocksDB, Redis and PostgreSQL, each ack synced → out/bench-store/store.txt
+	@bench/store
 format: ## clang-format over the tree
 	@clang-format -i $$(git ls-files '*.c' '*.h')
 clean: ## remove what was built

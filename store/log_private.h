@@ -1,5 +1,5 @@
-/* log_private.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and reader*.c
- * share. Nobody else includes it.
+/* log_private.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and
+ * reader*.c share. Nobody else includes it.
  * Flow:       log.c appends and commits; background.c makes, seals and loads segments on workers;
  *             lifecycle.c merges, drops and moves them; recovery.c fills all this in at log_open;
  *             reader.c serves reads
@@ -117,6 +117,7 @@ struct log {
     uint32_t id_next;
     bool segment_full; /* nothing more goes into the active one */
 
+    uint8_t *buffers; /* of both batches, one region */
     struct lane_batch gather;
     struct lane_batch flight;
     bool gather_closed; /* refused a record: refuses all until it is written, to keep their order */

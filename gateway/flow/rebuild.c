@@ -3,7 +3,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
-#include "gateway/chat/rows.h"
+#include "gateway/chat/replay.h"
 #include "gateway/flow/checkpoint.h"
 
 #include <inttypes.h>
@@ -21,6 +21,7 @@ struct rebuild {
     const struct walk *walk;
     struct catalog *catalog;
     struct catalog_txn *txn;
+    struct replay *replay;
     const struct inspect_output *out;
     const char *cold; /* directory of old archives, or NULL */
     /* first pass: what the log is like */
@@ -123,17 +124,26 @@ static enum err delete_rows(struct rebuild *r)
     return OK;
 }
 
-static enum err merge_one(struct rebuild *r, const struct log_record *record)
+/* write_merged: what is merged in memory, and its transaction. */
+static enum err write_merged(struct rebuild *r)
 {
     if (r->txn == NULL)
-        TRY(catalog_begin(r->catalog, &r->txn, true));
-    TRY(rows_merge_record(r->txn, record));
-    r->records++;
-    if (r->records % REBUILD_COMMIT_EVERY != 0)
         return OK;
+    TRY(replay_flush(r->replay, r->txn));
     struct catalog_txn *txn = r->txn;
     r->txn = NULL;
     return catalog_commit(txn);
+}
+
+static enum err merge_one(struct rebuild *r, const struct log_record *record)
+{
+    if (replay_full(r->replay))
+        TRY(write_merged(r));
+    if (r->txn == NULL)
+        TRY(catalog_begin(r->catalog, &r->txn, true));
+    TRY(replay_record(r->replay, r->txn, record));
+    r->records++;
+    return OK;
 }
 
 static enum err merge(void *context, const struct scan_item *batch, const struct batch_walk *at)
@@ -163,14 +173,14 @@ static enum err merge_archived(void *context, const struct archive_header *archi
 static enum err merge_all(struct rebuild *r)
 {
     const struct walk_visitor visitor = {.context = r, .record = merge, .archived = merge_archived};
+    TRY(replay_create(&r->replay));
     enum err err = walk_records(r->walk, &visitor);
-    struct catalog_txn *txn = r->txn;
-    r->txn = NULL;
-    if (txn == NULL)
-        return err;
     if (err == OK)
-        return catalog_commit(txn);
-    catalog_abort(txn);
+        err = write_merged(r);
+    if (r->txn != NULL)
+        catalog_abort(r->txn);
+    r->txn = NULL;
+    replay_destroy(r->replay);
     return err;
 }
 

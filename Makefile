@@ -83,7 +83,7 @@ $(LIB): $(call object,$(COMMON))
 	@rm -f $@; $(if $(filter gcc,$(CC)),gcc-ar,ar) rcs $@ $^
 $(LIB_LOADGEN): $(call object,$(LOADGEN))
 	@rm -f $@; $(if $(filter gcc,$(CC)),gcc-ar,ar) rcs $@ $^
-$(OUT)/bin/roost: $(call object,gateway/main.c) $(REAL) $(LIB)
+$(OUT)/bin/roost: $(call object,$(wildcard gateway/main*.c)) $(REAL) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS)

@@ -109,6 +109,15 @@ enum err file_truncate(int fd, uint64_t size)
     return res < 0 ? last_error() : OK;
 }
 
+enum err file_link(const char *source, const char *target)
+{
+    if (link(source, target) == 0)
+        return OK;
+    return errno == EXDEV || errno == EPERM || errno == EMLINK || errno == EOPNOTSUPP
+               ? ERR_UNSUPPORTED
+               : last_error();
+}
+
 enum err file_rename(const char *source, const char *target)
 {
     return rename(source, target) < 0 ? last_error() : OK;
@@ -132,6 +141,16 @@ enum err file_make_directory(const char *path)
     if (stat(path, &status) < 0)
         return last_error();
     return S_ISDIR(status.st_mode) ? file_sync_directory(parent) : ERR_EXISTS;
+}
+
+enum err file_make_private_directory(const char *path)
+{
+    char parent[PATH_MAX];
+    if ((size_t)snprintf(parent, sizeof parent, "%s/..", path) >= sizeof parent)
+        return ERR_TOO_BIG;
+    if (mkdir(path, 0700) < 0)
+        return last_error();
+    return file_sync_directory(parent);
 }
 
 enum err file_sync_directory(const char *path)

@@ -260,7 +260,7 @@ static enum err hit_record(const struct read_state *state, const struct lane_seg
         return ERR_CORRUPT;
     *encoded = bytes_of(data.data + skip, hit->size);
     TRY(record_decode(record, *encoded, &segment->key, hit->offset, &taken));
-    return taken == hit->size ? OK : ERR_CORRUPT;
+    return taken == hit->size && record->kind != RECORD_LOST ? OK : ERR_CORRUPT;
 }
 
 /* ---- looking at one segment */

@@ -104,7 +104,7 @@ MUST_USE enum err record_decode(struct log_record *record, struct bytes data,
 /* record_has_seq: has a sequence number of its own, so that range reads serve it. */
 static inline bool record_has_seq(uint16_t kind)
 {
-    return kind != RECORD_WATERMARK;
+    return kind != RECORD_WATERMARK && kind != RECORD_VOID;
 }
 
 /* segment_name: "0000002a" and suffix (".segment", ".index", ".making"). */

@@ -303,9 +303,19 @@ static enum err take_watermark(struct replay *replay, struct replay_entry *entry
     return OK;
 }
 
+/* take_lost: the number was given, and must not be given again. */
+static void take_lost(struct replay_entry *entry, uint64_t seq)
+{
+    raise(&entry->last_seq, seq);
+    for (uint32_t i = 0; i < members_of(entry->id); i++)
+        raise(&entry->inboxes[i].last_seq, seq);
+}
+
 enum err replay_record(struct replay *replay, struct catalog_txn *txn,
                        const struct log_record *record)
 {
+    if (record->kind == RECORD_VOID)
+        return OK;
     if (!conversation_id_is_direct(record->conversation))
         return ERR_UNSUPPORTED;
     struct replay_entry *entry;
@@ -319,6 +329,11 @@ enum err replay_record(struct replay *replay, struct catalog_txn *txn,
             return ERR_CORRUPT;
         TRY(entry_get(replay, txn, &entry, record->conversation));
         return take_watermark(replay, entry, record);
+    case RECORD_LOST:
+        TRY(entry_get(replay, txn, &entry, record->conversation));
+        take_lost(entry, record->seq);
+        return OK;
+    case RECORD_VOID:
     case RECORD_MEMBERSHIP:
     case RECORD_GONE: /* stands in archives only, which are not replayed */
         return ERR_UNSUPPORTED;

@@ -118,10 +118,14 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct recovery
 static void explain_open(const struct config *config, enum err err, char *explanation, size_t size)
 {
     if (err == ERR_NO_SPACE)
-        snprintf(explanation, size,
-                 "no space for the log under %s/log: a new one needs store.segment_size and "
-                 "store.reserve_size (%" PRIu64 " MiB) free on its file system, a start a little",
-                 config->directory, (config->segment_bytes + config->reserve_bytes) >> 20);
+        snprintf(
+            explanation, size,
+            "no space for the log under %s/log: a new one needs store.segment_size and "
+            "store.reserve_size (%" PRIu64 " MiB) free on its file system, a start a little; or "
+            "the catalog has reached store.catalog_map_size (%" PRIu64 " MiB): raise it. Nothing "
+            "is lost",
+            config->directory, (config->segment_bytes + config->reserve_bytes) >> 20,
+            config->catalog_map_bytes >> 20);
     else
         snprintf(explanation, size,
                  "the log under %s/log could not be opened (%s): run `roost log verify %s/log`",

@@ -34,7 +34,8 @@ uint32_t shard_of_conversation(const struct gateway *gateway, struct conversatio
 
 bool shard_over_budget(const struct shard *shard)
 {
-    if (shard->checkpoint_jobs != 0 || shard->checkpoint_round != 0 || shard->checkpoint_err != OK)
+    if (shard->checkpoint_jobs != 0 || shard->checkpoint_round != 0 ||
+        shard->checkpoint_err != OK || shard->flush_kept != NULL || shard->flush_waiting != NULL)
         return false;
     uint64_t budget = shard->gateway->config->state_bytes / shard->gateway->shard_count;
     int64_t cached = (int64_t)shard->cache.bytes;
@@ -211,6 +212,7 @@ static void free_all(struct shard *shard)
         connection_release(shard, connection);
     }
     commit_deinit(shard);
+    checkpoint_deinit(shard);
     revoked_free_all(shard);
     struct inbox *user;
     while ((user = table_next(&shard->users, &user_at)) != NULL) {

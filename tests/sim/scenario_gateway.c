@@ -405,6 +405,8 @@ static void options(struct world_options *options)
     options->disk_direct = options->seed % 2 == 0;
     if (chance == 0)
         options->faults.disk_error = 2000;
+    if (chance == 1 || chance == 3)
+        options->faults.catalog_full = 100000;
     options->faults.disk_ns_max /= 4;
     if (options->seed % 7 == 3)
         options->faults.move_full = options->seed % 2 == 0 ? 900000 : 1000000;

@@ -778,6 +778,27 @@ static void a_talk_with_oneself_has_one_inbox(void **state)
     assert_false(is_pending((struct user_id){5}, between(5, 5)));
 }
 
+static void a_lost_number_is_not_given_again(void **state)
+{
+    static struct dump before;
+    static struct dump after;
+    static struct conversation_row row;
+    struct inbox_row inbox;
+    (void)state;
+    struct log_record record = {.kind = RECORD_LOST, .conversation = between(5, 9), .seq = 7};
+    assert_int_equal(merge_record(&record), OK);
+    assert_int_equal(rows_read_conversation(txn, between(5, 9), &row), OK);
+    assert_int_equal(row.last_seq, 7);
+    assert_int_equal(row.sender_count, 0);
+    assert_int_equal(rows_read_inbox(txn, (struct user_id){9}, between(5, 9), &inbox), OK);
+    assert_int_equal(inbox.last_seq, 7);
+    dump_take(&before);
+    record = (struct log_record){.kind = RECORD_VOID};
+    assert_int_equal(merge_record(&record), OK);
+    dump_take(&after);
+    assert_true(dump_same(&before, &after));
+}
+
 static void records_that_do_not_belong_are_refused(void **state)
 {
     static struct dump before;
@@ -898,6 +919,7 @@ int main(void)
         TEST(ones_own_message_does_not_jump_a_gap),
         TEST(ones_own_message_makes_no_cursor),
         TEST(a_talk_with_oneself_has_one_inbox),
+        TEST(a_lost_number_is_not_given_again),
         TEST(records_that_do_not_belong_are_refused),
         TEST(without_memory_nothing_is_written),
         TEST(committed_rows_stay),

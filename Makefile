@@ -11,7 +11,7 @@ CONFIG ?=
 PACKAGES := build-essential pkg-config openssl android-libboringssl-dev libwslay-dev libmimalloc-dev liburing-dev \
   liblmdb-dev libinih-dev libhttp-parser-dev libjansson-dev libargon2-dev libisal-dev
 PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev protobuf-compiler python3 python3-protobuf \
-  python3-websockets chromium curl prometheus $(if $(shell command -v npm),,nodejs npm)
+  python3-websockets chromium curl prometheus libfuse3-dev fuse3 xfsprogs e2fsprogs mount $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_61 := $(PACKAGES) libcmocka-dev qemu-system-x86 busybox-static cpio e2fsprogs curl
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 define install
@@ -64,6 +64,7 @@ LIB_LOADGEN := $(OUT)/libloadgen.a
 REAL := $(call object,$(SEAM_REAL))
 SIM := $(call object,$(SEAM_SIM) $(wildcard tests/sim/*.c))
 FAULT := $(call object,tests/unit/fault_io.c)
+CRASH := $(call object,$(wildcard tests/crash/*.c))
 UNIT := $(patsubst tests/unit/%.c,$(OUT)/test/%,$(wildcard tests/unit/test_*.c))
 BENCH := $(patsubst bench/%.c,$(OUT)/bin/%,$(wildcard bench/bench_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,out/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -89,6 +90,12 @@ $(OUT)/bin/sim: $(SIM) $(LIB_LOADGEN) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS)
+$(CRASH): CFLAGS += -isystem /usr/include/fuse3
+$(CRASH): | out/.packages-test
+$(OUT)/bin/crash: $(CRASH) $(REAL) $(LIB)
+	@mkdir -p $(@D)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lfuse3
 $(OUT)/bin/bench_%: $(OUT)/obj/bench/bench_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@

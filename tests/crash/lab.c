@@ -143,12 +143,14 @@ static int point_compare(const void *a, const void *b)
     return x->at < y->at ? -1 : x->at > y->at;
 }
 
-/* behind_mark: right behind the mark at or after a drawn place. */
+/* behind_mark: right behind the first mark at or after a drawn place, or the last one. */
 static size_t behind_mark(const struct device_log *log, size_t at)
 {
     while (at < log->count && log->events[at].kind != DEVICE_MARK)
         at++;
-    return at == log->count ? at : at + 1;
+    while (at > 0 && (at == log->count || log->events[at].kind != DEVICE_MARK))
+        at--;
+    return at + 1;
 }
 
 static struct point *draw_points(struct lab *lab)

@@ -131,7 +131,7 @@ out/.packages-test: Makefile
 out/.packages-6.1: Makefile
 	$(call install,$(PACKAGES_61))
 
-.PHONY: always help run build binaries unit fuzz benches sim test kill-test test-6.1 demo proof format clean
+.PHONY: always help run build binaries unit fuzz benches sim test kill-test crash test-6.1 demo proof format clean
 help: ## this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 run: build ## build and serve on wss://localhost:8443/connect
@@ -146,6 +146,8 @@ test: out/.packages-test ## every automated test; last line: N passed, N failed
 	@tests/run
 kill-test: build out/.packages-test ## ROUNDS=200: SIGKILL under load and restart; nothing acknowledged may change
 	@ROUNDS=$(or $(ROUNDS),200) tests/e2e/check_kill
+crash: out/.packages-test ## POINTS=20000: power cuts under the store on ext4 and xfs (root; 300 are in make test)
+	@POINTS=$(or $(POINTS),20000) tests/crash/check_crash
 test-6.1: out/.packages-6.1 ## io and end-to-end on Debian 12's own kernel, emulated (some minutes)
 	@SUDO=$(SUDO) tests/e2e/kernel_6_1
 demo: build ## 2,000 users chat for 30 s; a report with the oracle's verdict

@@ -206,13 +206,17 @@ static void write_survives(struct device *device, const struct device_event *eve
                            enum device_survival survival, bool last, uint64_t *random)
 {
     size_t sectors = event->size / DEVICE_SECTOR;
+    bool blocks = device->whole_blocks;
     if (last && survival == DEVICE_TORN)
         sectors = draw(random) % (sectors + 1);
+    if (blocks)
+        sectors -= sectors % (DEVICE_BLOCK / DEVICE_SECTOR);
     bool there = false;
     for (size_t i = 0; i < sectors; i++) {
         uint64_t offset = event->offset + i * DEVICE_SECTOR;
         const uint8_t *data = event->data == NULL ? NULL : event->data + i * DEVICE_SECTOR;
-        bool whole = offset < DEVICE_BLOCK && i != 0;
+        bool inside = i != 0 && offset % DEVICE_BLOCK != 0;
+        bool whole = inside && (blocks || offset < DEVICE_BLOCK);
         there = whole ? there : draw(random) % 8 < chances(survival, last);
         if (there)
             put(device, offset, data, DEVICE_SECTOR, false);
@@ -280,6 +284,11 @@ void device_cut_again(struct device *device, size_t point, enum device_survival 
     survivors(device, log, flushed, second, second_seed % DEVICE_SURVIVAL_COUNT, second_seed);
     log_clear(&device->after);
     pthread_mutex_unlock(&device->mutex);
+}
+
+void device_tear(struct device *device, bool whole_blocks)
+{
+    device->whole_blocks = whole_blocks;
 }
 
 bool device_save(struct device *device, const char *path)

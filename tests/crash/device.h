@@ -59,6 +59,7 @@ struct device {
     struct device_log record;
     struct device_log after; /* written since the newest cut */
     bool recording;          /* into record; else into after */
+    bool whole_blocks;       /* a cut tears between blocks of 4096 only */
     uint64_t fail_write;     /* the n-th from now, once; 0: none */
     uint64_t fail_flush;
     uint64_t failed; /* how many were */
@@ -87,6 +88,9 @@ const char *device_cut(struct device *device, size_t point, enum device_survival
  * `second` events since. */
 void device_cut_again(struct device *device, size_t point, enum device_survival survival,
                       uint64_t seed, size_t second, uint64_t second_seed);
+/* device_tear: from the next cut on writes are torn between sectors (false, as at the beginning),
+ * or only between blocks. */
+void device_tear(struct device *device, bool whole_blocks);
 /* device_save: what is served, as a sparse file, to look into. */
 bool device_save(struct device *device, const char *path);
 

@@ -1,15 +1,14 @@
 /* device.h: a disk in memory that remembers everything that was written to it, and becomes, on
  * demand, what a power cut at any moment could have left.
- * Flow:       fuse.c serves it as a file, a loop device and a file system stand on that; lab.c cuts
+ * Flow:       serve.c serves it as a file, under a loop device and a file system; lab.c cuts
  * Owns:       the content twice (what is served, what is safe at the newest cut) and the events
  * Invariants: an event is remembered before its request is answered, so that a mark made after an
  *             answer stands behind it; a write is safe once a flush was asked for after its answer;
  *             what is not safe is torn at sectors, but for the first block, which is all there or
  *             not: ext4's superblock is two sectors under one checksum, written in place, and ext4
  *             itself does not mount when they are torn (EBADMSG)
- * Failure:    device_write and device_flush: 0 or EIO, where a test asked for it; out of memory
- * traps Bounds:     memory for twice the blocks touched and all bytes written (zeros are not kept)
- */
+ * Failure:    device_write, device_flush: 0, or EIO where a test asked for it; out of memory traps
+ * Bounds:     memory for twice the blocks touched and all bytes written (zeros are not kept) */
 #ifndef TESTS_CRASH_DEVICE_H
 #define TESTS_CRASH_DEVICE_H
 

@@ -1,7 +1,9 @@
 /* host.h: what the lab asks of the kernel: a mount namespace of its own, a loop device on the
- * served file, file systems, child processes. Flow:       lab.c → here → system calls, mkfs Owns:
- * nothing beyond what each call says; mounts and the loop device end with the namespace and the
- * last descriptor, however the lab ends Failure:    false, with a line on stderr */
+ * served file, file systems, child processes.
+ * Flow:       hands.c → here → system calls, mkfs
+ * Owns:       nothing beyond what each call says; mounts and the loop device end with the
+ *             namespace and the last descriptor, however the lab ends
+ * Failure:    false, with a line on stderr */
 #ifndef TESTS_CRASH_HOST_H
 #define TESTS_CRASH_HOST_H
 

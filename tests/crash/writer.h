@@ -1,7 +1,8 @@
 /* writer.h: a log under load that says what it acknowledged, and the check that it is still there.
  * Flow:       lab.c starts us as a process of its own, inside the mounted file system
  * Invariants: a mark is written after log_completed gave the records it counts, never before;
- * record n can be made again from n alone Failure:    exit statuses */
+ *             record n can be made again from n alone
+ * Failure:    exit statuses */
 #ifndef TESTS_CRASH_WRITER_H
 #define TESTS_CRASH_WRITER_H
 

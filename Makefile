@@ -15,10 +15,11 @@ PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcm
 PACKAGES_61 := $(PACKAGES) libcmocka-dev qemu-system-x86 busybox-static cpio e2fsprogs curl
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 define install
-  @mkdir -p out; missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
-  if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get update -qq && \
-  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >out/apt.log 2>&1 || \
-  { tail -n 20 out/apt.log; echo "could not install: $$missing (see out/apt.log)"; exit 1; }; fi; touch $@
+  @mkdir -p out; missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || printf ' %s' $$p; done); \
+  if [ -n "$$missing" ]; then echo "installing:$$missing"; { $(SUDO) apt-get update -qq && \
+  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >out/apt.log 2>&1 || \
+  { grep -E '^[EW]:|not found|sudo' out/apt.log | head -n 3; echo "roost: cannot install these packages: that needs Debian 12's package" \
+  "sources, a network, room on the disk, and root or sudo; apt's output is in out/apt.log"; exit 1; }; fi; touch $@
 endef
 
 # ---- compilers and flags; one build kind each: release, debug (asserts marks for the simulator), asan, tsan, clang
@@ -55,7 +56,7 @@ LIBS := -luring -lwslay -lmimalloc -llmdb -linih -lhttp_parser -ljansson -largon
 # ---- what is linked with what: the four seams are object lists
 SEAM_REAL := core/io_uring.c core/io_uring_bank.c core/io_uring_conn.c core/io_uring_file.c core/io_uring_listen.c core/file.c core/worker.c store/catalog_lmdb.c gateway/wire/tls_boringssl.c
 SEAM_SIM := gateway/wire/tls_clear.c
-COMMON := $(filter-out $(SEAM_REAL) $(SEAM_SIM),$(wildcard core/*.c store/*.c gateway/config.c gateway/wire/*.c \
+COMMON := $(filter-out $(SEAM_REAL) $(SEAM_SIM),$(wildcard core/*.c store/*.c gateway/config.c gateway/checkup.c gateway/wire/*.c \
   gateway/chat/*.c gateway/flow/*.c gateway/api/*.c))
 LOADGEN := $(filter-out loadgen/main.c,$(wildcard loadgen/*.c))
 object = $(patsubst %.c,$(OUT)/obj/%.o,$(1))
@@ -100,7 +101,17 @@ $(OUT)/bin/bench_%: $(OUT)/obj/bench/bench_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS)
-$(OUT)/test/test_%: $(OUT)/obj/tests/unit/test_%.o $(LIB_LOADGEN) $(REAL) $(LIB)
+# unit tests of the release build: optimised across files once, in units.o, not once per test; but not with those
+# that replace functions of the product, and elsewhere there is nothing to be gained
+$(OUT)/units.o: $(LIB_LOADGEN) $(REAL) $(LIB)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(LINK) -r -flinker-output=nolto-rel -o $@ -Wl,--whole-archive $^
+UNIT_ARCHIVES := $(LIB_LOADGEN) $(REAL) $(LIB)
+$(OUT)/test/test_%: $(OUT)/obj/tests/unit/test_%.o $(if $(filter release,$(BUILD)),$(OUT)/units.o,$(UNIT_ARCHIVES))
+	@mkdir -p $(@D)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
+$(OUT)/test/test_api $(OUT)/test/test_auth: $(OUT)/test/%: $(OUT)/obj/tests/unit/%.o $(UNIT_ARCHIVES)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka

@@ -50,6 +50,10 @@ struct io_group;
 MUST_USE enum err io_group_create(struct io_group **group, uint32_t count);
 void io_group_destroy(struct io_group *group);
 
+/* io_rings_needed: how many rings an io of so many connections is made of under this process's
+ * RLIMIT_NOFILE, of which *limit is told (the hard one); 0: it is too low. */
+uint32_t io_rings_needed(uint32_t *limit, uint32_t connections_max);
+
 /* io_create: call on the thread that will use it. ERR_NO_DESCRIPTORS, ERR_NO_MEMORY,
  * ERR_UNSUPPORTED (io_uring is off). When it fails, *io is good for io_explain, which says what to
  * do, and io_destroy only. */
@@ -121,6 +125,8 @@ struct io_listen_options {
     uint32_t backlog;
     uint32_t accepts; /* one-shot accepts kept armed */
     bool reuse_port;  /* one listener per shard on the same port */
+    uint32_t extra;   /* connections that it may still take when connections_max are in use, as far
+                         as half of the spare slots go: for a listener that must answer then */
 };
 
 /* io_listen: bind, listen and arm accepts. out_address gets the bound address (port 0: the kernel's

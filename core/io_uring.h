@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 
 #define BANKS_MAX       1024u
+#define NOFILE_ADVISED  1024u /* enough for a million connections and their rings */
 #define LISTENERS_MAX   16u
 #define EXPLAIN_BYTES   256u
 #define NONE            UINT32_MAX
@@ -123,6 +124,7 @@ struct listener {
     uint64_t retry_ns; /* do not arm before */
     uint32_t count;
     uint32_t armed;
+    uint32_t extra; /* beyond connections_max */
     uint32_t generation;
     int fd;
     enum listener_state state;
@@ -205,8 +207,8 @@ void bank_reserve(struct bank *bank, uint32_t count);
  */
 void bank_turn(struct bank *bank);
 /* bank_pick: the bank with most free slots for an accept or a connect; NULL: none has any, or
- * connections_max is reached. */
-struct bank *bank_pick(struct io *io);
+ * connections_max and extra are reached. */
+struct bank *bank_pick(struct io *io, uint32_t extra);
 /* bank_cancel: cancel one operation by its user_data. */
 void bank_cancel(struct bank *bank, uint64_t user_data);
 

@@ -25,6 +25,7 @@
 #define CQ_ENTRIES_MAX 16384u
 #define SPARE_MIN      4u
 #define TABLE_MAX      (1u << 20) /* kernel: IORING_MAX_FIXED_FILES */
+#define TABLE_MIN      16u
 #define SUBMIT_TRIES   5000u
 #define CLOSE_PROBE_MS 50
 
@@ -87,9 +88,9 @@ void bank_turn(struct bank *bank)
     submitted(io_uring_submit_and_get_events(&bank->ring));
 }
 
-struct bank *bank_pick(struct io *io)
+struct bank *bank_pick(struct io *io, uint32_t extra)
 {
-    if (io->conns_used + io->accepts_armed >= io->options.connections_max)
+    if (io->conns_used + io->accepts_armed >= io->options.connections_max + extra)
         return NULL;
     struct bank *best = NULL;
     uint32_t best_taken = 0;
@@ -178,8 +179,10 @@ static enum err explain_ring(struct io *io, int number)
         return ERR_NO_MEMORY;
     case EMFILE:
     case ENFILE:
-        explain(io, "out of file descriptors: raise RLIMIT_NOFILE (`ulimit -n`, LimitNOFILE=) or "
-                    "`sysctl fs.file-max`");
+        explain(io,
+                "out of file descriptors: raise RLIMIT_NOFILE to %u or more (`ulimit -n`, "
+                "LimitNOFILE=), or `sysctl fs.file-max`",
+                NOFILE_ADVISED);
         return ERR_NO_DESCRIPTORS;
     default:
         explain(io, "io_uring: %s; Linux 6.1 or newer is needed", strerror(number));
@@ -263,23 +266,46 @@ static enum err close_probe(struct io *io)
     return res < 0 ? explain_ring(io, -res) : OK;
 }
 
+/* slots_wanted: a tenth to spare, since the kernel spreads accepts unevenly. */
+static uint64_t slots_wanted(uint32_t connections_max)
+{
+    uint32_t spare = connections_max / 10;
+    return (uint64_t)connections_max + (spare > SPARE_MIN ? spare : SPARE_MIN);
+}
+
+/* banks_of: 0: a table of so few slots is too small. */
+static uint32_t banks_of(uint64_t wanted, uint32_t per_bank)
+{
+    if (per_bank < TABLE_MIN || wanted / per_bank >= BANKS_MAX)
+        return 0;
+    return (uint32_t)((wanted + per_bank - 1) / per_bank);
+}
+
+uint32_t io_rings_needed(uint32_t *limit, uint32_t connections_max)
+{
+    struct rlimit files = {0, 0};
+    (void)getrlimit(RLIMIT_NOFILE, &files); /* cannot fail with these arguments */
+    *limit = files.rlim_max < UINT32_MAX ? (uint32_t)files.rlim_max : UINT32_MAX;
+    return banks_of(slots_wanted(connections_max), *limit < TABLE_MAX ? *limit : TABLE_MAX);
+}
+
 static enum err banks_count(struct io *io, uint32_t *count, uint32_t *slots)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return explain_ring(io, errno);
     uint32_t per_bank = limit.rlim_cur < TABLE_MAX ? (uint32_t)limit.rlim_cur : TABLE_MAX;
-    uint32_t spare = io->options.connections_max / 10;
-    uint64_t wanted =
-        (uint64_t)io->options.connections_max + (spare > SPARE_MIN ? spare : SPARE_MIN);
-    if (per_bank < 16 || wanted / per_bank >= BANKS_MAX) {
+    uint64_t wanted = slots_wanted(io->options.connections_max);
+    *count = banks_of(wanted, per_bank);
+    if (*count == 0) {
+        uint64_t least = wanted / BANKS_MAX + 64; /* a ring is a descriptor, too */
         explain(io,
                 "RLIMIT_NOFILE of %u is too low for %u connections: raise it (`ulimit -n`, "
                 "LimitNOFILE=) to at least %u",
-                per_bank, io->options.connections_max, (uint32_t)(wanted / BANKS_MAX) + 64);
+                per_bank, io->options.connections_max,
+                least < NOFILE_ADVISED ? NOFILE_ADVISED : (uint32_t)least);
         return ERR_NO_DESCRIPTORS;
     }
-    *count = (uint32_t)((wanted + per_bank - 1) / per_bank);
     *slots = (uint32_t)((wanted + *count - 1) / *count);
     return OK;
 }

@@ -71,6 +71,8 @@ static enum err explain_address(struct io *io, const char *what, const struct io
         help = "; ports below 1024 need CAP_NET_BIND_SERVICE";
     else if (number == EMFILE || number == ENFILE)
         help = "; raise RLIMIT_NOFILE (`ulimit -n`, LimitNOFILE=)";
+    else if (number == EAFNOSUPPORT)
+        help = "; this kernel has no IPv6: listen on 0.0.0.0 instead of [::]";
     explain(io, "cannot %s %s%s%s:%u: %s%s", what, v4 ? "" : "[", text, v4 ? "" : "]",
             address->port, strerror(number), help);
     return number == EMFILE || number == ENFILE ? ERR_NO_DESCRIPTORS : ERR_ADDRESS;
@@ -165,6 +167,7 @@ enum err io_listen(struct io *io, struct io_listener *handle, struct io_address 
     address_from_socket(out_address, &bound);
     listener->accepts = accepts;
     listener->count = options->accepts;
+    listener->extra = options->extra;
     listener->armed = 0;
     listener->retry_ns = 0;
     listener->fd = fd;
@@ -184,7 +187,7 @@ static uint64_t accept_user_data(const struct io *io, const struct listener *lis
 
 static bool accept_arm(struct io *io, struct listener *listener, struct accept *accept)
 {
-    struct bank *bank = bank_pick(io);
+    struct bank *bank = bank_pick(io, listener->extra);
     if (bank == NULL)
         return false;
     accept->peer_bytes = sizeof accept->peer;
@@ -213,7 +216,7 @@ uint64_t accepts_arm(struct io *io)
         }
         for (uint32_t j = 0; j < listener->count; j++)
             if (!listener->accepts[j].armed && !accept_arm(io, listener, &listener->accepts[j]))
-                return retry_ns; /* full: goes on when a connection has ended */
+                break; /* full: goes on when a connection has ended */
     }
     return retry_ns;
 }
@@ -352,7 +355,7 @@ enum err io_connect(struct io *io, struct io_conn *handle, const struct io_addre
         explain(io, "no memory for %u peers' addresses", io->conns_count);
         return ERR_NO_MEMORY;
     }
-    struct bank *bank = bank_pick(io);
+    struct bank *bank = bank_pick(io, 0);
     if (bank == NULL) {
         explain(io, "all %u connections are in use", io->options.connections_max);
         return ERR_FULL;

@@ -10,7 +10,10 @@ METRIC(CONNECTIONS_CLOSED, COUNTER, "roost_connections_closed_total",
 METRIC(CONNECTIONS_MOVED, COUNTER, "roost_connections_moved_total",
        "Connections moved to their user's shard.")
 METRIC(CONNECTIONS_MOVE_FAILED, COUNTER, "roost_connections_move_failed_total",
-       "Moves refused by a full shard; the connection stays where it was.")
+       "Moves refused by a full shard; tried again, then the connection is relayed.")
+METRIC(CONNECTIONS_RELAYED, GAUGE, "roost_connections_relayed",
+       "Connections whose user's shard has no slot for their socket: served through the shard they "
+       "are on.")
 METRIC(CONNECTION_BUDGET, GAUGE, "roost_connection_budget_bytes",
        "User memory that one idle connection is budgeted; times connections_max is the promise.")
 METRIC(SESSIONS_OPEN, GAUGE, "roost_sessions_open", "Authenticated sessions open now.")

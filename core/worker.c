@@ -35,6 +35,7 @@ struct class_queue {
 struct shard_jobs {
     _Alignas(64) _Atomic(struct worker_job *) finished; /* newest first */
     struct worker_job *ready;                           /* oldest first; the shard's own */
+    uint32_t pending;                                   /* submitted, not popped; its own, too */
 };
 
 struct workers {
@@ -218,7 +219,10 @@ enum err worker_submit(struct workers *workers, struct worker_job *job, enum wor
         must(pthread_cond_signal(&queue->filled));
     }
     must(pthread_mutex_unlock(&queue->mutex));
-    return full ? ERR_FULL : OK;
+    if (full)
+        return ERR_FULL;
+    workers->jobs[shard].pending++;
+    return OK;
 }
 
 struct worker_job *worker_completed(struct workers *workers, uint32_t shard)
@@ -240,8 +244,14 @@ struct worker_job *worker_completed(struct workers *workers, uint32_t shard)
     if (first != NULL) {
         jobs->ready = first->next;
         first->next = NULL;
+        jobs->pending--;
     }
     return first;
+}
+
+uint32_t worker_pending(const struct workers *workers, uint32_t shard)
+{
+    return workers->jobs[shard].pending;
 }
 
 uint32_t worker_queued(const struct workers *workers, enum worker_class class)

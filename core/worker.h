@@ -55,6 +55,8 @@ MUST_USE enum err worker_submit(struct workers *workers, struct worker_job *job,
                                 enum worker_class class, uint32_t shard);
 /* worker_completed: the next finished job of this shard, NULL if none. */
 struct worker_job *worker_completed(struct workers *workers, uint32_t shard);
+/* worker_pending: jobs that this shard has submitted and not popped yet; on the shard's thread. */
+uint32_t worker_pending(const struct workers *workers, uint32_t shard);
 uint32_t worker_queued(const struct workers *workers, enum worker_class class);
 
 #endif

@@ -30,6 +30,7 @@ enum kind {
     KIND_TEXT,
     KIND_ADDRESS,
     KIND_NETWORKS,
+    KIND_ORIGINS,
     KIND_BOOL,
     KIND_COUNT,
     KIND_BYTES,
@@ -65,9 +66,9 @@ static const struct key keys[] = {
     {"listen", "proxy_sources", KIND_NETWORKS, FIELD(proxy_sources), "", UNBOUNDED,
      "Networks of load balancers that send a PROXY v2 header, like 10.0.0.0/8, fd00::/8; empty: "
      "none."},
-    {"listen", "origins", KIND_TEXT, FIELD(origins), "", UNBOUNDED,
-     "Origins of web pages that may connect, like https://chat.example, comma-separated; *: any; "
-     "empty: only pages from this host."},
+    {"listen", "origins", KIND_ORIGINS, FIELD(origins), "", UNBOUNDED,
+     "Origins of web pages that may connect and make REST calls (CORS), like https://chat.example; "
+     "*: any, but then no token in a cookie counts; empty: only pages from this host."},
     {"tls", "certificate", KIND_TEXT, FIELD(certificate), "", UNBOUNDED,
      "PEM file, leaf first; empty: a self-signed certificate is made in the store's directory."},
     {"tls", "key", KIND_TEXT, FIELD(key), "", UNBOUNDED,
@@ -92,7 +93,8 @@ static const struct key keys[] = {
     {"limits", "max_connections", KIND_COUNT, FIELD(max_connections), "100000", 1, 4000000,
      "Connections that are promised room; the next one is refused with a time to retry."},
     {"limits", "connections_per_address", KIND_COUNT, FIELD(connections_per_address), "64", 1,
-     4000000, "Connections of one address that have not upgraded to WebSocket yet."},
+     4000000,
+     "Connections of one address (IPv6: of one /64) that have not upgraded to WebSocket yet."},
     {"limits", "upgrade_timeout", KIND_MS, FIELD(upgrade_timeout_ms), "10 s", 100, MS_PER_H,
      "From accept to the WebSocket upgrade or a complete request."},
     {"limits", "hello_timeout", KIND_MS, FIELD(hello_timeout_ms), "10 s", 100, MS_PER_H,
@@ -151,9 +153,9 @@ static const struct key keys[] = {
     {"auth", "hash_queue", KIND_COUNT, FIELD(hash_queue), "64", 1, 65535,
      "Logins and registrations that may wait for hashing; the next gets 503 and Retry-After."},
     {"auth", "hash_memory", KIND_KIB, FIELD(hash_memory_kib), "19456 KiB", 8, 4194304,
-     "Memory of one argon2id hash; holds for passwords set from now on."},
+     "Memory of one argon2id hash; an older password's hash is made anew at its next login."},
     {"auth", "hash_passes", KIND_COUNT, FIELD(hash_passes), "2", 1, 64,
-     "Passes of one argon2id hash; holds for passwords set from now on."},
+     "Passes of one argon2id hash; an older password's hash is made anew at its next login."},
     {"log", "level", KIND_LEVEL, FIELD(log_level), "info", UNBOUNDED,
      "Least important line that is written: debug, info, warn or error."},
     {"log", "format", KIND_FORMAT, FIELD(log_format), "text", UNBOUNDED,
@@ -167,6 +169,19 @@ static const struct key keys[] = {
 };
 
 _Static_assert(COUNT_OF(keys) <= CONFIG_KEYS_MAX, "a loader has a line number per key");
+
+/* origin_next: take one element off a comma-separated list; false at the end. */
+static bool origin_next(struct bytes *origin, struct bytes *list)
+{
+    while (list->size != 0 && strchr(", \t", list->data[0]) != NULL)
+        *list = bytes_skip(*list, 1);
+    size_t size = 0;
+    while (size < list->size && strchr(", \t", list->data[size]) == NULL)
+        size++;
+    *origin = bytes_of(list->data, size);
+    *list = bytes_skip(*list, size);
+    return size != 0;
+}
 
 struct unit {
     const char *name;
@@ -294,6 +309,7 @@ static enum err value_number(uint64_t *out, const struct key *key, const char *t
     case KIND_TEXT:
     case KIND_ADDRESS:
     case KIND_NETWORKS:
+    case KIND_ORIGINS:
     case KIND_BOOL:
         return ERR_INVALID; /* not a number: value_set has other branches for these */
     }
@@ -311,6 +327,33 @@ static enum err networks_check(const char *text)
     return err == ERR_NOT_FOUND ? OK : err;
 }
 
+/* origin_check: scheme "://" host [ ":" port ], as browsers write it (RFC 6454 6.2): lower case,
+ * without a path. Another form would never be equal to one. */
+static enum err origin_check(struct bytes origin)
+{
+    size_t at = 0;
+    while (at < origin.size &&
+           strchr("abcdefghijklmnopqrstuvwxyz0123456789+-.", origin.data[at]) != NULL)
+        at++;
+    if (at == 0 || origin.size - at < 4 || memcmp(origin.data + at, "://", 3) != 0)
+        return ERR_INVALID;
+    for (at += 3; at < origin.size; at++)
+        if (strchr("abcdefghijklmnopqrstuvwxyz0123456789-._~:[]%", origin.data[at]) == NULL)
+            return ERR_INVALID;
+    return OK;
+}
+
+static enum err origins_check(const char *text)
+{
+    struct bytes list = bytes_of_text(text);
+    struct bytes origin;
+    if (strcmp(text, "*") == 0)
+        return OK;
+    while (origin_next(&origin, &list))
+        TRY(origin_check(origin));
+    return OK;
+}
+
 static enum err text_check(const struct key *key, const char *text)
 {
     struct io_address address;
@@ -324,6 +367,8 @@ static enum err text_check(const struct key *key, const char *text)
         return ERR_TOO_BIG;
     if (key->kind == KIND_ADDRESS)
         return address_parse(&address, text);
+    if (key->kind == KIND_ORIGINS)
+        return origins_check(text);
     return key->kind == KIND_NETWORKS ? networks_check(text) : OK;
 }
 
@@ -335,6 +380,7 @@ static enum err value_set(struct config *config, const struct key *key, const ch
     case KIND_TEXT:
     case KIND_ADDRESS:
     case KIND_NETWORKS:
+    case KIND_ORIGINS:
         TRY(text_check(key, text));
         memcpy(field_of(config, key), text, strlen(text) + 1);
         return OK;
@@ -399,6 +445,9 @@ static const char *kind_expects(enum kind kind)
         return "an address with a port, like 127.0.0.1:8443 or [::]:8443";
     case KIND_NETWORKS:
         return "networks separated by commas, like 10.0.0.0/8, fd00::/8";
+    case KIND_ORIGINS:
+        return "origins separated by commas, like https://chat.example, https://localhost:8443 "
+               "(lower case, no path), or * alone";
     case KIND_BOOL:
         return "yes or no";
     case KIND_COUNT:
@@ -635,6 +684,7 @@ static enum err put_value(struct buffer *out, const struct config *config, const
     case KIND_TEXT:
     case KIND_ADDRESS:
     case KIND_NETWORKS:
+    case KIND_ORIGINS:
         return put(out, (const char *)config + key->offset);
     case KIND_BOOL:
         return put(out, *((const bool *)config + key->offset) ? "yes" : "no");
@@ -753,4 +803,16 @@ bool network_contains(const struct network *network, const uint8_t ip[16])
         return false;
     unsigned rest = network->bits % 8;
     return rest == 0 || ((network->ip[whole] ^ ip[whole]) >> (8 - rest)) == 0;
+}
+
+/* ---- origins */
+
+bool origins_contain(const char *origins, struct bytes origin)
+{
+    struct bytes list = bytes_of_text(origins);
+    struct bytes one;
+    while (origin_next(&one, &list))
+        if (bytes_equal(one, origin))
+            return true;
+    return false;
 }

@@ -106,4 +106,7 @@ struct network {
 MUST_USE enum err network_next(struct network *network, struct bytes *list);
 bool network_contains(const struct network *network, const uint8_t ip[16]);
 
+/* origins_contain: whether config.origins names this origin itself; "*" names none. */
+bool origins_contain(const char *origins, struct bytes origin);
+
 #endif

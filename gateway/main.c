@@ -2,13 +2,13 @@
  * Flow:       serve: config → secrets → catalog → workers → shard 0 recovers the log → all shards
  *             listen → signals → drain
  * Owns:       struct gateway and everything that shards share; the threads
- * Exit:       0 after an orderly drain; 1 could not start, with one line that says why; 2 wrong
- *             usage */
+ * Exit:       as usage() says */
 #include "core/file.h"
 #include "core/text.h"
 #include "gateway/api/api.h"
 #include "gateway/api/jwks_file.h"
 #include "gateway/chat/secrets.h"
+#include "gateway/checkup.h"
 #include "gateway/flow/budget.h"
 #include "gateway/flow/shard.h"
 #include "gateway/wire/json_text.h"
@@ -50,11 +50,16 @@ struct shard_thread {
 
 static void usage(FILE *out)
 {
-    fputs("usage: roost serve [--config FILE]         run the gateway\n"
-          "       roost check-config [--config FILE]  print every setting as it would be used\n"
-          "       roost log verify DIR                check every record of a log (DATA/log)\n"
-          "       roost --version\n",
-          out);
+    fputs(
+        "usage: roost serve [--config FILE]         run the gateway\n"
+        "       roost check-config [--config FILE]  print every setting as it would be used\n"
+        "       roost log verify DIR                check every record of a log (DATA/log)\n"
+        "       roost --version\n\n"
+        "exit: 0 done (serve: after an orderly end; log verify: nothing is damaged); 1 could not, "
+        "one line says\n"
+        "why (check-config: the configuration is refused; log verify: damage, or no log); 2 wrong "
+        "usage\n",
+        out);
 }
 
 static uint64_t now_ms(void)
@@ -74,9 +79,13 @@ static void entropy(void *context, void *out, size_t size)
     }
 }
 
-static int fail(const char *explanation)
+/* fail: one line that says why; in the log's own form where others read it. */
+static int fail(const struct config *config, const char *explanation)
 {
-    fprintf(stderr, "roost: %s\n", explanation);
+    if (config != NULL && config->log_format == LOG_JSON)
+        log_event(LOG_ERROR, "failed", LOG_TEXT("reason", explanation));
+    else
+        fprintf(stderr, "roost: %s\n", explanation);
     return 1;
 }
 
@@ -93,7 +102,9 @@ static enum err open_directory(struct process *process)
     }
     if (err != OK) {
         snprintf(process->explanation, EXPLANATION_BYTES,
-                 "store.directory %s cannot be made or written (%s)", directory, err_name(err));
+                 "store.directory %s cannot be made or written (%s): check its owner, rights and "
+                 "disk, or name another directory",
+                 directory, err_name(err));
         return err;
     }
     err = file_lock(process->lock);
@@ -101,6 +112,17 @@ static enum err open_directory(struct process *process)
         snprintf(process->explanation, EXPLANATION_BYTES,
                  "another roost runs on store.directory %s: stop it, or name another directory",
                  directory);
+    return err;
+}
+
+static enum err make_certificate(struct process *process)
+{
+    enum err err = tls_make_certificate(process->certificate, process->key,
+                                        "localhost,127.0.0.1,::1", CERTIFICATE_DAYS, now_ms());
+    if (err != OK)
+        snprintf(process->explanation, EXPLANATION_BYTES,
+                 "%s cannot be written (%s): check the disk's space and the directory's rights",
+                 process->certificate, err_name(err));
     return err;
 }
 
@@ -115,14 +137,16 @@ static enum err load_tls(struct process *process, struct tls_context **context)
         options.certificate_path = process->certificate;
         options.key_path = process->key;
         if (access(process->certificate, R_OK) != 0)
-            TRY(tls_make_certificate(process->certificate, process->key, "localhost,127.0.0.1,::1",
-                                     CERTIFICATE_DAYS, now_ms()));
+            TRY(make_certificate(process));
     }
     enum err err = tls_context_create_server(context, &options, &explanation);
     if (err != OK)
         snprintf(process->explanation, EXPLANATION_BYTES, "%s", explanation);
     else
         tls_context_set_period(*context, now_ms() / 21600000);
+    if (err == OK && explanation[0] != '\0')
+        log_event(LOG_WARN, "certificate", LOG_TEXT("warning", explanation),
+                  LOG_TEXT("advice", "replace it and send SIGHUP"));
     return err;
 }
 
@@ -267,10 +291,17 @@ static enum err prepare(struct process *process, uint32_t shard_count)
         snprintf(process->explanation, EXPLANATION_BYTES, "%s", explanation);
         return err;
     }
-    snprintf(process->explanation, EXPLANATION_BYTES, "out of memory or threads");
+    snprintf(
+        process->explanation, EXPLANATION_BYTES,
+        "out of memory, threads or descriptors: free some, or raise the limits (ulimit -v, -u, "
+        "-n)");
     TRY(io_group_create(&gateway->group, shard_count));
     for (uint32_t i = 0; i < shard_count; i++)
         TRY(metrics_create(&gateway->metrics[i]));
+    TRY(addresses_init(&gateway->addresses,
+                       (uint64_t)shard_count *
+                           shard_sockets_max(config->max_connections, shard_count),
+                       &gateway->placement));
     TRY(make_mesh(gateway));
     TRY(make_workers(gateway));
     return make_api(process);
@@ -313,9 +344,10 @@ static void *run_shard(void *context)
 }
 
 /* max_connections is a promise: a machine that cannot hold it is told so at the start. */
-static void check_memory(const struct process *process)
+static void check_host(const struct process *process)
 {
-    const struct config *config = &process->config;
+    struct checkup checkup;
+    char warning[EXPLANATION_BYTES];
     size_t count;
     const struct budget_line *lines = budget_lines(&count);
     for (size_t i = 0; i < count; i++)
@@ -323,14 +355,9 @@ static void check_memory(const struct process *process)
                   LOG_U64("bytes", lines[i].bytes));
     metric_set(process->gateway.metrics[0], METRIC_CONNECTION_BUDGET,
                (int64_t)budget_connection_bytes());
-    uint64_t needed = config->max_connections * (budget_connection_bytes() + BUDGET_KERNEL_BYTES) +
-                      config->state_bytes + config->cache_bytes;
-    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGE_SIZE);
-    if (needed > memory)
-        log_event(LOG_WARN, "memory_is_less_than_promised", LOG_U64("needed_bytes", needed),
-                  LOG_U64("memory_bytes", memory),
-                  LOG_TEXT("advice", "lower limits.max_connections, limits.state_size or "
-                                     "limits.cache_size"));
+    checkup_host(&checkup, &process->config, process->gateway.shard_count);
+    for (uint32_t i = 0; checkup_warning(warning, sizeof warning, &checkup, i); i++)
+        log_event(LOG_WARN, "host_is_less_than_promised", LOG_TEXT("warning", warning));
 }
 
 static void print_start(const struct process *process)
@@ -358,7 +385,7 @@ static void print_start(const struct process *process)
     fflush(stdout);
     log_event(LOG_INFO, "serving", LOG_TEXT("address", address), LOG_TEXT("admin", admin),
               LOG_U64("shards", gateway->shard_count), LOG_TEXT("tls", tls_library()));
-    check_memory(process);
+    check_host(process);
     if (process->config.echo)
         log_event(LOG_WARN, "bench_echo_is_on",
                   LOG_TEXT("effect", "/echo answers anybody; never run this in production"));
@@ -373,55 +400,61 @@ static void wake_all(struct gateway *gateway)
         io_wake(gateway->group, i);
 }
 
-/* SIGHUP: new certificate and keys for what comes; nobody is dropped. What does not load is kept as
- * it was. */
-static void reload(struct process *process, struct tls_context **old_tls, struct jwks **old_jwks)
+/* Whether every shard has taken what the last reload brought; until then it may still take what
+ * was before, so nothing of that is given back. */
+static bool all_looked(struct gateway *gateway)
+{
+    return atomic_load_explicit(&gateway->looked, memory_order_acquire) == gateway->shard_count;
+}
+
+/* SIGHUP: new certificate and keys for what comes; nobody is dropped. Each of the two that does not
+ * load is kept as it was. */
+static void reload(struct process *process)
 {
     struct gateway *gateway = &process->gateway;
     struct tls_context *tls = NULL;
     struct jwks *jwks = NULL;
-    if (load_tls(process, &tls) != OK) {
+    bool has_tls = load_tls(process, &tls) == OK;
+    if (!has_tls)
         log_event(LOG_ERROR, "reload_failed", LOG_TEXT("reason", process->explanation));
-        return;
-    }
-    if (jwks_file_load(&jwks, &process->config, process->explanation, EXPLANATION_BYTES) != OK) {
+    bool has_jwks =
+        jwks_file_load(&jwks, &process->config, process->explanation, EXPLANATION_BYTES) == OK;
+    if (!has_jwks)
         log_event(LOG_ERROR, "reload_failed", LOG_TEXT("reason", process->explanation));
-        tls_context_release(tls);
+    /* shards hold references of their own */
+    if (has_tls)
+        tls_context_release(atomic_exchange(&gateway->tls, tls));
+    if (has_jwks)
+        jwks_release(atomic_exchange(&gateway->jwks, jwks));
+    if (!has_tls && !has_jwks)
         return;
-    }
-    /* the ones before last: every shard has looked since */
-    if (*old_tls != NULL)
-        tls_context_release(*old_tls);
-    if (*old_jwks != NULL)
-        jwks_release(*old_jwks);
-    *old_tls = atomic_exchange(&gateway->tls, tls);
-    *old_jwks = atomic_exchange(&gateway->jwks, jwks);
+    atomic_store(&gateway->looked, 0);
     atomic_fetch_add(&gateway->generation, 1);
     wake_all(gateway);
-    log_event(LOG_INFO, "reloaded", LOG_U64("generation", atomic_load(&gateway->generation)));
+    log_event(LOG_INFO, "reloaded", LOG_TEXT("certificate", has_tls ? "yes" : "no"),
+              LOG_TEXT("jwks", has_jwks ? "yes" : "no"),
+              LOG_U64("generation", atomic_load(&gateway->generation)));
 }
 
 static void watch_signals(struct process *process, const sigset_t *signals)
 {
     struct gateway *gateway = &process->gateway;
-    struct tls_context *old_tls = NULL;
-    struct jwks *old_jwks = NULL;
+    bool reload_wanted = false;
     const struct timespec look = {.tv_sec = 0, .tv_nsec = 100000000};
     while (!atomic_load(&process->failed) && atomic_load(&gateway->phase) != GATEWAY_STOPPED) {
         int signal = sigtimedwait(signals, NULL, &look);
-        if (signal == SIGHUP) {
-            reload(process, &old_tls, &old_jwks);
-        } else if (signal == SIGTERM || signal == SIGINT) {
+        reload_wanted |= signal == SIGHUP;
+        if (reload_wanted && all_looked(gateway)) {
+            reload_wanted = false;
+            reload(process);
+        }
+        if (signal == SIGTERM || signal == SIGINT) {
             log_event(LOG_INFO, "draining", LOG_U64("connections", gateway->connections));
             uint32_t serving = GATEWAY_SERVING;
             atomic_compare_exchange_strong(&gateway->phase, &serving, GATEWAY_DRAINING);
             wake_all(gateway);
         }
     }
-    if (old_tls != NULL)
-        tls_context_release(old_tls);
-    if (old_jwks != NULL)
-        jwks_release(old_jwks);
 }
 
 static int run(struct process *process, const int32_t *cpus, uint32_t cpu_count)
@@ -454,7 +487,7 @@ static int run(struct process *process, const int32_t *cpus, uint32_t cpu_count)
         pthread_join(threads[i].thread, NULL);
     free(threads);
     if (atomic_load(&process->failed))
-        return fail(process->explanation);
+        return fail(&process->config, process->explanation);
     log_event(LOG_INFO, "stopped", LOG_END);
     return 0;
 }
@@ -473,6 +506,7 @@ static void tear_down(struct process *process)
             metrics_destroy(gateway->metrics[i]);
     if (gateway->group != NULL)
         io_group_destroy(gateway->group);
+    addresses_deinit(&gateway->addresses);
     if (gateway->catalog != NULL)
         catalog_close(gateway->catalog);
     if (atomic_load(&gateway->tls) != NULL)
@@ -487,10 +521,10 @@ static int serve(const char *config_path)
 {
     struct process *process = calloc(1, sizeof *process);
     if (process == NULL)
-        return fail("out of memory");
+        return fail(NULL, "out of memory");
     process->lock = -1;
     if (config_load(&process->config, config_path, process->explanation, EXPLANATION_BYTES) != OK) {
-        int status = fail(process->explanation);
+        int status = fail(NULL, process->explanation);
         free(process);
         return status;
     }
@@ -500,13 +534,11 @@ static int serve(const char *config_path)
     json_text_init(seed);
     int32_t cpus[SHARDS_MAX];
     uint32_t cpu_count = count_cpus(cpus, SHARDS_MAX);
-    uint32_t shards = process->config.shards != 0 ? process->config.shards : cpu_count;
-    if (shards > SHARDS_MAX)
-        shards = SHARDS_MAX;
-    enum err err = prepare(process, shards);
+    enum err err = prepare(process, checkup_shards(&process->config, cpu_count));
     int status = err == OK
                      ? run(process, cpus, cpu_count)
-                     : fail(process->explanation[0] != 0 ? process->explanation : err_name(err));
+                     : fail(&process->config,
+                            process->explanation[0] != 0 ? process->explanation : err_name(err));
     tear_down(process);
     free(process);
     return status;
@@ -514,13 +546,33 @@ static int serve(const char *config_path)
 
 /* ---- the other commands */
 
+static void print_host(const struct checkup *checkup)
+{
+    const uint64_t mib = 1024ull * 1024;
+    printf("\n# On this host: %u shards of %u rings each; idle, all connections take %llu MiB, "
+           "state, cache and rings\n# between shards up to %llu MiB, of %llu MiB.\n",
+           checkup->shards, checkup->rings, (unsigned long long)(checkup->connections_bytes / mib),
+           (unsigned long long)(checkup->budgets_bytes / mib),
+           (unsigned long long)(checkup->memory_bytes / mib));
+}
+
 static int check_config(const char *path)
 {
     struct config config;
-    char explanation[EXPLANATION_BYTES];
-    if (config_load(&config, path, explanation, sizeof explanation) != OK)
-        return fail(explanation);
+    struct checkup checkup;
+    char text[EXPLANATION_BYTES];
+    int32_t cpus[SHARDS_MAX];
+    json_text_init(1);
+    if (config_load(&config, path, text, sizeof text) != OK ||
+        checkup_files(&config, text, sizeof text) != OK)
+        return fail(NULL, text);
+    if (text[0] != '\0')
+        fprintf(stderr, "roost: warning: %s\n", text);
+    checkup_host(&checkup, &config, checkup_shards(&config, count_cpus(cpus, SHARDS_MAX)));
+    for (uint32_t i = 0; checkup_warning(text, sizeof text, &checkup, i); i++)
+        fprintf(stderr, "roost: warning: %s\n", text);
     config_print(&config);
+    print_host(&checkup);
     return 0;
 }
 
@@ -533,7 +585,12 @@ static void print_finding(void *context, const char *line)
 static int verify(const char *directory)
 {
     enum err err = log_verify(directory, print_finding, NULL);
-    if (err != OK)
+    if (err == ERR_NOT_FOUND)
+        fprintf(stderr,
+                "roost: %s: there is no log: name the log directory of a store, like "
+                "./data/log\n",
+                directory);
+    else if (err != OK)
         fprintf(stderr, "roost: %s: %s\n", directory, err_name(err));
     return err == OK ? 0 : 1;
 }

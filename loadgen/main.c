@@ -244,6 +244,17 @@ static int main_run(int count, char **arguments)
 static int main_keys(const char *directory)
 {
     char explanation[RUN_EXPLAIN_BYTES] = "";
+    if (strcmp(directory, "--help") == 0) {
+        print_help(stdout);
+        return EXIT_PASS;
+    }
+    if (directory[0] == '-') {
+        fprintf(stderr,
+                "roost-loadgen: keys takes a directory and no options; ./%s is one that begins "
+                "like an option\n",
+                directory);
+        return EXIT_USAGE;
+    }
     if (run_keys(directory, explanation) != OK) {
         fprintf(stderr, "roost-loadgen: %s\n", explanation);
         return EXIT_USAGE;

@@ -442,7 +442,7 @@ static const char *explain_open(enum err err)
         return "the catalog's data.mdb is damaged or no catalog: restore it from a backup";
     case ERR_NO_SPACE:
         return "no space for the catalog: free space on its file system, or raise "
-               "catalog_map_bytes";
+               "store.catalog_map_size";
     case ERR_DENIED:
         return "no permission to create, read or write the catalog's directory or files";
     case ERR_NOT_FOUND:
@@ -450,8 +450,8 @@ static const char *explain_open(enum err err)
     case ERR_INVALID:
         return "the catalog's path is too long or no directory";
     case ERR_NO_MEMORY:
-        return "no memory or address space for the catalog: lower catalog_map_bytes, or raise the "
-               "address space limit (ulimit -v)";
+        return "no memory or address space for the catalog: lower store.catalog_map_size, or raise "
+               "the address space limit (ulimit -v)";
     case ERR_NO_DESCRIPTORS:
         return "no file descriptors left for the catalog: raise the limit (ulimit -n)";
     case OK:

@@ -193,6 +193,11 @@ static void mark_durable(struct log *log)
     batch_start(log);
 }
 
+uint32_t log_jobs(const struct log *log)
+{
+    return log->jobs;
+}
+
 void log_close(struct log *log)
 {
     log->closing = true;

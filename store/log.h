@@ -63,6 +63,8 @@ MUST_USE enum err log_open(struct log **log, const struct log_options *options, 
                            void (*replay)(void *context, const struct log_record *record,
                                           uint64_t position),
                            void *context, uint64_t *damaged);
+/* log_jobs: of the shard's pending worker jobs, those that are the log's own. */
+uint32_t log_jobs(const struct log *log);
 /* log_close: everything durable and closed in order; blocks. Polls io and takes finished worker
  * jobs of the shard itself: call it when nothing else of the shard is in flight (other events are
  * dropped). Reads still under way are given up: they do not come out of log_read_done. */

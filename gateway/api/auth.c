@@ -1,8 +1,8 @@
 /* auth.c: accounts and logins. Each request is a chain of stages; [x] runs on that worker class:
  *
  *   POST /users         → [read] is the name free? → [hash] password → [write] account_create
- *   POST /auth/login    → [read] hash of the name → [hash] verify → [write] account_login
- *                       → [read] sign
+ *   POST /auth/login    → [read] hash of the name → [hash] verify → ([write] hash made anew)
+ *                       → [write] account_login → [read] sign
  *   POST /auth/refresh  → [write] account_refresh → [read] sign
  *   POST /auth/logout   → [read] token → ([write] make user or device) → [write] account_logout
  *   GET /users          → [read] token, look-up → ([write] make user or device, look-up)
@@ -94,11 +94,33 @@ static void run_hash(struct worker_job *job)
                                                               : ERR_INVALID;
 }
 
+/* is_current: the hash was made with today's parameters. */
+static bool is_current(const char *hash, const struct config *config)
+{
+    char expected[64];
+    snprintf(expected, sizeof expected, "$argon2id$v=%d$m=%u,t=%u,p=%d$", ARGON2_VERSION_NUMBER,
+             config->hash_memory_kib, config->hash_passes, HASH_LANES);
+    return strncmp(hash, expected, strlen(expected)) == 0;
+}
+
+/* hash_anew: parameters that the operator changed reach an account at its next login. Where it
+ * fails the old hash stays good. */
+static void hash_anew(struct call *call)
+{
+    const struct config *config = call->api->options.config;
+    if (!is_current(call->hash, config) &&
+        hash_password(call->hash_new, config, bytes_of(call->password, call->password_size),
+                      call->salt) != ARGON2_OK)
+        call->hash_new[0] = '\0';
+}
+
 static void run_verify(struct worker_job *job)
 {
     struct call *call = call_of_worker(job);
     const char *hash = call->known ? call->hash : call->api->hash_dummy;
     int result = argon2id_verify(hash, call->password, call->password_size);
+    if (result == ARGON2_OK && call->known)
+        hash_anew(call);
     OPENSSL_cleanse(call->password, sizeof call->password);
     if (result == ARGON2_OK)
         call->result = call->known ? OK : ERR_DENIED;
@@ -299,6 +321,19 @@ static enum err body_login(struct catalog_txn *txn, struct catalog_job *job)
                          &call->api->policy, call->now_ms);
 }
 
+/* The new hash, in a transaction of its own: a login that is refused must not have written. Whether
+ * it was stored or not, the password was right. */
+static enum err body_hash_anew(struct catalog_txn *txn, struct catalog_job *job)
+{
+    struct call *call = call_of(job);
+    return account_password_replace(txn, call->user, call->hash, call->hash_new);
+}
+
+static void on_hashed_anew(struct call *call, struct shard *shard)
+{
+    call_catalog(call, shard, body_login, true, on_login);
+}
+
 static void on_verified(struct call *call, struct shard *shard)
 {
     if (call->result == ERR_DENIED) {
@@ -307,7 +342,9 @@ static void on_verified(struct call *call, struct shard *shard)
         call_fail(call, shard, rest_error_of(call->result));
     } else {
         call->now_ms = io_wall_ms(shard_io(shard));
-        call_catalog(call, shard, body_login, true, on_login);
+        bool anew = call->hash_new[0] != '\0';
+        call_catalog(call, shard, anew ? body_hash_anew : body_login, true,
+                     anew ? on_hashed_anew : on_login);
     }
 }
 
@@ -350,6 +387,7 @@ void handle_login(const struct api *api, struct shard *shard, const struct excha
     struct call *call = call_create(api, shard, reply, bytes_of(NULL, 0));
     if (call != NULL && take_login(call, shard, body)) {
         io_entropy(shard_io(shard), call->refresh, sizeof call->refresh);
+        io_entropy(shard_io(shard), call->salt, sizeof call->salt);
         call_catalog(call, shard, body_password, false, on_password);
     } else if (call != NULL) {
         call_destroy(call);

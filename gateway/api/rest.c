@@ -141,18 +141,6 @@ struct rest_error rest_error_of(enum err err)
 
 /* ---- CORS: the Fetch standard, 3.2 */
 
-static bool origin_allowed(const char *list, struct bytes origin)
-{
-    for (const char *at = list; *at != '\0';) {
-        at += strspn(at, ", \t");
-        size_t size = strcspn(at, ", \t");
-        if (size != 0 && bytes_equal(bytes_of(at, size), origin))
-            return true;
-        at += size;
-    }
-    return false;
-}
-
 static void cors_set(struct reply *reply, const struct api *api, const struct http_request *request)
 {
     const char *list = api->options.config->origins;
@@ -166,7 +154,7 @@ static void cors_set(struct reply *reply, const struct api *api, const struct ht
         return;
     }
     if (field == NULL || field->value.size > ORIGIN_BYTES_MAX ||
-        !origin_allowed(list, field->value))
+        !origins_contain(list, field->value))
         snprintf(reply->cors, sizeof reply->cors, "Vary: Origin\r\n");
     else
         snprintf(reply->cors, sizeof reply->cors,

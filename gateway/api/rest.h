@@ -89,6 +89,7 @@ struct call {
     size_t password_size;
     bool known; /* the name exists and has a password */
     char hash[ACCOUNT_HASH_TEXT_BYTES];
+    char hash_new[ACCOUNT_HASH_TEXT_BYTES]; /* "": the stored one stays */
     uint8_t salt[SALT_BYTES];
     uint8_t random_user[8];
     uint8_t refresh[REFRESH_TOKEN_BYTES]; /* the new one */

@@ -357,6 +357,22 @@ enum err account_password_hash(struct catalog_txn *txn, struct realm_id realm, c
     return OK;
 }
 
+enum err account_password_replace(struct catalog_txn *txn, struct user_id user, const char *old,
+                                  const char *new)
+{
+    struct user_row row;
+    char name[JWT_NAME_BYTES_MAX];
+    TRY(user_get(txn, &row, user));
+    if (!bytes_equal(row.hash, bytes_of_text(old)))
+        return OK;
+    if (strlen(new) >= ACCOUNT_HASH_TEXT_BYTES)
+        return ERR_INVALID;
+    memcpy(name, row.name.data, row.name.size); /* what row borrows ends with the next write */
+    row.name.data = (const uint8_t *)name;
+    row.hash = bytes_of_text(new);
+    return user_put(txn, user, &row);
+}
+
 /* ---- devices */
 
 struct device_count {

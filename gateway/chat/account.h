@@ -63,6 +63,10 @@ MUST_USE enum err account_devices(struct catalog_txn *txn, struct user_id user,
 MUST_USE enum err account_password_hash(struct catalog_txn *txn, struct realm_id realm,
                                         const char *name, struct user_id *user,
                                         char out[ACCOUNT_HASH_TEXT_BYTES]);
+/* account_password_replace: the hash `old` by another one of the same password. OK also where it is
+ * no longer there: somebody else was faster. */
+MUST_USE enum err account_password_replace(struct catalog_txn *txn, struct user_id user,
+                                           const char *old, const char *new);
 /* account_login: after the password was right: find or make the device of that key, raise its
  * generation, set its refresh token. ERR_FULL: devices_max devices are logged in. */
 MUST_USE enum err account_login(struct catalog_txn *txn, struct identity *out, struct user_id user,

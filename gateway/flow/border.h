@@ -14,23 +14,31 @@
 #include "store/ids.h"
 
 enum border_kind {
-    BORDER_SEND,       /* REQUEST: a client's message to its conversation */
-    BORDER_MARK_CHECK, /* REQUEST: a watermark whose conversation is not in the user's inbox: check
-                          it first */
-    BORDER_PULL,       /* REQUEST: messages from the conversation's memory */
-    BORDER_APPEND,     /* LOG: a record for the lane */
-    BORDER_READ,       /* LOG: messages from disk */
-    BORDER_FIND,       /* LOG: an earlier record with this message id */
-    BORDER_RESULT,     /* ANSWER to SEND, MARK_CHECK */
-    BORDER_PULLED,     /* ANSWER to PULL, READ: messages */
-    BORDER_APPENDED,   /* LOG_ANSWER to APPEND */
-    BORDER_FOUND,      /* LOG_ANSWER to FIND */
-    BORDER_CHECKPOINT, /* LOG_ANSWER (standing promise): lane → everyone: flush what is dirty */
-    BORDER_DELIVER,    /* FANOUT: a new message, to a home shard */
-    BORDER_MOVED,      /* FANOUT: messages from … to exist; pull them */
-    BORDER_RECEIPT,    /* FANOUT: conversation → home shards: a member's watermarks */
-    BORDER_WATERMARK,  /* FANOUT: home shard → conversation */
-    BORDER_REVOKE,     /* FANOUT, kept until it fits */
+    BORDER_SEND,        /* REQUEST: a client's message to its conversation */
+    BORDER_MARK_CHECK,  /* REQUEST: a watermark whose conversation is not in the user's inbox: check
+                           it first */
+    BORDER_PULL,        /* REQUEST: messages from the conversation's memory */
+    BORDER_RELAY_OPEN,  /* REQUEST: guest → home: a connection that could not move (relay.h) */
+    BORDER_RELAY_WANT,  /* REQUEST: home → guest: one receive is armed */
+    BORDER_RELAY_IN,    /* REQUEST: guest → home: what was received, decrypted */
+    BORDER_RELAY_OUT,   /* REQUEST: home → guest: to be encrypted and sent */
+    BORDER_RELAY_SENT,  /* REQUEST: guest → home: all of it was */
+    BORDER_RELAY_CLOSE, /* REQUEST: home → guest */
+    BORDER_RELAY_GONE,  /* REQUEST: guest → home: the last of all */
+    BORDER_APPEND,      /* LOG: a record for the lane */
+    BORDER_READ,        /* LOG: messages from disk */
+    BORDER_FIND,        /* LOG: an earlier record with this message id */
+    BORDER_RESULT,      /* ANSWER to SEND, MARK_CHECK */
+    BORDER_PULLED,      /* ANSWER to PULL, READ: messages */
+    BORDER_RELAY_OPENED, /* ANSWER to RELAY_OPEN */
+    BORDER_APPENDED,     /* LOG_ANSWER to APPEND */
+    BORDER_FOUND,        /* LOG_ANSWER to FIND */
+    BORDER_CHECKPOINT,   /* LOG_ANSWER (standing promise): lane → everyone: flush what is dirty */
+    BORDER_DELIVER,      /* FANOUT: a new message, to a home shard */
+    BORDER_MOVED,        /* FANOUT: messages from … to exist; pull them */
+    BORDER_RECEIPT,      /* FANOUT: conversation → home shards: a member's watermarks */
+    BORDER_WATERMARK,    /* FANOUT: home shard → conversation */
+    BORDER_REVOKE,       /* FANOUT, kept until it fits */
     BORDER_CHECKPOINTED, /* FANOUT, kept until it fits: everyone → lane: flushed */
 };
 
@@ -195,6 +203,31 @@ struct border_revoke {
     struct user_id user;
     struct device_id device; /* 0: all */
     uint32_t reserved;
+};
+
+struct baggage;
+
+struct border_relay_open {
+    struct border border;
+    uint64_t guest;          /* handle of the relay's end on the source shard */
+    struct baggage *baggage; /* the guest's until answered; home takes out what it goes on with */
+};
+
+struct border_relay_opened {
+    struct border border;
+    uint64_t guest;
+    uint64_t home;
+    uint32_t err; /* enum err; OK: home is the other end's handle */
+    uint32_t reserved;
+};
+
+struct border_relay { /* WANT, IN, OUT, SENT, CLOSE, GONE; payload: clear bytes of IN and OUT */
+    struct border border;
+    uint64_t relay;      /* handle of the end that reads this */
+    uint8_t last;        /* IN: of this receive, OUT: of this send */
+    uint8_t abrupt;      /* CLOSE: what is unsent is not to be waited for */
+    uint8_t peer_closed; /* CLOSE: the client has said its last word */
+    uint8_t reserved[5];
 };
 
 static inline size_t border_padded(size_t size)

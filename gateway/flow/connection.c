@@ -5,6 +5,7 @@
 #include "gateway/flow/ingress.h"
 #include "gateway/flow/listener.h"
 #include "gateway/flow/login.h"
+#include "gateway/flow/relay.h"
 #include "gateway/flow/session.h"
 #include "gateway/flow/shard.h"
 
@@ -18,7 +19,8 @@ static const uint16_t edges[CONNECTION_STATE_COUNT] = {
     [CONNECTION_EXCHANGE] = EDGE(HTTP) | EDGE(UPGRADED) | EDGE(ECHO) | EDGE(CLOSING) | EDGE(DEAD),
     [CONNECTION_UPGRADED] = EDGE(AUTHENTICATING) | EDGE(CLOSING) | EDGE(DEAD),
     [CONNECTION_AUTHENTICATING] = EDGE(MOVING) | EDGE(SESSION) | EDGE(CLOSING) | EDGE(DEAD),
-    [CONNECTION_MOVING] = EDGE(CLOSING) | EDGE(DEAD),
+    [CONNECTION_MOVING] = EDGE(RELAYED) | EDGE(CLOSING) | EDGE(DEAD),
+    [CONNECTION_RELAYED] = EDGE(MOVING) | EDGE(CLOSING) | EDGE(DEAD),
     [CONNECTION_SESSION] = EDGE(CLOSING) | EDGE(DEAD),
     [CONNECTION_ECHO] = EDGE(CLOSING) | EDGE(DEAD),
     [CONNECTION_CLOSING] = EDGE(DEAD),
@@ -56,6 +58,19 @@ struct connection *connection_open(struct shard *shard, struct io_conn io,
     return connection;
 }
 
+struct connection *connection_open_remote(struct shard *shard, struct relay *relay,
+                                          const struct io_address *peer)
+{
+    struct connection *connection = pool_take(&shard->connections);
+    if (connection == NULL)
+        return NULL;
+    connection->remote = true;
+    connection->relay = relay;
+    connection->peer = *peer;
+    connection->received_ns = shard->now_ns;
+    return connection;
+}
+
 /* Who does not read what was answered is not asked for more: beyond what pushes may take (session.c
  * stops those at output_bytes; one pull or message may overshoot it) no request is worked on. */
 bool connection_has_room(const struct shard *shard, const struct connection *connection)
@@ -77,8 +92,10 @@ static bool wants_bytes(const struct shard *shard, const struct connection *conn
         return connection->backlog == NULL && connection_has_room(shard, connection);
     case CONNECTION_ECHO: /* what is echoed waits in memory: one answer at a time */
         return connection->output == NULL;
-    case CONNECTION_CLOSING:
-        return !connection->peer_closed;
+    case CONNECTION_RELAYED:
+        return relay_wants_bytes(connection) && connection_has_room(shard, connection);
+    case CONNECTION_CLOSING: /* a remote one ends as soon as its output is gone */
+        return !connection->peer_closed && !connection->remote;
     case CONNECTION_EXCHANGE:
     case CONNECTION_AUTHENTICATING:
     case CONNECTION_MOVING:
@@ -94,7 +111,10 @@ void connection_arm(struct shard *shard, struct connection *connection)
     if (connection->receiving || connection->peer_closed || !wants_bytes(shard, connection))
         return;
     connection->receiving = true;
-    io_receive(shard->io, connection->io);
+    if (connection->remote)
+        relay_receive(shard, connection);
+    else
+        io_receive(shard->io, connection->io);
 }
 
 void connection_uncount(struct shard *shard, struct connection *connection)
@@ -158,6 +178,9 @@ static void leave(struct shard *shard, struct connection *connection)
         session_destroy(shard, connection->session);
         connection->session = NULL;
         break;
+    case CONNECTION_RELAYED:
+        relay_leave(shard, connection);
+        break;
     case CONNECTION_ECHO:
     case CONNECTION_CLOSING:
     case CONNECTION_DEAD:
@@ -175,7 +198,7 @@ void connection_close(struct shard *shard, struct connection *connection)
     websocket_deinit(&connection->websocket, shard->websocket_engine);
     connection_set_state(connection, CONNECTION_CLOSING);
     timer_start(&shard->timers, &connection->timer, shard->now_ns + LINGER_NS);
-    if (connection->output == NULL && connection->peer_closed) {
+    if (connection->output == NULL && (connection->peer_closed || connection->remote)) {
         connection_abort(shard, connection);
         return;
     }
@@ -191,7 +214,20 @@ void connection_abort(struct shard *shard, struct connection *connection)
     connection_set_state(connection, CONNECTION_DEAD);
     timer_stop(&shard->timers, &connection->timer);
     connection_uncount(shard, connection);
-    io_close(shard->io, connection->io);
+    if (!connection->remote)
+        io_close(shard->io, connection->io);
+    else if (connection->relay != NULL)
+        relay_close(shard, connection, connection->output != NULL);
+}
+
+void connection_on_closed(struct shard *shard, struct connection *connection)
+{
+    if (connection->output != NULL)
+        connection->output->sending = false;
+    if (!connection->remote)
+        shard_count(shard, METRIC_CONNECTIONS_CLOSED, 1);
+    connection_release(shard, connection);
+    connection_free(shard, connection);
 }
 
 void connection_release(struct shard *shard, struct connection *connection)
@@ -199,7 +235,7 @@ void connection_release(struct shard *shard, struct connection *connection)
     backlog_free(connection);
     output_free(connection);
     websocket_deinit(&connection->websocket, shard->websocket_engine);
-    if (connection->tls != NULL)
+    if (!connection->remote && connection->tls != NULL)
         tls_destroy(connection->tls);
     connection->tls = NULL;
 }
@@ -220,7 +256,10 @@ void connection_free(struct shard *shard, struct connection *connection)
         unlist(&shard->stalled, connection, true);
     timer_stop(&shard->timers, &connection->timer);
     connection_uncount(shard, connection);
+    bool counted = !connection->remote; /* as one, where its socket is */
     pool_give(&shard->connections, connection);
+    if (!counted)
+        return;
     atomic_fetch_sub_explicit(&shard->gateway->connections, 1, memory_order_relaxed);
     shard_count(shard, METRIC_CONNECTIONS_OPEN, (uint64_t)-1);
 }

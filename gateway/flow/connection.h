@@ -12,7 +12,8 @@
  *                   └────────┘                                   REST, one request at a time
  *   any → CLOSING (output is flushed first) → DEAD (until IO_CLOSED)
  *   AUTHENTICATING → MOVING → (gone here; AUTHENTICATING on the target)
- *                           or back to AUTHENTICATING here
+ *                           or, where the target has no slot: RELAYED here, and a connection
+ *                           without a socket (remote) that is AUTHENTICATING there (relay.h)
  *
  * Bounds:     backlog ≤ one frame + one receive buffer; output ≤ limits.output_bytes + one message
  *             (connection_behind) */
@@ -33,6 +34,7 @@ enum connection_state {
     CONNECTION_UPGRADED,
     CONNECTION_AUTHENTICATING,
     CONNECTION_MOVING,
+    CONNECTION_RELAYED,
     CONNECTION_SESSION,
     CONNECTION_ECHO,
     CONNECTION_CLOSING,
@@ -61,7 +63,10 @@ struct backlog {
 
 struct connection {
     struct io_conn io;
-    struct tls *tls;
+    union {
+        struct tls *tls;
+        struct relay *relay; /* remote: the home's end; NULL: the guest's is gone */
+    };
     struct websocket websocket;
     struct output *output;
     struct backlog *backlog;
@@ -69,6 +74,7 @@ struct connection {
         struct http_reader *http; /* PROXY … EXCHANGE */
         struct session *session;  /* SESSION */
         struct login *login;      /* UPGRADED … MOVING: cookie token, job, what comes of it */
+        struct relay *guest;      /* RELAYED: the guest's end */
     };
     struct timer timer;
     uint64_t accepted_ns;
@@ -80,6 +86,7 @@ struct connection {
     uint8_t state; /* enum connection_state */
     uint8_t encoding;
     bool admin;
+    bool remote; /* socket and TLS are on another shard: bytes are clear and come by relay.h */
     bool listed;
     bool stall_listed;
     bool receiving;
@@ -95,11 +102,15 @@ struct connection {
 };
 
 struct shard;
+struct relay;
 
 /* connection_open: a struct for a socket that was accepted or moved in; NULL when the pool is full.
  */
 struct connection *connection_open(struct shard *shard, struct io_conn io,
                                    const struct io_address *peer);
+/* connection_open_remote: without a socket: the home's end of a relay. NULL: the pool is full. */
+struct connection *connection_open_remote(struct shard *shard, struct relay *relay,
+                                          const struct io_address *peer);
 void connection_set_state(struct connection *connection, enum connection_state state);
 /* connection_arm: receive if the state wants bytes and nothing is armed. */
 void connection_arm(struct shard *shard, struct connection *connection);
@@ -109,6 +120,8 @@ bool connection_has_room(const struct shard *shard, const struct connection *con
 void connection_close(struct shard *shard, struct connection *connection);
 /* connection_abort: close now. */
 void connection_abort(struct shard *shard, struct connection *connection);
+/* connection_on_closed: the socket, or the relay, is gone: everything else goes. */
+void connection_on_closed(struct shard *shard, struct connection *connection);
 /* connection_free: after IO_CLOSED or a finished move. */
 void connection_free(struct shard *shard, struct connection *connection);
 /* connection_release: give all that a connection holds back, except the socket. */

@@ -4,6 +4,7 @@
 
 #include "gateway/flow/ingress.h"
 #include "gateway/flow/migrate.h"
+#include "gateway/flow/relay.h"
 #include "gateway/flow/session.h"
 #include "gateway/flow/shard.h"
 
@@ -231,6 +232,13 @@ static enum err seal(struct shard *shard, struct connection *connection)
     TRY(finish_frame(shard, connection));
     if (output->plain.size == 0)
         return OK;
+    if (connection->remote) { /* sealed where its socket is */
+        CHECK(output->cipher.size == 0);
+        struct buffer empty = output->cipher;
+        output->cipher = output->plain;
+        output->plain = empty;
+        return OK;
+    }
     struct bytes clear = buffer_bytes(&output->plain);
     TRY(buffer_reserve(&output->cipher,
                        clear.size + TLS_RECORD_OVERHEAD * (clear.size / 16384 + 2)));
@@ -247,7 +255,7 @@ static enum err seal(struct shard *shard, struct connection *connection)
  * (RFC 8446 6.1). */
 static void say_close_notify(struct shard *shard, struct connection *connection)
 {
-    if (connection->state != CONNECTION_CLOSING || connection->notified)
+    if (connection->state != CONNECTION_CLOSING || connection->notified || connection->remote)
         return;
     connection->notified = true;
     if (tls_established(connection->tls) && buffer_reserve(&connection->output->cipher, 128) == OK)
@@ -259,9 +267,13 @@ static void drained(struct shard *shard, struct connection *connection)
 {
     output_free(connection);
     if (connection->state == CONNECTION_CLOSING) {
-        if (connection->peer_closed)
+        if (connection->peer_closed || connection->remote)
             connection_abort(shard, connection);
         return; /* else the peer closes, or the timer does */
+    }
+    if (connection->state == CONNECTION_RELAYED) {
+        relay_drained(shard, connection);
+        return;
     }
     if (connection->state == CONNECTION_MOVING) {
         migrate_go(shard, connection);
@@ -301,6 +313,10 @@ static void flush_one(struct shard *shard, struct connection *connection)
     output->flight = output->cipher;
     output->cipher = empty;
     output->sending = true;
+    if (connection->remote) {
+        relay_send(shard, connection, buffer_bytes(&output->flight));
+        return;
+    }
     shard_count(shard, METRIC_BYTES_SENT, output->flight.size);
     io_send(shard->io, connection->io, buffer_bytes(&output->flight));
 }

@@ -4,6 +4,7 @@
 #include "gateway/flow/egress.h"
 #include "gateway/flow/listener.h"
 #include "gateway/flow/login.h"
+#include "gateway/flow/relay.h"
 #include "gateway/flow/requests.h"
 #include "gateway/flow/session.h"
 #include "gateway/wire/proxy.h"
@@ -227,6 +228,9 @@ static void take_plain(struct shard *shard, struct connection *connection, struc
             return;
         }
         break;
+    case CONNECTION_RELAYED:
+        relay_input(shard, connection, plain);
+        return;
     case CONNECTION_EXCHANGE:
     case CONNECTION_AUTHENTICATING:
     case CONNECTION_MOVING:
@@ -334,6 +338,17 @@ void ingress_on_received(struct shard *shard, struct connection *connection,
     connection_arm(shard, connection);
 }
 
+void ingress_on_relayed(struct shard *shard, struct connection *connection, struct bytes plain,
+                        bool last)
+{
+    if (last)
+        connection->receiving = false;
+    connection->received_ns = shard->now_ns;
+    if (connection->state != CONNECTION_CLOSING && connection->state != CONNECTION_DEAD)
+        take_plain(shard, connection, plain);
+    connection_arm(shard, connection);
+}
+
 void ingress_go_on(struct shard *shard, struct connection *connection)
 {
     struct backlog *backlog = connection->backlog;
@@ -371,6 +386,8 @@ void ingress_on_timer(struct shard *shard, struct connection *connection)
         return;
     case CONNECTION_MOVING:
         migrate_retry(shard, connection);
+        return;
+    case CONNECTION_RELAYED: /* its times are kept by the home's end */
         return;
     case CONNECTION_EXCHANGE: /* api answers in its own time */
         timer_start(&shard->timers, &connection->timer,

@@ -11,6 +11,9 @@
 
 void ingress_on_received(struct shard *shard, struct connection *connection,
                          const struct io_event *event);
+/* ingress_on_relayed: a part of what one receive of a remote connection gave; last: all of it. */
+void ingress_on_relayed(struct shard *shard, struct connection *connection, struct bytes plain,
+                        bool last);
 /* ingress_go_on: work the backlog off, as far as there is room; then arm. */
 void ingress_go_on(struct shard *shard, struct connection *connection);
 /* ingress_retry_stalled: once a turn, those that waited for room between shards. */

@@ -4,6 +4,7 @@
 #include "gateway/chat/rows.h"
 #include "gateway/flow/checkpoint.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 /* Answers to appends leave in order: those of the log when it completes them, refusals in their
@@ -100,6 +101,19 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct replay *
     return OK;
 }
 
+static void explain_open(const struct config *config, enum err err, char *explanation, size_t size)
+{
+    if (err == ERR_NO_SPACE)
+        snprintf(explanation, size,
+                 "no space for the log under %s/log: a new one needs store.segment_size and "
+                 "store.reserve_size (%" PRIu64 " MiB) free on its file system, a start a little",
+                 config->directory, (config->segment_bytes + config->reserve_bytes) >> 20);
+    else
+        snprintf(explanation, size,
+                 "the log under %s/log could not be opened (%s): run `roost log verify %s/log`",
+                 config->directory, err_name(err), config->directory);
+}
+
 enum err lane_create(struct shard *shard, char *explanation, size_t explanation_size)
 {
     struct lane *lane = memory_take_zeroed(sizeof *lane, MEMORY_STORE);
@@ -114,10 +128,7 @@ enum err lane_create(struct shard *shard, char *explanation, size_t explanation_
         if (lane->log != NULL)
             log_close(lane->log);
         memory_give(lane, MEMORY_STORE);
-        snprintf(explanation, explanation_size,
-                 "the log under %s/log could not be opened (%s): run `roost log verify %s/log`",
-                 shard->gateway->config->directory, err_name(err),
-                 shard->gateway->config->directory);
+        explain_open(shard->gateway->config, err, explanation, explanation_size);
         return err;
     }
     shard->lane = lane;
@@ -452,6 +463,11 @@ bool lane_idle(const struct shard *shard)
 {
     const struct lane *lane = shard->lane;
     return lane == NULL || (lane->owed_count == 0 && lane->reads == 0);
+}
+
+uint32_t lane_jobs(const struct shard *shard)
+{
+    return shard->lane == NULL ? 0 : log_jobs(shard->lane->log);
 }
 
 void lane_checkpointed(struct shard *shard, uint64_t position)

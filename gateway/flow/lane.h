@@ -27,5 +27,7 @@ void lane_turn(struct shard *shard);
 void lane_checkpointed(struct shard *shard, uint64_t position);
 /* lane_idle: nothing is in flight. */
 bool lane_idle(const struct shard *shard);
+/* lane_jobs: worker jobs of the log itself: they may be under way when the shard ends. */
+uint32_t lane_jobs(const struct shard *shard);
 
 #endif

@@ -3,10 +3,7 @@
 #ifndef GATEWAY_FLOW_LIMITS_H
 #define GATEWAY_FLOW_LIMITS_H
 
-#define SHARDS_MAX 256 /* border.source is 16 bits; a box with more cores uses 256 of them */
-#define ADDRESS_SLOTS                                                                              \
-    (1u << 18) /* 2 bytes each = 512 KiB; two addresses share one of a few thousand with odds of 1 \
-                  % */
+#define SHARDS_MAX           256 /* border.source is 16 bits; a box with more cores uses 256 of them */
 #define EVENTS_PER_TURN      1024  /* completions looked at in one turn: 1,024 × 112 B = 112 KiB */
 #define RECEIVE_BUFFER_BYTES 16384 /* one TLS record's worth */
 #define RECEIVE_BUFFERS                                                                            \
@@ -18,12 +15,14 @@
     (64 * 1024) /* elements gathered into one WebSocket message before the next is begun */
 #define PULL_BYTES          (32 * 1024) /* answer asked for when catching up: rings hold many */
 #define PULL_RECORDS        256
-#define HISTORY_RECORDS_MAX 256 /* messages of one answer to Range */
-#define PULLED_OVERHEAD     256 /* border_pulled and mesh header */
+#define HISTORY_RECORDS_MAX 256         /* messages of one answer to Range */
+#define PULLED_OVERHEAD     256         /* border_pulled and mesh header */
+#define RELAY_BYTES         (16 * 1024) /* of one message between the ends of a relay */
 #define CHECKPOINT_ROWS                                                                            \
     512 /* rows of one catalog job: bounds the writer's transaction and the job's memory */
 #define ACCEPTS_ARMED  64 /* one-shot accepts per listener: 64 × 28 B address buffers */
 #define ADMIN_ACCEPTS  4
+#define ADMIN_EXTRA    8 /* the operator gets in when clients have taken every slot */
 #define EVICT_PER_TURN 64
 #define REQUESTS_MAX                                                                               \
     1024 /* upper bound of limits.requests_per_frame: the decoded array lives in the shard */

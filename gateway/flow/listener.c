@@ -13,25 +13,16 @@ bool listener_is_proxy(const struct shard *shard, const struct io_address *peer)
     return false;
 }
 
-static _Atomic uint16_t *counter_of(struct shard *shard, const struct io_address *peer)
-{
-    uint64_t hash = hash_bytes(&shard->gateway->placement, bytes_of(peer->ip, sizeof peer->ip));
-    return &shard->gateway->per_address[hash % ADDRESS_SLOTS];
-}
-
 bool listener_count(struct shard *shard, const struct io_address *peer)
 {
-    _Atomic uint16_t *counter = counter_of(shard, peer);
-    uint32_t before = atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-    if (before < shard->gateway->config->connections_per_address)
-        return true;
-    atomic_fetch_sub_explicit(counter, 1, memory_order_relaxed);
-    return false;
+    struct gateway *gateway = shard->gateway;
+    return addresses_count(&gateway->addresses, peer, gateway->config->connections_per_address) ==
+           OK;
 }
 
 void listener_uncount(struct shard *shard, const struct io_address *peer)
 {
-    atomic_fetch_sub_explicit(counter_of(shard, peer), 1, memory_order_relaxed);
+    addresses_uncount(&shard->gateway->addresses, peer);
 }
 
 /* Too many from there, or no slot: nothing is said, since before TLS there are no words for it. */

@@ -1,24 +1,76 @@
-/* migrate.c: see migrate.h. What travels: TLS state, clear text not yet worked off, the login with
- * its identity. */
+/* migrate.c: see migrate.h. What travels: TLS state, and the baggage: clear text not yet worked
+ * off, the login with its identity. */
 #include "gateway/flow/migrate.h"
 
 #include "gateway/flow/egress.h"
 #include "gateway/flow/ingress.h"
 #include "gateway/flow/login.h"
+#include "gateway/flow/relay.h"
 #include "gateway/flow/shard.h"
 
-#define MOVE_TRIES    20
+#define MOVE_TRIES    4 /* a slot that is given back meanwhile spares the detour for good */
 #define MOVE_RETRY_NS (50 * NS_PER_MS)
 
 struct cargo {
     struct tls *tls;
-    struct login *login;
-    struct backlog *backlog;
-    struct io_address peer;
-    uint64_t accepted_ns;
-    uint64_t timer_due_ns;
-    uint8_t encoding;
+    struct baggage baggage;
 };
+
+/* ---- baggage */
+
+void baggage_pack(const struct shard *shard, struct connection *connection, struct baggage *baggage)
+{
+    *baggage = (struct baggage){
+        .login = connection->login,
+        .backlog = connection->backlog,
+        .peer = connection->peer,
+        .accepted_ns = connection->accepted_ns,
+        .timer_due_ns =
+            connection->accepted_ns + shard->gateway->config->hello_timeout_ms * NS_PER_MS,
+        .encoding = connection->encoding,
+    };
+    connection->login = NULL;
+    connection->backlog = NULL;
+}
+
+void baggage_unpack(struct connection *connection, struct baggage *baggage)
+{
+    connection->login = baggage->login;
+    connection->backlog = baggage->backlog;
+    *baggage = (struct baggage){0};
+}
+
+void baggage_free(struct baggage *baggage)
+{
+    struct connection shell = {.tls = NULL};
+    baggage_unpack(&shell, baggage);
+    backlog_free(&shell);
+    login_free(shell.login);
+}
+
+static void say_shutting_down(struct shard *shard, struct connection *connection)
+{
+    MARK("on its way when the goodbyes were said");
+    ingress_fail(shard, connection, CODE_SHUTTING_DOWN, 1000, "the gateway is restarting");
+}
+
+void baggage_arrive(struct shard *shard, struct connection *connection, struct baggage *baggage)
+{
+    uint64_t due_ns = baggage->timer_due_ns;
+    connection->encoding = baggage->encoding;
+    connection->accepted_ns = baggage->accepted_ns;
+    connection->state = CONNECTION_AUTHENTICATING;
+    baggage_unpack(connection, baggage);
+    connection->login->connection = connection_handle(shard, connection);
+    if (shard->goodbyes_said) {
+        say_shutting_down(shard, connection);
+        return;
+    }
+    timer_start(&shard->timers, &connection->timer, due_ns);
+    login_finish(shard, connection);
+}
+
+/* ---- moving */
 
 void migrate_start(struct shard *shard, struct connection *connection)
 {
@@ -30,44 +82,31 @@ void migrate_start(struct shard *shard, struct connection *connection)
 
 void migrate_go(struct shard *shard, struct connection *connection)
 {
-    struct login *login = connection->login;
     CHECK(websocket_idle(&connection->websocket) && !connection->receiving);
-    if (timer_running(&connection->timer) || connection->tls == NULL)
-        return; /* waits for its retry, or is on its way */
+    if (timer_running(&connection->timer) || migrate_on_its_way(connection))
+        return; /* waits for its retry */
     struct cargo *cargo = memory_take_zeroed(sizeof *cargo, MEMORY_CONNECTION);
     if (cargo == NULL) {
         connection_abort(shard, connection);
         return;
     }
+    uint32_t target = shard_of_user(shard->gateway, connection->login->identity.user);
     cargo->tls = connection->tls;
-    cargo->login = login;
-    cargo->backlog = connection->backlog;
-    cargo->peer = connection->peer;
-    cargo->accepted_ns = connection->accepted_ns;
-    cargo->timer_due_ns =
-        connection->accepted_ns + shard->gateway->config->hello_timeout_ms * NS_PER_MS;
-    cargo->encoding = connection->encoding;
     connection->tls = NULL;
-    connection->login = NULL;
-    connection->backlog = NULL;
-    io_move(shard->io, connection->io, shard_of_user(shard->gateway, login->identity.user), cargo);
-}
-
-static void take_back(struct connection *connection, struct cargo *cargo)
-{
-    connection->tls = cargo->tls;
-    connection->login = cargo->login;
-    connection->backlog = cargo->backlog;
-    memory_give(cargo, MEMORY_CONNECTION);
+    baggage_pack(shard, connection, &cargo->baggage);
+    io_move(shard->io, connection->io, target, cargo);
 }
 
 static void cargo_free(struct cargo *cargo)
 {
-    struct connection shell = {.tls = NULL};
-    take_back(&shell, cargo);
-    backlog_free(&shell);
-    tls_destroy(shell.tls);
-    login_free(shell.login);
+    baggage_free(&cargo->baggage);
+    tls_destroy(cargo->tls);
+    memory_give(cargo, MEMORY_CONNECTION);
+}
+
+bool migrate_on_its_way(const struct connection *connection)
+{
+    return connection->state == CONNECTION_MOVING && connection->tls == NULL;
 }
 
 void migrate_on_moved_out(struct shard *shard, struct connection *connection)
@@ -83,16 +122,22 @@ void migrate_on_moved_out(struct shard *shard, struct connection *connection)
 void migrate_on_failed(struct shard *shard, struct connection *connection,
                        const struct io_event *event)
 {
+    struct cargo *cargo = event->cargo;
     shard_count(shard, METRIC_CONNECTIONS_MOVE_FAILED, 1);
     if (connection->state != CONNECTION_MOVING) {
-        cargo_free(event->cargo);
+        cargo_free(cargo);
         return;
     }
-    take_back(connection, event->cargo);
+    connection->tls = cargo->tls;
+    baggage_unpack(connection, &cargo->baggage);
+    memory_give(cargo, MEMORY_CONNECTION);
+    if (shard->goodbyes_said) {
+        say_shutting_down(shard, connection);
+        return;
+    }
     if (++connection->login->move_tries > MOVE_TRIES) {
-        MARK("move refused for good");
-        ingress_fail(shard, connection, CODE_OVERLOADED, 1000,
-                     "the shard of this user has no free slot; try again");
+        relay_start(shard, connection,
+                    shard_of_user(shard->gateway, connection->login->identity.user));
         return;
     }
     MARK("move tried again");
@@ -108,7 +153,7 @@ void migrate_retry(struct shard *shard, struct connection *connection)
 void migrate_on_moved_in(struct shard *shard, const struct io_event *event)
 {
     struct cargo *cargo = event->cargo;
-    struct connection *connection = connection_open(shard, event->conn, &cargo->peer);
+    struct connection *connection = connection_open(shard, event->conn, &cargo->baggage.peer);
     if (connection == NULL) {
         atomic_fetch_sub_explicit(&shard->gateway->connections, 1, memory_order_relaxed);
         shard_count(shard, METRIC_CONNECTIONS_REFUSED, 1);
@@ -117,12 +162,7 @@ void migrate_on_moved_in(struct shard *shard, const struct io_event *event)
         io_close(shard->io, event->conn);
         return;
     }
-    connection->encoding = cargo->encoding;
-    connection->accepted_ns = cargo->accepted_ns;
-    connection->state = CONNECTION_AUTHENTICATING;
-    uint64_t due_ns = cargo->timer_due_ns;
-    take_back(connection, cargo);
-    connection->login->connection = connection_handle(shard, connection);
-    timer_start(&shard->timers, &connection->timer, due_ns);
-    login_finish(shard, connection);
+    connection->tls = cargo->tls;
+    baggage_arrive(shard, connection, &cargo->baggage);
+    memory_give(cargo, MEMORY_CONNECTION);
 }

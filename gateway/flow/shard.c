@@ -12,6 +12,7 @@
 #include "gateway/flow/listener.h"
 #include "gateway/flow/login.h"
 #include "gateway/flow/migrate.h"
+#include "gateway/flow/relay.h"
 #include "gateway/flow/requests.h"
 #include "gateway/flow/session.h"
 
@@ -47,7 +48,8 @@ static enum err make_memory(struct shard *shard)
 {
     const struct config *config = shard->gateway->config;
     uint32_t per_shard = config->max_connections / shard->gateway->shard_count;
-    uint32_t slots = per_shard + per_shard / 5 + 1024; /* the kernel spreads accepts unevenly */
+    /* any shard may have to serve nearly all (relay.h); what is never used costs no memory */
+    uint32_t slots = config->max_connections + per_shard / 5 + 1024;
     size_t pulled_bytes = PULL_BYTES + config->message_bytes;
     shard->encoded_bytes = PROTOCOL_EVENT_BYTES(pulled_bytes + LARGE_BYTES, HISTORY_RECORDS_MAX);
     shard->scratch_bytes = PROTOCOL_SCRATCH_BYTES(shard->websocket_limits.message_bytes_max);
@@ -57,6 +59,7 @@ static enum err make_memory(struct shard *shard)
             sizeof(struct conversation_row) + sizeof(struct message) * HISTORY_RECORDS_MAX;
     TRY(pool_init(&shard->connections, sizeof(struct connection), slots));
     TRY(pool_init(&shard->sessions, sizeof(struct session), slots));
+    TRY(pool_init(&shard->relays, sizeof(struct relay), slots));
     uint64_t seed;
     io_entropy(shard->io, &seed, sizeof seed);
     table_init(&shard->users, seed);
@@ -100,6 +103,13 @@ static void look_at_generation(struct shard *shard)
     shard->jwks = atomic_load_explicit(&gateway->jwks, memory_order_acquire);
     if (shard->jwks != NULL)
         jwks_retain(shard->jwks);
+    atomic_fetch_add_explicit(&gateway->looked, 1, memory_order_release);
+}
+
+uint32_t shard_sockets_max(uint32_t connections_max, uint32_t shards)
+{
+    uint32_t per_shard = connections_max / shards;
+    return per_shard + per_shard / 10 + 256;
 }
 
 enum err shard_create(struct shard **out, const struct shard_options *options, char *explanation,
@@ -115,11 +125,10 @@ enum err shard_create(struct shard **out, const struct shard_options *options, c
         gateway->state_base = memory_bytes(MEMORY_CHAT);
     shard->index = options->index;
     shard->metrics = gateway->metrics[options->index];
-    uint32_t per_shard = config->max_connections / gateway->shard_count;
     const struct io_options io_options = {
         .index = options->index,
         .count = gateway->shard_count,
-        .connections_max = per_shard + per_shard / 10 + 256,
+        .connections_max = shard_sockets_max(config->max_connections, gateway->shard_count),
         .buffers_count = RECEIVE_BUFFERS,
         .buffer_bytes = RECEIVE_BUFFER_BYTES,
         .files_max = 256,
@@ -151,12 +160,14 @@ enum err shard_create(struct shard **out, const struct shard_options *options, c
 
 static enum err listen_on(struct shard *shard, struct io_listener *listener,
                           struct io_address *bound, const struct io_address *address,
-                          uint32_t accepts, char *explanation, size_t explanation_size)
+                          uint32_t accepts, uint32_t extra, char *explanation,
+                          size_t explanation_size)
 {
     struct io_listen_options options = {
         .address = *address,
         .backlog = shard->gateway->config->backlog,
         .accepts = accepts,
+        .extra = extra,
         .reuse_port = true,
     };
     enum err err = OK;
@@ -181,12 +192,13 @@ enum err shard_listen(struct shard *shard, char *explanation, size_t explanation
     struct gateway *gateway = shard->gateway;
     look_at_generation(shard);
     TRY(listen_on(shard, &shard->listener, &gateway->bound_address, &gateway->address,
-                  ACCEPTS_ARMED, explanation, explanation_size));
+                  ACCEPTS_ARMED, 0, explanation, explanation_size));
     shard->phase = GATEWAY_SERVING;
     if (shard->index != 0)
         return OK;
     return listen_on(shard, &shard->admin_listener, &gateway->bound_admin_address,
-                     &gateway->admin_address, ADMIN_ACCEPTS, explanation, explanation_size);
+                     &gateway->admin_address, ADMIN_ACCEPTS, ADMIN_EXTRA, explanation,
+                     explanation_size);
 }
 
 static void free_all(struct shard *shard)
@@ -207,6 +219,8 @@ static void free_all(struct shard *shard)
     }
     table_deinit(&shard->users);
     table_deinit(&shard->conversations);
+    relay_abandon_all(shard);
+    pool_deinit(&shard->relays);
     pool_deinit(&shard->connections);
     pool_deinit(&shard->sessions);
     if (shard->tls_context != NULL)
@@ -260,15 +274,6 @@ void shard_abandon(struct shard *shard)
 
 /* ---- the turn */
 
-static void on_closed(struct shard *shard, struct connection *connection)
-{
-    if (connection->output != NULL)
-        connection->output->sending = false;
-    shard_count(shard, METRIC_CONNECTIONS_CLOSED, 1);
-    connection_release(shard, connection);
-    connection_free(shard, connection);
-}
-
 static void on_event(struct shard *shard, const struct io_event *event)
 {
     struct connection *connection = NULL;
@@ -305,7 +310,7 @@ static void on_event(struct shard *shard, const struct io_event *event)
     if (event->kind == IO_SENT)
         egress_on_sent(shard, connection, event->err);
     else if (event->kind == IO_CLOSED)
-        on_closed(shard, connection);
+        connection_on_closed(shard, connection);
     else if (event->kind == IO_MOVED_OUT)
         migrate_on_moved_out(shard, connection);
     else
@@ -354,6 +359,10 @@ static void on_answer(struct shard *shard, uint32_t source, enum mesh_class clas
         promised = sizeof(struct border_found);
         commit_on_found(shard, message);
         break;
+    case BORDER_RELAY_OPENED:
+        promised = sizeof(struct border_relay_opened);
+        relay_on_opened(shard, message);
+        break;
     case BORDER_CHECKPOINT:
         checkpoint_on_message(shard, message);
         mesh_pop(shard->gateway->mesh, shard->index, source, class);
@@ -363,6 +372,17 @@ static void on_answer(struct shard *shard, uint32_t source, enum mesh_class clas
     }
     mesh_pop(shard->gateway->mesh, shard->index, source, class);
     mesh_unpromise(shard->gateway->mesh, shard->index, source, class, promised);
+}
+
+/* ERR_FULL: it waits for the lane, and stays in its ring. */
+static enum err on_request(struct shard *shard, struct bytes message)
+{
+    const struct border *border = (const void *)message.data;
+    if (border->kind >= BORDER_RELAY_OPEN && border->kind <= BORDER_RELAY_GONE) {
+        relay_on_message(shard, message);
+        return OK;
+    }
+    return commit_on_request(shard, message);
 }
 
 /* ERR_FULL: a watermark that waits for the lane; it stays in its ring. */
@@ -420,7 +440,7 @@ static bool mesh_phase(struct shard *shard)
             any = true;
         }
         while ((message = mesh_peek(mesh, shard->index, source, MESH_REQUEST)).size != 0) {
-            if (commit_on_request(shard, message) != OK)
+            if (on_request(shard, message) != OK)
                 break;
             mesh_pop(mesh, shard->index, source, MESH_REQUEST);
             any = true;
@@ -451,17 +471,24 @@ static void say_goodbyes(struct shard *shard)
         if (connection->state == CONNECTION_ECHO) {
             egress_close_frame(shard, connection, 1001, "shutting down");
             connection_close(shard, connection);
-        } else if (connection->state != CONNECTION_EXCHANGE) {
+        } else if (connection->state != CONNECTION_EXCHANGE && !migrate_on_its_way(connection) &&
+                   connection->state != CONNECTION_RELAYED) { /* who has its session says it */
             ingress_fail(shard, connection, CODE_SHUTTING_DOWN, 500 + slot % spread_ms,
                          "the gateway is restarting");
         }
     }
 }
 
+/* Every job has come back: who is told by it must still be there. */
+static bool jobs_done(const struct shard *shard)
+{
+    return worker_pending(shard->gateway->workers, shard->index) == lane_jobs(shard);
+}
+
 static bool quiet(const struct shard *shard)
 {
-    return shard->unacknowledged_head == NULL && shard->answers_void == 0 &&
-           shard->revocations == NULL && lane_idle(shard);
+    return jobs_done(shard) && shard->unacknowledged_head == NULL && shard->answers_void == 0 &&
+           shard->revocations == NULL && pool_used(&shard->relays) == 0 && lane_idle(shard);
 }
 
 static void drain(struct shard *shard)
@@ -492,7 +519,8 @@ static void drain(struct shard *shard)
         return;
     if (shard->lane != NULL && checkpointer_finished(lane_checkpointer(shard)))
         atomic_store_explicit(&gateway->phase, GATEWAY_STOPPED, memory_order_release);
-    if (atomic_load_explicit(&gateway->phase, memory_order_acquire) == GATEWAY_STOPPED)
+    if (atomic_load_explicit(&gateway->phase, memory_order_acquire) == GATEWAY_STOPPED &&
+        jobs_done(shard))
         shard->phase = GATEWAY_STOPPED;
 }
 
@@ -505,8 +533,9 @@ static bool waits_for_room(const struct shard *shard)
 {
     return shard->stalled != NULL || shard->pulls != NULL || shard->retry != NULL ||
            shard->dirty_slices != NULL || shard->dirty_watermarks != NULL ||
-           shard->revocations != NULL || shard->checkpoint_round != 0 ||
-           shard->phase == GATEWAY_DRAINING || shard->phase == GATEWAY_FINISHING;
+           shard->revocations != NULL || shard->relays_waiting != NULL ||
+           shard->checkpoint_round != 0 || shard->phase == GATEWAY_DRAINING ||
+           shard->phase == GATEWAY_FINISHING;
 }
 
 uint64_t shard_next_ns(const struct shard *shard)
@@ -557,6 +586,7 @@ bool shard_turn(struct shard *shard, uint64_t deadline_ns)
     checkpoint_turn(shard);
     drain(shard);
     egress_flush(shard);
+    relay_flush(shard);
     mesh_flush(shard->gateway->mesh, shard->index);
     home_evict(shard);
     commit_evict(shard);

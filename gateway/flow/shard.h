@@ -21,6 +21,7 @@
 #include "gateway/chat/conversation.h"
 #include "gateway/chat/inbox.h"
 #include "gateway/config.h"
+#include "gateway/flow/addresses.h"
 #include "gateway/flow/border.h"
 #include "gateway/flow/exchange.h"
 #include "gateway/flow/limits.h"
@@ -61,6 +62,7 @@ struct gateway {
     struct io_address bound_admin_address;
     /* changed by main under `generation`: shards look once a turn */
     _Atomic uint32_t generation;
+    _Atomic uint32_t looked; /* shards that have taken the current generation's */
     _Atomic(struct tls_context *) tls;
     _Atomic(struct jwks *) jwks;
     _Atomic uint32_t phase;   /* enum gateway_phase */
@@ -68,8 +70,7 @@ struct gateway {
     _Atomic uint32_t connections;
     int64_t state_base;         /* MEMORY_CHAT before the first shard: not state of this gateway */
     _Atomic uint32_t log_state; /* enum log_state */
-    _Atomic uint16_t
-        per_address[ADDRESS_SLOTS]; /* un-upgraded connections by keyed hash of the address */
+    struct addresses addresses; /* of un-upgraded connections */
 };
 
 struct lane; /* flow/lane.c: the log, on the shard that hosts it */
@@ -98,9 +99,11 @@ struct shard {
     /* connections */
     struct pool connections;
     struct pool sessions;
-    struct connection *work;    /* with output to send */
-    struct connection *stalled; /* with backlog that waits for room between shards */
-    struct session *pulls;      /* waiting for room between shards */
+    struct pool relays;
+    struct connection *work;      /* with output to send */
+    struct connection *stalled;   /* with backlog that waits for room between shards */
+    struct relay *relays_waiting; /* with something to tell when there is room */
+    struct session *pulls;        /* waiting for room between shards */
     /* users and conversations of this shard */
     struct table users;
     struct table conversations;
@@ -162,6 +165,9 @@ bool shard_stopped(const struct shard *shard);
 void shard_destroy(struct shard *shard);
 /* shard_crash: tests: give the memory back without any order. */
 void shard_abandon(struct shard *shard);
+
+/* shard_sockets_max: sockets that one shard is made for. */
+uint32_t shard_sockets_max(uint32_t connections_max, uint32_t shards);
 
 /* shard_of_user, shard_of_conversation: who owns what. */
 uint32_t shard_of_user(const struct gateway *gateway, struct user_id user);

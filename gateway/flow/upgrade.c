@@ -30,23 +30,20 @@ static bool same_host(struct bytes origin, const struct http_request *request)
            bytes_equal(bytes_skip(origin, prefix), host->value);
 }
 
-static bool origin_listed(const char *list, struct bytes origin)
+/* The origin is known: named by the operator, or this very host where none is named. Only such a
+ * page may use a cookie: with origins = * any page could speak as whoever visits it. */
+static bool origin_trusted(const struct shard *shard, const struct http_request *request,
+                           struct bytes origin)
 {
-    while (*list != 0) {
-        list += strspn(list, ", ");
-        size_t size = strcspn(list, ", ");
-        if ((size == 1 && *list == '*') || bytes_equal(bytes_of(list, size), origin))
-            return size != 0;
-        list += size;
-    }
-    return false;
+    const char *list = shard->gateway->config->origins;
+    return list[0] == 0 ? same_host(origin, request) : origins_contain(list, origin);
 }
 
 static bool origin_allowed(const struct shard *shard, const struct http_request *request,
                            struct bytes origin)
 {
-    const char *list = shard->gateway->config->origins;
-    return list[0] == 0 ? same_host(origin, request) : origin_listed(list, origin);
+    return strcmp(shard->gateway->config->origins, "*") == 0 ||
+           origin_trusted(shard, request, origin);
 }
 
 /* The handshake's own rules; status 0: fine. */
@@ -66,6 +63,17 @@ static unsigned handshake_fault(const struct http_request *request, const char *
         return 426;
     }
     return 0;
+}
+
+/* Fields that may come once (RFC 6455 11.3, RFC 6454 7.3): with two of them a proxy before us may
+ * have judged another one. */
+static bool fields_single(const struct http_request *request)
+{
+    static const char *const names[] = {"Origin", "Sec-WebSocket-Key", "Sec-WebSocket-Version"};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        if (http_field_repeated(request, names[i]))
+            return false;
+    return true;
 }
 
 /* The first in the client's list that is known here: its order is its wish (RFC 6455 4.1). */
@@ -134,7 +142,7 @@ static bool upgrade_connect(struct shard *shard, struct connection *connection,
         return false;
     }
     struct bytes cookie = {NULL, 0};
-    if (origin != NULL)
+    if (origin != NULL && origin_trusted(shard, request, origin->value))
         cookie = http_cookie_find(request, COOKIE_NAME);
     struct login *login = NULL;
     if (cookie.size != 0 && login_create(&login, cookie) != OK) {
@@ -190,6 +198,11 @@ bool upgrade_request(struct shard *shard, struct connection *connection,
                status == 405 ? "Allow: GET\r\n"
                              : "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
                text);
+        return false;
+    }
+    if (!fields_single(request)) {
+        answer(shard, connection, 400, NULL,
+               "Origin, Sec-WebSocket-Key and Sec-WebSocket-Version may come once");
         return false;
     }
     const struct http_field *key = http_field_find(request, "Sec-WebSocket-Key");

@@ -680,6 +680,14 @@ const struct http_field *http_field_find(const struct http_request *request, con
     return NULL;
 }
 
+bool http_field_repeated(const struct http_request *request, const char *name)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < request->field_count; i++)
+        count += equal_ignoring_case(request->fields[i].name, name);
+    return count > 1;
+}
+
 /* item_next: cuts the part before `separator` off *rest. */
 static struct bytes item_next(struct bytes *rest, char separator)
 {

@@ -58,6 +58,8 @@ bool http_reader_idle(const struct http_reader *reader);
 
 /* http_field_find: the first field of that name (case-insensitive), or NULL. */
 const struct http_field *http_field_find(const struct http_request *request, const char *name);
+/* http_field_repeated: there is more than one of that name, where only one makes sense. */
+bool http_field_repeated(const struct http_request *request, const char *name);
 /* http_field_has_token: a comma-separated list field contains the token (case-insensitive), over
  * all fields of that name. */
 bool http_field_has_token(const struct http_request *request, const char *name, const char *token);

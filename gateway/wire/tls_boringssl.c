@@ -295,6 +295,20 @@ static int on_ticket_key(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *c
     return result;
 }
 
+/* on_protocol: of what a client offers (RFC 7301) only HTTP/1.1 is spoken here, which WebSocket
+ * needs; a client that offers others only would take us for one of them. */
+static int on_protocol(SSL *ssl, const uint8_t **out, uint8_t *out_size, const uint8_t *offered,
+                       unsigned offered_size, void *context)
+{
+    static const uint8_t ours[] = "\x08http/1.1";
+    (void)ssl, (void)context;
+    uint8_t *chosen = NULL;
+    int result =
+        SSL_select_next_proto(&chosen, out_size, ours, sizeof ours - 1, offered, offered_size);
+    *out = chosen;
+    return result == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
 /* on_session: a ticket for a client. 1: the reference is ours now. */
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
@@ -442,6 +456,7 @@ static void server_settings(struct tls_context *context, const struct tls_server
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_session_id_context(ssl, session_context, sizeof session_context - 1);
     SSL_CTX_set_tlsext_ticket_key_cb(ssl, on_ticket_key);
+    SSL_CTX_set_alpn_select_cb(ssl, on_protocol, NULL);
     SSL_CTX_set_num_tickets(ssl, 1);
     SSL_CTX_set_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE);
 }

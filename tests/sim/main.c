@@ -3,8 +3,9 @@
  *         one seed, all scenarios or one; prints the trace hashes
  *     sim SEED --seeds N
  *         N seeds from SEED on, each twice: their hashes must agree
- *     sim --marks N
- *         N seeds, one in MARKS_AGAIN twice; fails if a MARK of the linked code was never reached
+ *     sim --marks N [--jobs J]
+ *         N seeds, one in MARKS_AGAIN twice, in J processes; fails if a MARK of the linked code was
+ *         never reached
  *     sim --self-test
  *         the world's own promises */
 #include "tests/sim/marks.h"
@@ -15,17 +16,22 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static const struct scenario *const scenarios[] = {
     &scenario_echo, &scenario_disk, &scenario_catalog, &scenario_gateway, &scenario_log,
 };
 
 #define MARKS_AGAIN 8 /* --marks: one seed in so many runs twice */
+#define JOBS_MAX    256
 
 struct command {
     uint64_t seed;
     uint64_t seeds; /* 0: one, not repeated */
     uint64_t marks;
+    uint64_t jobs; /* 0: 1 */
     bool has_seed;
     bool verbose;
     bool self_test;
@@ -34,8 +40,8 @@ struct command {
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: sim SEED [--seeds N] [--verbose] [--scenario NAME] | sim --marks N | "
-                    "sim --self-test\n");
+    fprintf(stderr, "usage: sim SEED [--seeds N] [--verbose] [--scenario NAME] | sim --marks N "
+                    "[--jobs J] | sim --self-test\n");
     for (size_t i = 0; i < COUNT_OF(scenarios); i++)
         fprintf(stderr, "  %-10s %s\n", scenarios[i]->name, scenarios[i]->about);
     return 2;
@@ -48,6 +54,19 @@ static bool parse_number(uint64_t *out, const char *text)
         return false;
     *out = strtoull(text, &end, 10);
     return *end == '\0';
+}
+
+static bool chosen(const struct command *command, const struct scenario *scenario)
+{
+    return !command->scenario || strcmp(command->scenario, scenario->name) == 0;
+}
+
+static bool any_chosen(const struct command *command)
+{
+    for (size_t i = 0; i < COUNT_OF(scenarios); i++)
+        if (chosen(command, scenarios[i]))
+            return true;
+    return false;
 }
 
 static bool parse(struct command *command, char **argv)
@@ -63,17 +82,15 @@ static bool parse(struct command *command, char **argv)
             at++;
         else if (strcmp(*at, "--marks") == 0 && parse_number(&command->marks, at[1]))
             at++;
+        else if (strcmp(*at, "--jobs") == 0 && parse_number(&command->jobs, at[1]) &&
+                 command->jobs <= JOBS_MAX)
+            at++;
         else if (parse_number(&command->seed, *at))
             command->has_seed = true;
         else
             return false;
     }
-    return command->has_seed || command->self_test || command->marks > 0;
-}
-
-static bool chosen(const struct command *command, const struct scenario *scenario)
-{
-    return !command->scenario || strcmp(command->scenario, scenario->name) == 0;
+    return any_chosen(command) && (command->has_seed || command->self_test || command->marks > 0);
 }
 
 /* One scenario with one seed; again: a second time, which must be the same. */
@@ -97,23 +114,47 @@ static size_t run_one(const struct command *command, const struct scenario *scen
     return failed;
 }
 
-/* again: every so many seeds a second time; 0: none. */
-static size_t run_seeds(const struct command *command, uint64_t first, uint64_t count,
+/* next: the seeds are taken from here, by several processes perhaps; again: every so many seeds a
+ * second time; 0: none. */
+static size_t run_seeds(const struct command *command, _Atomic uint64_t *next, uint64_t end,
                         uint64_t again)
 {
     size_t failed = 0;
     size_t runs = 0;
-    for (uint64_t seed = first; seed < first + count; seed++)
+    for (uint64_t seed = (*next)++; seed < end; seed = (*next)++)
         for (size_t i = 0; i < COUNT_OF(scenarios); i++)
             if (chosen(command, scenarios[i])) {
                 failed += run_one(command, scenarios[i], seed, again != 0 && seed % again == 0);
                 runs++;
             }
-    if (runs == 0)
-        return 1 + (size_t)usage();
-    if (count > 1)
-        printf("%zu runs, %zu failed\n", runs, failed);
+    printf("%zu runs, %zu failed\n", runs, failed);
     return failed;
+}
+
+static size_t run_marks(const struct command *command)
+{
+    uint64_t jobs = command->jobs > 0 ? command->jobs : 1;
+    pid_t children[JOBS_MAX];
+    size_t failed = 0;
+    int status;
+    _Atomic uint64_t *next =
+        mmap(NULL, sizeof *next, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(next != MAP_FAILED);
+    *next = 1;
+    marks_share();
+    (void)fflush(stdout);
+    (void)setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* lines of several processes stay whole */
+    for (uint64_t i = 0; i < jobs; i++) {
+        children[i] = fork();
+        CHECK(children[i] >= 0);
+        if (children[i] == 0)
+            exit(run_seeds(command, next, 1 + command->marks, MARKS_AGAIN) > 0 ? 1 : 0);
+    }
+    for (uint64_t i = 0; i < jobs; i++) {
+        CHECK(waitpid(children[i], &status, 0) == children[i]);
+        failed += !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+    }
+    return failed + marks_report();
 }
 
 int main(int argc, char **argv)
@@ -126,12 +167,12 @@ int main(int argc, char **argv)
     size_t failed = 0;
     if (command.self_test)
         failed += self_test();
-    if (command.has_seed)
-        failed += run_seeds(&command, command.seed, command.seeds > 0 ? command.seeds : 1,
-                            command.seeds > 0 ? 1 : 0);
-    if (command.marks > 0) {
-        failed += run_seeds(&command, 1, command.marks, MARKS_AGAIN);
-        failed += marks_report();
+    if (command.has_seed) {
+        _Atomic uint64_t next = command.seed;
+        bool twice = command.seeds > 0;
+        failed += run_seeds(&command, &next, command.seed + (twice ? command.seeds : 1), twice);
     }
+    if (command.marks > 0)
+        failed += run_marks(&command);
     return failed > 0 ? 1 : 0;
 }

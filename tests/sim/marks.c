@@ -1,13 +1,15 @@
 /* marks.c: counts MARKs (core/err.h) by file and line, over all seeds of one process. The linked
  * marks are the pointers in the section roost_marks; a mark in an inline function of a header
  * appears once per file that uses it. Its counters are file-scope variables because MARK has no
- * context to hang them on. */
+ * context to hang them on. Several processes count together after marks_share: the table is
+ * complete then, and its counters lie in memory that they share. */
 #include "tests/sim/marks.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define MARKS_MAX 1024
 
@@ -15,10 +17,11 @@ struct count {
     const char *file;
     int line;
     const char *name;
-    uint64_t count;
+    _Atomic uint64_t count;
 };
 
-static struct count counts[MARKS_MAX];
+static struct count own_counts[MARKS_MAX];
+static struct count *counts = own_counts;
 static size_t counts_used;
 
 #ifdef ROOST_MARKS
@@ -32,8 +35,11 @@ static struct count *count_of(const char *file, int line, const char *name)
         if (counts[i].line == line && strcmp(counts[i].file, file) == 0)
             return &counts[i];
     CHECK(counts_used < MARKS_MAX);
-    counts[counts_used] = (struct count){file, line, name, 0};
-    return &counts[counts_used++];
+    struct count *count = &counts[counts_used++];
+    count->file = file;
+    count->line = line;
+    count->name = name;
+    return count;
 }
 
 void mark_reached(const char *file, int line, const char *name)
@@ -52,6 +58,16 @@ static void find_all(void)
 }
 #endif
 
+void marks_share(void)
+{
+    CHECK(counts == own_counts);
+    find_all();
+    counts =
+        mmap(NULL, sizeof own_counts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(counts != MAP_FAILED);
+    memcpy(counts, own_counts, sizeof own_counts);
+}
+
 size_t marks_report(void)
 {
     static const char own[] = "tests/sim/"; /* the self-test's */
@@ -62,8 +78,8 @@ size_t marks_report(void)
         if (strncmp(counts[i].file, own, strlen(own)) == 0)
             continue;
         marks++;
-        printf("%10" PRIu64 "  %s  %s:%d\n", counts[i].count, counts[i].name, counts[i].file,
-               counts[i].line);
+        printf("%10" PRIu64 "  %s  %s:%d\n", (uint64_t)counts[i].count, counts[i].name,
+               counts[i].file, counts[i].line);
         never += counts[i].count == 0;
     }
     printf("%zu marks, %zu never reached\n", marks, never);

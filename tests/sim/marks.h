@@ -4,6 +4,8 @@
 
 #include "core/err.h"
 
+/* marks_share: from here on this process and those that it forks count together; once. */
+void marks_share(void);
 /* marks_report: prints every mark with its count; returns how many were never reached. */
 size_t marks_report(void);
 /* marks_count: how often the mark of that name was reached. */

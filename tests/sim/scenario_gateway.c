@@ -1,7 +1,8 @@
 /* scenario_gateway.c: the whole gateway, 1 … 3 shards, and the load generator's users, in one
  * thread. The seed chooses sizes (rings of one message, tiny caches and budgets, small outputs),
- * delays, disconnects, refused moves, disk errors, and crashes, with and without the page cache,
- * after which another number of shards goes on with the same data.
+ * delays, disconnects, refused moves, disk errors, and ends: crashes, with and without the page
+ * cache, and orderly ones (SIGTERM), after which another number of shards goes on with the same
+ * data.
  * Checks:     the load generator's oracle: every acknowledged message reaches each device once, in
  *             order, without gaps, unaltered; in the calm at the end everything is delivered, so
  *             nothing is stuck. */
@@ -52,6 +53,8 @@ struct story {
     struct jwt_signer operator;
     uint8_t store_secret[JWT_KEY_BYTES];
     uint64_t chat_ns;
+    bool draining;     /* SIGTERM was said */
+    uint64_t drain_ns; /* it will be, while everybody comes back; UINT64_MAX: not */
     bool restarted_calm;
 };
 
@@ -88,6 +91,7 @@ static void configure(struct world *world, struct config *config)
     config->sends_burst = 1000;
     config->log_level = LOG_ERROR;
     config->checkpoint_interval_ms = (uint32_t)world_between(world, 50, 3000);
+    config->drain_ms = (uint32_t)world_between(world, 100, 3000);
     config->output_bytes = (uint32_t)world_between(world, 300, 20000);
     config->parked_requests = (uint32_t)world_between(world, 2, 100);
     config->state_bytes = world_below(world, 2) == 0 ? 4096 : 1 << 20;
@@ -139,6 +143,7 @@ static enum err make_shared(struct story *story, struct gateway *gateway)
     TRY(io_group_create(&gateway->group, gateway->shard_count));
     for (uint32_t i = 0; i < gateway->shard_count; i++)
         TRY(metrics_create(&gateway->metrics[i]));
+    TRY(addresses_init(&gateway->addresses, gateway->config->max_connections, &gateway->placement));
     TRY(make_mesh(story->run->world, gateway));
     return make_workers(story->run->world, gateway);
 }
@@ -199,20 +204,33 @@ static void start(struct story *story)
     else
         start_shards(story);
     world->options.faults = faults;
+    bool again = !story->run->calm && world_below(world, 2) == 0;
+    story->drain_ns = again ? world->now_ns + world_below(world, 1200 * NS_PER_MS) : UINT64_MAX;
 }
 
-static void stop(struct story *story, bool power)
+enum ending { ENDING_ORDERLY, ENDING_KILLED, ENDING_POWER_CUT };
+
+static void stop(struct story *story, enum ending ending)
 {
     struct process *process = story->process;
     struct gateway *gateway = &process->gateway;
-    world_kill(story->run->world, gateway->group, power);
-    for (uint32_t i = 0; i < gateway->shard_count; i++)
-        if (process->shards[i] != NULL) {
-            run_remove(story->run, process->shards[i]);
+    if (ending != ENDING_ORDERLY)
+        world_kill(story->run->world, gateway->group, ending == ENDING_POWER_CUT);
+    for (uint32_t i = 0; i < gateway->shard_count; i++) {
+        if (process->shards[i] == NULL)
+            continue;
+        run_remove(story->run, process->shards[i]);
+        if (ending == ENDING_ORDERLY)
+            shard_destroy(process->shards[i]);
+        else
             shard_abandon(process->shards[i]);
-        }
+    }
+    if (ending == ENDING_ORDERLY)
+        world_kill(story->run->world, gateway->group, false);
+    story->draining = false;
     workers_destroy(gateway->workers);
     mesh_destroy(gateway->mesh);
+    addresses_deinit(&gateway->addresses);
     for (uint32_t i = 0; i < gateway->shard_count; i++)
         metrics_destroy(gateway->metrics[i]);
     catalog_close(gateway->catalog);
@@ -328,6 +346,21 @@ static bool needs_restart(const struct story *story)
     return story->run->calm && !story->restarted_calm;
 }
 
+static void drain(struct story *story)
+{
+    story->drain_ns = UINT64_MAX;
+    story->draining = true;
+    atomic_store(&story->process->gateway.phase, GATEWAY_DRAINING);
+}
+
+static bool all_stopped(const struct story *story)
+{
+    for (uint32_t i = 0; i < story->process->gateway.shard_count; i++)
+        if (!shard_stopped(story->process->shards[i]))
+            return false;
+    return true;
+}
+
 static size_t direct(void *self)
 {
     struct story *story = self;
@@ -338,7 +371,14 @@ static size_t direct(void *self)
     }
     if (needs_restart(story)) {
         story->restarted_calm = story->run->calm;
-        stop(story, false);
+        stop(story, ENDING_KILLED);
+        start(story);
+        return 1;
+    }
+    if (now_ns >= story->drain_ns)
+        drain(story);
+    if (story->draining && all_stopped(story)) {
+        stop(story, ENDING_ORDERLY);
         start(story);
         return 1;
     }
@@ -353,7 +393,8 @@ static size_t direct(void *self)
 static uint64_t direct_next(void *self)
 {
     const struct story *story = self;
-    return story->run->world->now_ns + 100 * NS_PER_MS;
+    uint64_t next_ns = story->run->world->now_ns + 100 * NS_PER_MS;
+    return story->drain_ns < next_ns ? story->drain_ns : next_ns;
 }
 
 static void options(struct world_options *options)
@@ -364,7 +405,7 @@ static void options(struct world_options *options)
         options->faults.disk_error = 2000;
     options->faults.disk_ns_max /= 4;
     if (options->seed % 7 == 3)
-        options->faults.move_full = 900000;
+        options->faults.move_full = options->seed % 2 == 0 ? 900000 : 1000000;
 }
 
 static void set_up(struct run *run)
@@ -392,7 +433,12 @@ static void set_up(struct run *run)
 static void crash(struct run *run)
 {
     struct story *story = run->state;
-    stop(story, world_below(run->world, 2) == 0);
+    uint64_t how = world_below(run->world, 3);
+    if (how == 0 && !story->draining) {
+        drain(story);
+        return;
+    }
+    stop(story, how == 1 ? ENDING_POWER_CUT : ENDING_KILLED);
     start(story);
 }
 
@@ -472,7 +518,7 @@ static void tear_down(struct run *run)
     if (run->failed)
         explain(story);
     if (story->process != NULL)
-        stop(story, false);
+        stop(story, ENDING_KILLED);
     for (uint32_t i = 0; i < FLEETS; i++) {
         if (story->clients.fleet[i] != NULL)
             fleet_destroy(story->clients.fleet[i]);

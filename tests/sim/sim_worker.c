@@ -21,6 +21,7 @@ struct workers {
     uint32_t queued_count[WORKER_CLASS_COUNT];
     uint32_t busy[WORKER_CLASS_COUNT]; /* threads */
     struct job_list *done;             /* by shard */
+    uint32_t *pending;                 /* by shard: submitted, not popped */
     bool dead;
     struct workers *next;
 };
@@ -125,6 +126,7 @@ enum err workers_create(struct workers **out, struct io_group *group,
     workers->group = group;
     workers->options = *options;
     workers->done = world_take(options->shards, sizeof *workers->done);
+    workers->pending = world_take(options->shards, sizeof *workers->pending);
     for (uint32_t i = 0; i < options->shards; i++)
         list_init(&workers->done[i]);
     for (size_t i = 0; i < WORKER_CLASS_COUNT; i++) {
@@ -162,6 +164,7 @@ enum err worker_submit(struct workers *workers, struct worker_job *job, enum wor
     job->class = class;
     list_push(&workers->queued[class], job);
     workers->queued_count[class]++;
+    workers->pending[shard]++;
     start(workers, class);
     return OK;
 }
@@ -169,7 +172,15 @@ enum err worker_submit(struct workers *workers, struct worker_job *job, enum wor
 struct worker_job *worker_completed(struct workers *workers, uint32_t shard)
 {
     CHECK(shard < workers->options.shards);
-    return workers->dead ? NULL : list_pop(&workers->done[shard]);
+    struct worker_job *job = workers->dead ? NULL : list_pop(&workers->done[shard]);
+    if (job)
+        workers->pending[shard]--;
+    return job;
+}
+
+uint32_t worker_pending(const struct workers *workers, uint32_t shard)
+{
+    return workers->pending[shard];
 }
 
 uint32_t worker_queued(const struct workers *workers, enum worker_class class)
@@ -189,6 +200,7 @@ void sim_workers_forget(struct world *world)
         struct workers *workers = world->workers;
         world->workers = workers->next;
         free(workers->done);
+        free(workers->pending);
         free(workers);
     }
 }

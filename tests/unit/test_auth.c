@@ -308,6 +308,59 @@ static void test_unknown_users_cost_the_same(void **state)
     world->api = cheap;
 }
 
+static void hash_of(char out[ACCOUNT_HASH_TEXT_BYTES], const char *name)
+{
+    struct catalog_txn *txn = NULL;
+    struct user_id user;
+    assert_int_equal(catalog_begin(world->catalog, &txn, false), OK);
+    assert_int_equal(account_password_hash(txn, (struct realm_id){0}, name, &user, out), OK);
+    catalog_abort(txn);
+}
+
+/* Parameters that changed reach an account when its password is next seen, and only if it is right.
+ */
+static void test_login_hashes_anew(void **state)
+{
+    struct api *before = world->api;
+    struct tokens tokens;
+    char first[ACCOUNT_HASH_TEXT_BYTES], second[ACCOUNT_HASH_TEXT_BYTES];
+    char third[ACCOUNT_HASH_TEXT_BYTES];
+    (void)state;
+    make("old");
+    hash_of(first, "old");
+    assert_non_null(strstr(first, "$m=64,t=1,p=1$"));
+    login(&tokens, "old", "phone");
+    hash_of(second, "old");
+    assert_string_equal(first, second);
+    world->config.hash_memory_kib = 96;
+    world->config.hash_passes = 2;
+    assert_int_equal(world_api(world), OK);
+    assert_error(post("/auth/login", "{\"name\":\"old\",\"password\":\"wrong horse\"}"), 401,
+                 "invalid_credentials");
+    hash_of(second, "old");
+    assert_string_equal(first, second);
+    login(&tokens, "old", "phone");
+    hash_of(second, "old");
+    assert_non_null(strstr(second, "$m=96,t=2,p=1$"));
+    login(&tokens, "old", "phone");
+    hash_of(third, "old");
+    assert_string_equal(second, third);
+    world->config.hash_passes = 3;
+    for (char device[] = "a"; device[0] < 'a' + 7; device[0]++)
+        login(&tokens, "old", device);
+    world->config.hash_passes = 4; /* a login that is refused, with a hash to be made anew */
+    assert_error(
+        post("/auth/login", "{\"name\":\"old\",\"password\":\"right horse\",\"device\":\"z\"}"),
+        409, "too_many_devices");
+    world->config.hash_memory_kib = 64;
+    world->config.hash_passes = 1;
+    api_destroy(world->api);
+    world->api = before;
+    login(&tokens, "old", "phone"); /* and back: the operator's word counts */
+    hash_of(third, "old");
+    assert_non_null(strstr(third, "$m=64,t=1,p=1$"));
+}
+
 static void test_too_many_devices(void **state)
 {
     struct tokens tokens;
@@ -575,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_login),
         cmocka_unit_test(test_wrong_credentials_look_alike),
         cmocka_unit_test(test_unknown_users_cost_the_same),
+        cmocka_unit_test(test_login_hashes_anew),
         cmocka_unit_test(test_too_many_devices),
         cmocka_unit_test(test_full_hash_queue),
         cmocka_unit_test(test_refresh),

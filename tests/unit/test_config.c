@@ -154,12 +154,12 @@ static void test_values(void **state)
 static void test_long_value(void **state)
 {
     struct config c;
-    char text[2048] = "[listen]\norigins = ";
+    char text[2048] = "[auth]\nissuer = ";
     (void)state;
     size_t at = strlen(text);
     memset(text + at, 'o', CONFIG_TEXT_BYTES - 1);
     assert_int_equal(load(&c, text), OK);
-    assert_int_equal(strlen(c.origins), CONFIG_TEXT_BYTES - 1);
+    assert_int_equal(strlen(c.issuer), CONFIG_TEXT_BYTES - 1);
     text[at + CONFIG_TEXT_BYTES - 1] = 'o';
     refused(text, 2, "at most 1023 bytes");
     memset(text + at, 'o', CONFIG_TEXT_BYTES + 500);
@@ -181,6 +181,30 @@ static void test_duplicate(void **state)
 {
     (void)state;
     refused("[limits]\nfragments = 5\n[log]\n[limits]\nfragments = 5\n", 5, "set in line 2");
+}
+
+static void test_origins(void **state)
+{
+    struct config c;
+    (void)state;
+    assert_int_equal(load(&c, "[listen]\norigins = *\n"), OK);
+    assert_false(origins_contain(c.origins, bytes_of_text("https://a.example")));
+    assert_int_equal(load(&c, "[listen]\norigins = https://a.example,http://[::1]:80 , app://x\n"),
+                     OK);
+    assert_true(origins_contain(c.origins, bytes_of_text("https://a.example")));
+    assert_true(origins_contain(c.origins, bytes_of_text("http://[::1]:80")));
+    assert_true(origins_contain(c.origins, bytes_of_text("app://x")));
+    assert_false(origins_contain(c.origins, bytes_of_text("https://a.example:443")));
+    assert_false(origins_contain(c.origins, bytes_of_text("")));
+    static const char *const wrong[] = {
+        "chat.example",       "https://", "https://a.example/", "https://a.example/chat",
+        "https://A.example",  "null",     "https//a",           "*, https://a.example",
+        "https://*.a.example"};
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        char text[128];
+        snprintf(text, sizeof text, "[listen]\norigins = %s\n", wrong[i]);
+        refused(text, 2, "origins separated by commas");
+    }
 }
 
 static void test_wrong_type(void **state)
@@ -337,13 +361,21 @@ static void test_networks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_no_file_is_defaults),
-        cmocka_unit_test(test_values),        cmocka_unit_test(test_long_value),
-        cmocka_unit_test(test_unknown),       cmocka_unit_test(test_duplicate),
-        cmocka_unit_test(test_wrong_type),    cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_together),      cmocka_unit_test(test_bytes_that_are_no_text),
-        cmocka_unit_test(test_missing_file),  cmocka_unit_test(test_print_defaults),
-        cmocka_unit_test(test_print_changed), cmocka_unit_test(test_print_longest_fits),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_no_file_is_defaults),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_long_value),
+        cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_duplicate),
+        cmocka_unit_test(test_origins),
+        cmocka_unit_test(test_wrong_type),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_together),
+        cmocka_unit_test(test_bytes_that_are_no_text),
+        cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_print_defaults),
+        cmocka_unit_test(test_print_changed),
+        cmocka_unit_test(test_print_longest_fits),
         cmocka_unit_test(test_networks),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

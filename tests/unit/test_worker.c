@@ -124,12 +124,16 @@ static void test_queue_is_bounded_per_class(void **state)
         assert_int_equal(worker_submit(workers, &jobs[i].job, WORKER_HASH, 0), OK);
     assert_int_equal(worker_queued(workers, WORKER_HASH), 4);
     assert_int_equal(worker_submit(workers, &jobs[5].job, WORKER_HASH, 0), ERR_FULL);
+    assert_int_equal(worker_pending(workers, 0), 5); /* what was refused is not */
     assert_int_equal(worker_submit(workers, &jobs[6].job, WORKER_DISK, 1), OK); /* another's room */
+    assert_int_equal(worker_pending(workers, 1), 1);
     assert_ptr_equal(pop(workers, 1), &jobs[6]);
+    assert_int_equal(worker_pending(workers, 1), 0);
     assert_null(worker_completed(workers, 0));
     atomic_store(&gate, true);
     for (int i = 0; i <= 4; i++)
         assert_ptr_equal(pop(workers, 0), &jobs[i]); /* one thread: in order */
+    assert_int_equal(worker_pending(workers, 0), 0);
     assert_int_equal(jobs[5].ran, 0);
     workers_destroy(workers);
     io_group_destroy(group);

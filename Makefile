@@ -120,7 +120,7 @@ $(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
 ifeq ($(BUILD),fuzz)
-out/fuzz/fuzz_recovery: out/fuzz/obj/tests/fuzz/fuzz_recovery.o $(FAULT) $(LIB)
+out/fuzz/fuzz_recovery out/fuzz/fuzz_sidecar: out/fuzz/%: out/fuzz/obj/tests/fuzz/%.o $(FAULT) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)

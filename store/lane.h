@@ -22,6 +22,7 @@
 #define LANE_LOADED_MAX   256u          /* loaded segments: two descriptors each */
 #define LANE_RETRY_NS     NS_PER_S      /* between attempts to make, seal or load a segment */
 #define READ_BUFFER_BYTES (64u << 10)   /* one merged disk read, unless a record is larger */
+#define READ_TRIES_MAX    3u            /* of one disk read, before what it wanted is missing */
 #define READ_GAP_BYTES    (16u << 10)   /* records nearer than that are read together */
 
 enum lane_segment_state {

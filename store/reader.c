@@ -31,6 +31,7 @@ struct read_state {
     bool lost;         /* a segment on the way could not be looked at */
     bool waiting;      /* for an operation of its own */
     bool arrived;      /* that operation is through */
+    uint32_t tries;    /* of that operation that failed */
     struct lane_segment *segment; /* of the operation in flight */
     uint64_t base;                /* file offset of what is in data */
     struct io_file_op op;
@@ -176,6 +177,7 @@ static enum err fetch(struct read_state *state, struct lane_segment *segment, in
         return err == ERR_FULL ? ERR_AGAIN : err;
     state->base = base;
     state->segment = segment;
+    state->tries = 0;
     state->waiting = true;
     segment->users++;
     state->log->read_ops++;
@@ -183,9 +185,21 @@ static enum err fetch(struct read_state *state, struct lane_segment *segment, in
     return OK;
 }
 
+/* again: a read that failed is repeated: what is called missing is passed over by whoever asked. */
+static bool again(struct read_state *state)
+{
+    const struct io_file_op op = state->op;
+    if (op.err == OK || state->log->closing || ++state->tries >= READ_TRIES_MAX)
+        return false;
+    MARK("log_read_again");
+    return io_file_read(state->log->io, &state->op, op.fd, op.offset, op.data, op.size) == OK;
+}
+
 void reader_on_file(struct log *log, struct io_file_op *op)
 {
     struct read_state *state = CONTAINER_OF(op, struct read_state, op);
+    if (again(state))
+        return;
     log->read_ops--;
     state->segment->users--;
     state->waiting = false;

@@ -1,9 +1,8 @@
 /* scenario_gateway.c: the whole gateway, 1 … 3 shards, and the load generator's users, in one
  * thread. The seed chooses sizes (rings of one message, tiny caches and budgets, small outputs),
  * delays, disconnects, refused moves, disk errors (of writes, of reads), allocations that fail, and
- * ends: crashes, with and without the page
- * cache, and orderly ones (SIGTERM), after which another number of shards goes on with the same
- * data.
+ * ends: crashes, with and without the page cache, and orderly ones (SIGTERM), after which another
+ * number of shards goes on with the same data.
  * Checks:     the load generator's oracle: every acknowledged message reaches each device once, in
  *             order, without gaps, unaltered; in the calm at the end everything is delivered, so
  *             nothing is stuck. */

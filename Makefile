@@ -9,7 +9,7 @@ CONFIG ?=
 
 # ---- what must be installed, all from Debian 12
 PACKAGES := build-essential pkg-config openssl android-libboringssl-dev libwslay-dev libmimalloc-dev liburing-dev \
-  liblmdb-dev libinih-dev libhttp-parser-dev libjansson-dev libargon2-dev libisal-dev
+  liblmdb-dev libinih-dev libhttp-parser-dev libjansson-dev libargon2-dev libisal-dev libzstd-dev
 PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev protobuf-compiler python3 python3-protobuf \
   python3-websockets chromium curl prometheus libfuse3-dev fuse3 xfsprogs e2fsprogs mount $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_61 := $(PACKAGES) libcmocka-dev qemu-system-x86 busybox-static cpio e2fsprogs curl
@@ -51,7 +51,7 @@ VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 CFLAGS = $(BASE) $(WARN) $(FLAGS_$(BUILD)) $(SSL_CFLAGS)
 # warnings are errors where one file is compiled; across files, at the link, gcc guesses wrongly
 LINK = $(BASE) $(FLAGS_$(BUILD)) -Wno-maybe-uninitialized -Wno-null-dereference
-LIBS := -luring -lwslay -lmimalloc -llmdb -linih -lhttp_parser -ljansson -largon2 -lisal $(SSL_LIBS) -lpthread -lm -rdynamic
+LIBS := -luring -lwslay -lmimalloc -llmdb -linih -lhttp_parser -ljansson -largon2 -lisal -lzstd $(SSL_LIBS) -lpthread -lm -rdynamic
 
 # ---- what is linked with what: the four seams are object lists
 SEAM_REAL := core/io_uring.c core/io_uring_bank.c core/io_uring_conn.c core/io_uring_file.c core/io_uring_listen.c core/file.c core/worker.c store/catalog_lmdb.c gateway/wire/tls_boringssl.c
@@ -75,6 +75,10 @@ $(OUT)/obj/%.o: %.c | out/.packages
 	@printf '  %-8s %s\n' $(BUILD) $<
 	@$(CC) $(CFLAGS) -DROOST_VERSION='"$(VERSION)"' -MMD -MP -c -o $@ $<
 $(OUT)/obj/gateway/api/openapi.o: gateway/api/openapi.json
+ifeq ($(BUILD),release) # what names its commit is compiled again when that changes: reports tell it
+$(shell mkdir -p out && { [ "$$(cat out/version 2>&1)" = "$(VERSION)" ] || echo "$(VERSION)" >out/version; })
+$(call object,$(shell grep -lr --include='*.c' ROOST_VERSION gateway loadgen)): out/version
+endif
 $(LIB): $(call object,$(COMMON))
 	@rm -f $@; $(if $(filter gcc,$(CC)),gcc-ar,ar) rcs $@ $^
 $(LIB_LOADGEN): $(call object,$(LOADGEN))

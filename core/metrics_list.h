@@ -5,6 +5,14 @@ METRIC(CONNECTIONS_ACCEPTED, COUNTER, "roost_connections_accepted_total",
 METRIC(CONNECTIONS_OPEN, GAUGE, "roost_connections_open", "Connections open now.")
 METRIC(CONNECTIONS_REFUSED, COUNTER, "roost_connections_refused_total",
        "Connections refused because max_connections or a limit per address was reached.")
+METRIC(UPGRADE_TIMEOUTS, COUNTER, "roost_upgrade_timeouts_total",
+       "Connections closed because no request was complete in time, idle ones of HTTP included.")
+METRIC(HELLO_TIMEOUTS, COUNTER, "roost_hello_timeouts_total",
+       "Connections closed because no valid token came in time.")
+METRIC(HEARTBEATS_LOST, COUNTER, "roost_heartbeats_lost_total",
+       "Sessions ended because nothing was heard for 1.5 heartbeats.")
+METRIC(LOGINS_REFUSED, COUNTER, "roost_logins_refused_total",
+       "Tokens of hello and renew refused: not valid, expired, too many devices, or load.")
 METRIC(CONNECTIONS_CLOSED, COUNTER, "roost_connections_closed_total",
        "Connections closed, whoever began.")
 METRIC(CONNECTIONS_MOVED, COUNTER, "roost_connections_moved_total",
@@ -54,11 +62,27 @@ METRIC(LOG_APPENDED_BYTES, COUNTER, "roost_log_written_bytes_total",
 METRIC(LOG_BATCHES, COUNTER, "roost_log_batches_total", "Batches written and synced.")
 METRIC(LOG_READS, COUNTER, "roost_log_reads_total", "Disk reads for history and catch-up.")
 METRIC(LOG_SEGMENTS, GAUGE, "roost_log_segments", "Segments in the log.")
+METRIC(LOG_ARCHIVES, GAUGE, "roost_log_archives", "Archives (merged segments) in the log.")
+METRIC(LOG_BYTES, GAUGE, "roost_log_bytes", "Bytes of all segments and archives.")
+METRIC(MERGE_WAITING, GAUGE, "roost_log_merge_waiting_segments",
+       "Sealed segments that are not merged yet: the merge's lag behind the head.")
+METRIC(MERGE_INPUTS, COUNTER, "roost_log_merged_total",
+       "Segments and archives that were merged or written anew.")
+METRIC(MERGE_BYTES, COUNTER, "roost_log_merge_bytes_total",
+       "Bytes that merging read and wrote; over roost_log_written_bytes_total: its amplification.")
+METRIC(RECORDS_EXPIRED, COUNTER, "roost_log_expired_records_total",
+       "Disappearing messages removed from the disk.")
+METRIC(RECORDS_RETAINED_AWAY, COUNTER, "roost_log_retained_away_records_total",
+       "Records removed by retention.")
+METRIC(PURGE_PAUSED, GAUGE, "roost_log_purge_paused",
+       "1: the wall clock disagrees with the log, nothing is purged until it agrees or is trusted.")
 METRIC(LOG_STATE, GAUGE, "roost_log_state",
        "0 working, 1 no space (sends refused), 2 failed (read-only until restart).")
 METRIC(LOG_CORRUPT, COUNTER, "roost_log_corrupt_records_total",
        "Damaged records found and not served.")
 METRIC(CHECKPOINTS, COUNTER, "roost_checkpoints_total", "Checkpoints committed to the catalog.")
+METRIC(CHECKPOINTS_FAILED, COUNTER, "roost_checkpoints_failed_total",
+       "Checkpoints that could not be written: the log keeps what they would have freed.")
 METRIC(EVICTED, COUNTER, "roost_state_evicted_total",
        "User and conversation states evicted to stay in their budget.")
 METRIC(STATE_USERS, GAUGE, "roost_state_users", "User states in memory.")

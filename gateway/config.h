@@ -33,6 +33,17 @@ struct config {
     uint32_t batch_bytes;
     uint32_t checkpoint_interval_ms;
     bool direct;
+    uint32_t merge_segments;
+    uint32_t merge_inputs;
+    uint64_t merge_rate;    /* per second */
+    uint64_t archive_bytes; /* archives that large are not merged further */
+    bool compress;
+    uint32_t retention_age_s;     /* 0: for ever */
+    uint32_t retention_age_max_s; /* bounds what a conversation's own may be */
+    uint64_t retention_bytes;     /* 0: no bound */
+    uint32_t undelivered_age_s;
+    uint32_t expiry_delay_s;
+    bool trust_clock;
     /* [shards] */
     uint32_t shards; /* 0: one per CPU of the process's affinity */
     bool pin;

@@ -476,6 +476,7 @@ static enum err on_event(struct user *user, struct user_engine *engine, const st
     case EVENT_HISTORY:
     case EVENT_PONG:
     case EVENT_TOKEN_EXPIRING:
+    case EVENT_GONE:
         return ERR_AGAIN;
     }
     return ERR_AGAIN;

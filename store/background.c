@@ -4,7 +4,8 @@
  *
  *   make  zeros to "<id>.making", header, sync, rename to "<id>.segment": READY
  *   seal  index → "<id>.index", load what of it stays resident: SEALED
- *   load  open a sealed segment and its sidecar; rebuild the sidecar if it is missing or damaged */
+ *   load  open a sealed segment and its sidecar; rebuild the sidecar if it is missing or damaged;
+ *         or what of an archive is resident */
 #include "store/lane.h"
 
 #include "core/file.h"
@@ -35,6 +36,8 @@ struct lane_job {
     int read_fd;
     struct index *index;
     struct sidecar *sidecar;
+    struct archive *archive;
+    char path[STORE_PATH_BYTES]; /* LOAD of an archive; else "" */
 };
 
 uint32_t lane_direct_flags(const struct log *log)
@@ -96,8 +99,10 @@ static void job_close(struct lane_job *job)
     job->write_fd = job->read_fd = -1;
     index_destroy(job->index);
     sidecar_destroy(job->sidecar);
+    archive_destroy(job->archive);
     job->index = NULL;
     job->sidecar = NULL;
+    job->archive = NULL;
 }
 
 static void job_make(struct lane_job *job)
@@ -167,8 +172,22 @@ static enum err load_or_rebuild(struct lane_job *job, struct scan *scan)
     return OK;
 }
 
+static void job_load_archive(struct lane_job *job)
+{
+    job->err = archive_load(&job->archive, job->path);
+    if (job->err == OK &&
+        (job->archive->header.last != job->id || job->archive->header.lane != job->options->lane))
+        job->err = ERR_CORRUPT;
+    if (job->err != OK)
+        job_close(job);
+}
+
 static void job_load(struct lane_job *job)
 {
+    if (job->path[0] != 0) {
+        job_load_archive(job);
+        return;
+    }
     job->err = open_segment(job);
     struct scan scan;
     if (job->err == OK)
@@ -215,7 +234,7 @@ struct lane_segment *lane_segment_add(struct log *log, uint32_t id)
     struct lane_segment *segment = memory_take_zeroed(sizeof *segment, MEMORY_STORE);
     if (segment == NULL)
         return NULL;
-    segment->id = id;
+    segment->id = segment->first_id = id;
     segment->write_fd = segment->read_fd = -1;
     CHECK(log->segment_count == 0 || log->segments[log->segment_count - 1]->id < id);
     log->segments[log->segment_count++] = segment;
@@ -229,6 +248,23 @@ static void segment_unload(struct lane_segment *segment)
     segment->read_fd = -1;
     sidecar_destroy(segment->sidecar);
     segment->sidecar = NULL;
+    archive_destroy(segment->archive);
+    segment->archive = NULL;
+}
+
+bool lane_loaded(const struct lane_segment *segment)
+{
+    if (segment->archived)
+        return segment->archive != NULL;
+    return segment->read_fd >= 0 && !segment->rebuild &&
+           (segment->sidecar != NULL || segment->index != NULL);
+}
+
+static size_t loaded_bytes(const struct lane_segment *segment)
+{
+    if (segment->archive != NULL)
+        return segment->archive->memory;
+    return segment->sidecar != NULL ? segment->sidecar->memory : index_memory(segment->index);
 }
 
 void lane_segment_destroy(struct lane_segment *segment)
@@ -281,8 +317,9 @@ static void made(struct log *log, struct lane_job *job)
         metric_set(log->metrics, METRIC_LOG_SEGMENTS, log->segment_count);
 }
 
-/* evict: close the least recently used sealed segments until the loaded ones fit their bounds. */
-static void evict(struct log *log)
+/* lane_evict: close the least recently used sealed segments until the loaded ones fit their bounds.
+ */
+void lane_evict(struct log *log)
 {
     for (;;) {
         uint64_t bytes = 0;
@@ -290,10 +327,9 @@ static void evict(struct log *log)
         struct lane_segment *oldest = NULL;
         for (uint32_t i = 0; i < log->segment_count; i++) {
             struct lane_segment *segment = log->segments[i];
-            if (segment->state != SEGMENT_SEALED || segment->read_fd < 0)
+            if (segment->state != SEGMENT_SEALED || !lane_loaded(segment))
                 continue;
-            bytes +=
-                segment->sidecar != NULL ? segment->sidecar->memory : index_memory(segment->index);
+            bytes += loaded_bytes(segment);
             count++;
             if (segment->users == 0 && !segment->busy &&
                 (oldest == NULL || segment->used < oldest->used))
@@ -319,6 +355,8 @@ static void sealed(struct log *log, struct lane_job *job)
     }
     /* Reads in flight may still use the old descriptor: it is closed when they are through. */
     segment->sidecar = job->sidecar;
+    segment->expires_min_ms = job->sidecar->expires_min_ms;
+    segment->expiry_known = true;
     segment->state = SEGMENT_SEALED;
     segment->used = ++log->clock;
     index_destroy(segment->index);
@@ -333,7 +371,7 @@ static void sealed(struct log *log, struct lane_job *job)
     } else {
         file_close(job->read_fd);
     }
-    evict(log);
+    lane_evict(log);
 }
 
 static void loaded(struct log *log, struct lane_job *job)
@@ -350,14 +388,22 @@ static void loaded(struct log *log, struct lane_job *job)
     }
     segment->rebuild = false;
     segment->retry_ns = 0;
+    segment->used = ++log->clock;
+    if (segment->archived) {
+        segment->archive = job->archive;
+        lane_evict(log);
+        return;
+    }
+    segment->expires_min_ms =
+        job->sidecar != NULL ? job->sidecar->expires_min_ms : job->index->expires_min_ms;
+    segment->expiry_known = true;
     segment->header = job->header;
     segment->key = segment_key_of(&job->header);
     segment->data_end = job->data_end;
     segment->read_fd = job->read_fd;
     segment->sidecar = job->sidecar;
     segment->index = job->index;
-    segment->used = ++log->clock;
-    evict(log);
+    lane_evict(log);
 }
 
 static void job_done(struct worker_job *worker_job, void *shard)
@@ -405,6 +451,10 @@ static struct lane_job *job_create(struct log *log, enum lane_job_kind kind,
         job->data_end = segment->data_end;
         job->source = segment->index;
         job->rebuild = segment->rebuild;
+        if (segment->archived && lane_archive_path(log, segment, job->path) != OK) {
+            memory_give(job, MEMORY_STORE);
+            return NULL;
+        }
         return job;
     }
     job->id = log->id_next;
@@ -487,6 +537,7 @@ void lane_maintain(struct log *log)
         if (sealing_due(log, log->segments[i], now_ns) &&
             job_submit(log, JOB_SEAL, log->segments[i]) != OK)
             log->segments[i]->retry_ns = now_ns + LANE_RETRY_NS;
+    lifecycle_turn(log);
 }
 
 enum err lane_load(struct log *log, struct lane_segment *segment)
@@ -496,7 +547,7 @@ enum err lane_load(struct log *log, struct lane_segment *segment)
     segment->used = ++log->clock;
     if (segment->rebuild && segment->users == 0 && !segment->busy)
         segment_unload(segment);
-    if (segment->read_fd >= 0 && !segment->rebuild && (segment->sidecar || segment->index))
+    if (lane_loaded(segment))
         return OK;
     if (segment->busy || segment->users > 0)
         return ERR_AGAIN;

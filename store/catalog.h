@@ -38,6 +38,8 @@ enum catalog_table {
 MUST_USE enum err catalog_open(struct catalog **catalog, const char *directory, uint64_t map_bytes,
                                const char **explanation);
 void catalog_close(struct catalog *catalog);
+/* catalog_used_bytes: of map_bytes, free pages inside included; any thread. */
+uint64_t catalog_used_bytes(const struct catalog *catalog);
 
 /* Transactions outside jobs: start-up, recovery and tools only; they block. */
 MUST_USE enum err catalog_begin(struct catalog *catalog, struct catalog_txn **txn, bool write);

@@ -511,6 +511,16 @@ enum err catalog_open(struct catalog **out, const char *directory, uint64_t map_
     return OK;
 }
 
+uint64_t catalog_used_bytes(const struct catalog *catalog)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    if (mdb_env_info(catalog->env, &info) != MDB_SUCCESS ||
+        mdb_env_stat(catalog->env, &stat) != MDB_SUCCESS)
+        return 0;
+    return ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
+}
+
 void catalog_close(struct catalog *catalog)
 {
     while (catalog->idle_count > 0)

@@ -172,6 +172,9 @@ enum err index_add(struct index *index, const struct log_record *record, uint32_
     c->newest = at;
     c->newest_seq = record->seq;
     c->records++;
+    if (record->expires_ms != 0 &&
+        (index->expires_min_ms == 0 || record->expires_ms < index->expires_min_ms))
+        index->expires_min_ms = record->expires_ms;
     if (message_id_given(record->message_id)) {
         entry->print_next = *head;
         *head = at;
@@ -237,6 +240,19 @@ uint32_t index_range(const struct index *index, struct conversation_id conversat
         count = count == 0 ? i + 1 : count;
     }
     return count;
+}
+
+uint64_t index_newest(const struct index *index, struct conversation_id conversation,
+                      uint32_t below)
+{
+    uint32_t found =
+        conversation_find(index, conversation, conversation_bucket(index, conversation));
+    if (found == INDEX_NONE)
+        return 0;
+    uint32_t at = index_conversation(index, found)->newest;
+    while (at != INDEX_NONE && index_entry(index, at)->offset >= below)
+        at = index_entry(index, at)->older; /* not durable yet: a batch's worth at most */
+    return at == INDEX_NONE ? 0 : index_entry(index, at)->seq;
 }
 
 uint32_t index_find(const struct index *index, uint32_t print, uint32_t below,

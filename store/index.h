@@ -47,6 +47,7 @@ struct index {
     uint32_t chunks_max;
     uint32_t entry_count;
     uint32_t conversation_count;
+    uint64_t expires_min_ms; /* of all records added; 0: none expires */
 };
 
 /* index_hit: a place that a look-up names. */
@@ -69,6 +70,9 @@ MUST_USE enum err index_add(struct index *index, const struct log_record *record
  * `below`; *before: there is one with seq < from. Returns how many. */
 uint32_t index_range(const struct index *index, struct conversation_id conversation, uint64_t from,
                      uint32_t below, struct index_hit *hits, uint32_t hits_max, bool *before);
+/* index_newest: highest sequence number of the conversation below offset `below`; 0: none. */
+uint64_t index_newest(const struct index *index, struct conversation_id conversation,
+                      uint32_t below);
 /* index_find: up to hits_max records, newest first, whose message key has that fingerprint. */
 uint32_t index_find(const struct index *index, uint32_t print, uint32_t below,
                     struct index_hit *hits, uint32_t hits_max);

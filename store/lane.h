@@ -1,10 +1,11 @@
-/* lane.h: the inside of a log: what log.c, recovery.c, background.c and reader.c share. Nobody else
- * includes it.
+/* lane.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and reader*.c
+ * share. Nobody else includes it.
  * Flow:       log.c appends and commits; background.c makes, seals and loads segments on workers;
- *             recovery.c fills all this in at log_open; reader.c serves reads
+ *             lifecycle.c merges, drops and moves them; recovery.c fills all this in at log_open;
+ *             reader.c serves reads
  * Owns:       see the fields
- * Invariants: segments ascend by id; those behind `active` are READY; durable ≤ written ≤ appended
- *             (lane_check); segment states:
+ * Invariants: segments ascend by id, an archive stands where its segments stood; those behind
+ *             `active` are READY; durable ≤ written ≤ appended (lane_check); segment states:
  *
  *               READY --lane_roll--> ACTIVE --lane_roll--> SEALING --seal job--> SEALED
  *               SEALED --load job--> LOST (neither header copy can be read)
@@ -15,6 +16,7 @@
 #define STORE_LANE_H
 
 #include "core/worker.h"
+#include "store/archive.h"
 #include "store/sidecar.h"
 
 #define LANE_READS_MAX    64u /* reads in flight or waiting; each 70 KB of state at most */
@@ -33,9 +35,24 @@ enum lane_segment_state {
     SEGMENT_LOST,
 };
 
+/* lane_segment: a segment, or (archived; SEALED or LOST only) an archive, which stands for those
+ * from first_id to id. */
 struct lane_segment {
     uint32_t id;
     enum lane_segment_state state;
+    bool archived;
+    bool cold;        /* in the cold directory */
+    bool unmergeable; /* it cannot be read through: left as it is */
+    uint32_t merge_failures;
+    uint32_t first_id;
+    uint32_t level;               /* 0: a segment */
+    uint32_t generation;          /* archived */
+    struct archive_footer footer; /* archived */
+    struct archive *archive;      /* archived and loaded */
+    uint64_t expires_min_ms;      /* earliest expiry of its records; 0: none expires */
+    bool expiry_known;
+    uint64_t rewritten_ms; /* when retention last rewrote it, by the wall clock */
+    struct lane_segment *retired_next;
     struct segment_header header; /* id 0: not read yet */
     struct segment_key key;
     int write_fd;        /* READY, ACTIVE, SEALING; else -1 */
@@ -46,6 +63,7 @@ struct lane_segment {
     uint32_t users;          /* disk reads in flight on its descriptors */
     bool busy;               /* a job works on it */
     bool rebuild;            /* its sidecar was found damaged */
+    bool unread;             /* recovery could not read all of it: its index lacks something */
     uint64_t retry_ns;       /* a failed job is not repeated before */
     enum err load_err;       /* of the newest load, if it failed */
     uint64_t used;           /* log.clock at its last use */
@@ -63,6 +81,21 @@ struct lane_batch {
     uint32_t records;
     uint32_t offset; /* in the segment */
     struct lane_segment *segment;
+};
+
+/* lifecycle: what becomes of sealed segments; lifecycle.c. */
+struct lifecycle {
+    struct lifecycle_job *job;    /* the one that is under way, also between its portions */
+    bool running;                 /* it is on a worker */
+    uint64_t due_ns;              /* nothing is begun or gone on with before */
+    struct lane_segment *retired; /* replaced: in use by reads still, then their files go */
+    uint32_t floor;               /* segments below were freed by retention; 0: none was */
+    bool no_space;                /* pausing */
+    bool clock_wrong;
+    uint64_t clock_wall_ms; /* the wall clock was this … */
+    uint64_t clock_boot_ns; /* … at this time of the boot clock */
+    uint64_t clock_settles_ns;
+    uint32_t scrub_id; /* scrubbed last */
 };
 
 struct log {
@@ -118,6 +151,8 @@ struct log {
     struct log_read *done_first;
     struct log_read **done_last;
     uint64_t clock; /* counts uses, for eviction */
+
+    struct lifecycle lifecycle;
 };
 
 /* ---- log.c */
@@ -146,6 +181,27 @@ void lane_roll(struct log *log);
 MUST_USE enum err lane_load(struct log *log, struct lane_segment *segment);
 /* lane_direct_flags: FILE_DIRECT if configured. */
 uint32_t lane_direct_flags(const struct log *log);
+/* lane_loaded: it can be looked into. */
+bool lane_loaded(const struct lane_segment *segment);
+void lane_evict(struct log *log);
+
+/* ---- lifecycle.c */
+
+/* lifecycle_open: `newest_ms`: wall clock of the newest batch, 0: there is none. */
+void lifecycle_open(struct log *log, uint64_t newest_ms);
+/* lifecycle_turn: begin or go on with what is due; once a turn. */
+void lifecycle_turn(struct log *log);
+/* lifecycle_close: nothing is on a worker any more. */
+void lifecycle_close(struct log *log);
+/* lane_archive_path: where an archived one stands. */
+MUST_USE enum err lane_archive_path(const struct log *log, const struct lane_segment *segment,
+                                    char out[STORE_PATH_BYTES]);
+
+/* ---- listing.c */
+
+/* lane_list: the directory's segments and archives become entries; leftovers and what an archive
+ * has replaced are removed. Blocking. */
+MUST_USE enum err lane_list(struct log *log);
 
 /* ---- recovery.c */
 MUST_USE enum err lane_recover(struct log *log,
@@ -155,6 +211,8 @@ MUST_USE enum err lane_recover(struct log *log,
 
 /* ---- reader.c */
 void reader_wake(struct log *log); /* segments were loaded: go on with what waits */
+/* reader_restart: the array of segments has changed: every read looks for its place anew. */
+void reader_restart(struct log *log);
 void reader_on_file(struct log *log, struct io_file_op *op);
 void reader_close(struct log *log);
 

@@ -211,12 +211,14 @@ void log_close(struct log *log)
         close_turn(log);
     }
     reader_close(log);
+    lifecycle_close(log);
     log_free(log);
 }
 
 void log_abandon(struct log *log)
 {
     reader_close(log);
+    lifecycle_close(log);
     log_free(log);
 }
 

@@ -25,6 +25,7 @@ enum record_kind {                       /* of the log, not of the protocol */
                    RECORD_MESSAGE = 1,   /* has a sequence number */
                    RECORD_WATERMARK = 2, /* sequence number = delivered; body: read watermark u64 */
                    RECORD_MEMBERSHIP = 3, /* has a sequence number */
+                   RECORD_GONE = 4, /* in archives only: numbers that no longer exist (archive.h) */
 };
 
 struct log_record {
@@ -41,6 +42,28 @@ struct log_record {
     struct bytes body;
 };
 
+/* retention_rule: what the owner of a conversation says about it. */
+struct retention_rule {
+    uint64_t age_ms;        /* 0: the log's */
+    uint64_t delivered_seq; /* every device of every member has all up to here */
+};
+
+/* retention: when records may be dropped; store/retention.h. */
+struct retention {
+    uint64_t age_ms;          /* 0: for ever */
+    uint64_t age_max_ms;      /* no conversation's own age is above; below age_ms: that is */
+    uint64_t bytes;           /* of the whole log, the oldest go first; 0: no bound */
+    uint64_t undelivered_ms;  /* what somebody has not got is kept so long whatever else says */
+    uint64_t expiry_delay_ms; /* expired records are off the disk that much later */
+    /* look: on a worker, between begin and end; NULL: everything counts as delivered. A failure is
+     * as if nothing of the conversation were delivered. */
+    enum err (*begin)(void *context, void **session);
+    enum err (*look)(void *session, struct conversation_id conversation,
+                     struct retention_rule *rule);
+    void (*end)(void *session);
+    void *context;
+};
+
 struct log_options {
     const char *directory;
     uint32_t lane;
@@ -52,7 +75,17 @@ struct log_options {
     uint64_t writer_epoch;  /* raised at every open, kept in the catalog; fencing */
     uint64_t checkpoint;    /* position from which log_open replays; 0: from the beginning */
     bool direct;            /* O_DIRECT where the file system can */
-    bool skip_sync;         /* the crash test's negative control only */
+    uint32_t merge_segments;    /* segments merged at a time, 1 … 64; 0: as many as archives */
+    uint32_t merge_inputs;      /* segments or archives merged at a time, 2 … 64; 0: nothing is */
+    uint64_t merge_rate;        /* bytes per second that merging reads and writes, at most */
+    uint64_t archive_bytes_max; /* archives that large are not merged further */
+    bool compress;              /* archives in zstd where that pays */
+    const char *cold_directory; /* NULL: none */
+    uint64_t cold_ms;           /* archives whose newest record is older go there */
+    uint64_t scrub_rate;        /* bytes per second checked in the background; 0: none */
+    bool trust_clock;           /* purge although the wall clock disagrees with the newest batch */
+    struct retention retention;
+    bool skip_sync; /* the crash test's negative control only */
 };
 
 /* log_open: recover: cut the torn tail, index what is unsealed, and hand every valid record at or
@@ -102,7 +135,13 @@ void log_checkpointed(struct log *log, uint64_t position);
 
 /* ---- reading: asynchronous, finished reads come out of log_read_done */
 
-enum log_read_kind { LOG_READ_RANGE, LOG_READ_FIND };
+enum log_read_kind {
+    LOG_READ_RANGE,
+    LOG_READ_FIND,
+    LOG_READ_BACK, /* a page backwards: the last records_max numbers up to to_seq (UINT64_MAX: the
+                      newest); from_seq becomes its first; then as a RANGE, ascending in out: what
+                      does not fit is had by RANGE */
+};
 
 struct log_read {
     enum log_read_kind kind;
@@ -120,8 +159,9 @@ struct log_read {
     enum err err; /* OK; ERR_NOT_FOUND; ERR_FULL: not even the first record fits, size_needed says
                      what would; ERR_CORRUPT: from missing_from to missing_to cannot be had (what
                      came before is in out): damaged, or a gap in the numbers, which go from 1 on;
-                     FIND: not found, but a part of the log could not be searched; ERR_IO,
-                     ERR_NO_MEMORY …: not now */
+                     FIND: not found, but a part of the log could not be searched; ERR_EXPIRED: from
+                     missing_from to missing_to do not exist any more, by expiry or retention (what
+                     came before is in out); ERR_IO, ERR_NO_MEMORY …: not now */
     uint32_t records;
     size_t size_needed;
     uint64_t missing_from;

@@ -1,58 +1,38 @@
 /* reader.c: asynchronous reads. A read is a small state machine; each step looks at one segment and
  * either has what it needs in memory or waits for one disk read or for a segment to be loaded.
  *
- *   RANGE  SEEK      from the newest segment back to the one that holds the last record before, or
- *                    the first from, from_seq (a filter passes over segments without the
- * conversation) COLLECT   where the next records stand in this segment; none: the next segment DATA
- * neighbours are fetched with one disk read, checked, copied out; → COLLECT FIND   PRINT     from
- * the newest segment back: places with the key's fingerprint CANDIDATE fetch one, compare the whole
- * key
+ *   RANGE  SEEK       from the newest segment back to the one that holds the last record before, or
+ *                     the first from, from_seq (a filter passes over segments without the
+ *                     conversation); an archive that holds from_seq is tried first
+ *          COLLECT    where the next records stand in this segment; none: the next segment
+ *          DATA       neighbours are fetched with one disk read, checked, copied out; → COLLECT
+ *   BACK   NEWEST     the conversation's newest number; then a RANGE that ends there or at to_seq
+ *   FIND   PRINT      from the newest segment back: places with the key's fingerprint
+ *          CANDIDATE  fetch one, compare the whole key
+ *
+ * In an archive, which stands in the place of its segments: reader_archive.c.
  *
  * Within a conversation sequence numbers ascend without gaps. A gap between what stands in the log,
  * or a record that fails its checksum, ends the read with ERR_CORRUPT and the exact missing range;
- * the caller may go on behind it. Disk reads are whole blocks into aligned memory, so that they
- * work on descriptors with and without O_DIRECT. */
-#include "store/lane.h"
+ * the caller may go on behind it. Numbers that retention or expiry has dropped end it with
+ * ERR_EXPIRED in the same way: an archive says which; before the oldest kept number of a log of
+ * which whole files were freed (floor.h) it is taken for that. Disk reads are whole blocks into
+ * aligned memory, so that they work on descriptors with and without O_DIRECT. */
+#include "store/reader.h"
 
 #include "core/logging.h"
 #include "core/memory.h"
-
-enum read_phase { READ_SEEK, READ_COLLECT, READ_DATA, READ_PRINT, READ_CANDIDATE };
-
-struct read_state {
-    struct log *log;
-    struct log_read *read;
-    struct read_state *next;
-    enum read_phase phase;
-    uint32_t at;       /* index of the segment looked at, plus 1 while going back */
-    uint32_t start;    /* SEEK: oldest segment with a record ≥ from; UINT32_MAX: none yet */
-    uint64_t seq_next; /* RANGE: next to be served */
-    uint32_t rebuilt;  /* segment id whose sidecar this read had rebuilt */
-    bool lost;         /* a segment on the way could not be looked at */
-    bool waiting;      /* for an operation of its own */
-    bool arrived;      /* that operation is through */
-    uint32_t tries;    /* of that operation that failed */
-    struct lane_segment *segment; /* of the operation in flight */
-    uint64_t base;                /* file offset of what is in data */
-    struct io_file_op op;
-    uint8_t *data;
-    size_t capacity;
-    uint32_t hit_count;
-    uint32_t hit_at;
-    uint32_t hit_end; /* DATA: hits of the disk read in flight end here */
-    struct index_hit hits[SIDECAR_HITS];
-};
 
 /* ---- starting and ending */
 
 static void state_destroy(struct read_state *state)
 {
     memory_give(state->data, MEMORY_STORE);
+    memory_give(state->raw.data, MEMORY_STORE);
     memory_give(state, MEMORY_STORE);
 }
 
-/* finish: the read goes to log_read_done; the state is gone. */
-static void finish(struct read_state *state, enum err err)
+void read_finish(struct read_state *state, enum err err)
 {
     struct log *log = state->log;
     struct log_read *read = state->read;
@@ -65,7 +45,7 @@ static void finish(struct read_state *state, enum err err)
     read->next = NULL;
     *log->done_last = read;
     log->done_last = &read->next;
-    if (state->capacity > READ_BUFFER_BYTES) {
+    if (state->capacity > READ_BUFFER_BYTES || state->raw.capacity > READ_BUFFER_BYTES) {
         state_destroy(state); /* a large record's buffer is not kept */
         return;
     }
@@ -73,13 +53,31 @@ static void finish(struct read_state *state, enum err err)
     log->reads_free = state;
 }
 
-static void finish_missing(struct read_state *state, uint64_t from, uint64_t to)
+void read_finish_missing(struct read_state *state, uint64_t from, uint64_t to)
 {
     state->read->missing_from = from;
     state->read->missing_to = to;
     log_event(LOG_ERROR, "log_records_missing", LOG_U64("from_seq", from), LOG_U64("to_seq", to),
               LOG_END);
-    finish(state, ERR_CORRUPT);
+    read_finish(state, ERR_CORRUPT);
+}
+
+void read_finish_gone(struct read_state *state, uint64_t from, uint64_t to)
+{
+    state->read->missing_from = from;
+    state->read->missing_to = to;
+    read_finish(state, ERR_EXPIRED);
+}
+
+void read_gap(struct read_state *state, uint64_t seq)
+{
+    uint64_t last = seq - 1 < state->read->to_seq ? seq - 1 : state->read->to_seq;
+    bool oldest =
+        state->bottom && state->seq_next == state->seq_first && state->log->lifecycle.floor != 0;
+    if (oldest)
+        read_finish_gone(state, state->seq_next, last);
+    else
+        read_finish_missing(state, state->seq_next, last);
 }
 
 static struct read_state *state_take(struct log *log)
@@ -103,6 +101,27 @@ static struct read_state *state_take(struct log *log)
 
 static void advance(struct read_state *state);
 
+/* begin: at the newest segment; what is already taken stays. */
+static void begin(struct read_state *state)
+{
+    state->at = state->log->active + 1;
+    state->start = UINT32_MAX;
+    state->lost = false;
+    state->bottom = false;
+    state->probed = false;
+    state->resume_at = 0;
+    state->arrived = false;
+    state->restart = false;
+    state->rebuilt = 0;
+    state->entry_of = 0;
+    state->hit_count = state->hit_at = state->hit_end = 0;
+    state->phase = READ_SEEK;
+    if (state->read->kind == LOG_READ_FIND)
+        state->phase = READ_PRINT;
+    else if (state->read->kind == LOG_READ_BACK && state->seq_first == 0)
+        state->phase = READ_NEWEST;
+}
+
 enum err log_read(struct log *log, struct log_read *read)
 {
     if (log->read_count >= LANE_READS_MAX)
@@ -112,14 +131,15 @@ enum err log_read(struct log *log, struct log_read *read)
         return ERR_NO_MEMORY;
     uint8_t *data = state->data;
     size_t capacity = state->capacity;
-    *state = (struct read_state){.log = log, .read = read, .data = data, .capacity = capacity};
+    struct buffer raw = state->raw;
+    *state = (struct read_state){
+        .log = log, .read = read, .data = data, .capacity = capacity, .raw = raw};
     state->next = log->reads;
     log->reads = state;
     log->read_count++;
-    state->at = log->active + 1;
-    state->start = UINT32_MAX;
     state->seq_next = read->from_seq == 0 ? 1 : read->from_seq;
-    state->phase = read->kind == LOG_READ_FIND ? READ_PRINT : READ_SEEK;
+    state->seq_first = read->kind == LOG_READ_BACK ? 0 : state->seq_next;
+    begin(state);
     read->state = state;
     read->records = 0;
     read->size_needed = 0;
@@ -157,9 +177,8 @@ void reader_close(struct log *log)
 
 /* ---- disk reads */
 
-/* fetch: blocks that cover [offset, offset + size). OK: on its way; ERR_AGAIN: the io is busy. */
-static enum err fetch(struct read_state *state, struct lane_segment *segment, int fd,
-                      uint64_t offset, size_t size)
+enum err read_fetch(struct read_state *state, struct lane_segment *segment, int fd, uint64_t offset,
+                    size_t size)
 {
     uint64_t base = align_down(offset, SEGMENT_BLOCK);
     size_t bytes = align_up((size_t)(offset - base) + size, SEGMENT_BLOCK);
@@ -189,7 +208,7 @@ static enum err fetch(struct read_state *state, struct lane_segment *segment, in
 static bool again(struct read_state *state)
 {
     const struct io_file_op op = state->op;
-    if (op.err == OK || state->log->closing || ++state->tries >= READ_TRIES_MAX)
+    if (op.err == OK || state->log->closing || state->restart || ++state->tries >= READ_TRIES_MAX)
         return false;
     MARK("log_read_again");
     return io_file_read(state->log->io, &state->op, op.fd, op.offset, op.data, op.size) == OK;
@@ -204,8 +223,28 @@ void reader_on_file(struct log *log, struct io_file_op *op)
     state->segment->users--;
     state->waiting = false;
     state->arrived = true;
+    if (state->restart)
+        begin(state);
     if (!log->closing)
         advance(state);
+}
+
+void reader_restart(struct log *log)
+{
+    for (struct read_state *state = log->reads; state != NULL; state = state->next) {
+        if (state->waiting)
+            state->restart = true;
+        else
+            begin(state);
+    }
+}
+
+struct bytes read_arrived(const struct read_state *state, uint64_t offset)
+{
+    size_t size = state->op.err == OK ? state->op.done_bytes : 0;
+    if (offset < state->base || offset - state->base > size)
+        return bytes_of(NULL, 0);
+    return bytes_skip(bytes_of(state->data, size), (size_t)(offset - state->base));
 }
 
 /* arrived_bytes: what the finished operation brought; empty on an error. */
@@ -247,9 +286,7 @@ static uint32_t below(const struct log *log, const struct lane_segment *segment)
     return segment->id == position_segment(log->durable) ? position_offset(log->durable) : 0;
 }
 
-/* ready: whether the segment can be looked at. ERR_AGAIN: wait; ERR_NOT_FOUND: nothing in it, or it
- * is lost for good (state->lost); else it cannot be loaded now. */
-static enum err ready(struct read_state *state, struct lane_segment *segment)
+enum err read_ready(struct read_state *state, struct lane_segment *segment)
 {
     if (segment->state == SEGMENT_READY)
         return ERR_NOT_FOUND;
@@ -284,7 +321,7 @@ static enum err look(struct read_state *state, struct lane_segment *segment, boo
     state->hit_at = state->hit_count = 0;
     state->arrived = false;
     *before = false;
-    TRY(ready(state, segment));
+    TRY(read_ready(state, segment));
     uint32_t print = message_print(&segment->key, read->conversation, read->sender, read->device,
                                    read->message_id);
     if (segment->index != NULL) {
@@ -308,7 +345,7 @@ static enum err look(struct read_state *state, struct lane_segment *segment, boo
         return OK;
     /* What arrived may be of an older life of the sidecar: its checksum tells. */
     if (!arrived || state->segment != segment || state->base != offset) {
-        enum err err = fetch(state, segment, sidecar->fd, offset, size);
+        enum err err = read_fetch(state, segment, sidecar->fd, offset, size);
         return err == OK ? ERR_AGAIN : err;
     }
     struct bytes data = arrived_bytes(state);
@@ -321,23 +358,117 @@ static enum err look(struct read_state *state, struct lane_segment *segment, boo
     return err == OK ? OK : damaged_sidecar(state, segment);
 }
 
+/* ---- BACK */
+
+/* newest: of the conversation in one segment; 0: none. ERR_AGAIN, ERR_NOT_FOUND as look's. */
+static enum err newest(struct read_state *state, struct lane_segment *segment, uint64_t *seq)
+{
+    struct conversation_id conversation = state->read->conversation;
+    *seq = 0;
+    if (segment->archived)
+        return read_archive_newest(state, segment, seq);
+    bool arrived = state->arrived;
+    state->arrived = false;
+    TRY(read_ready(state, segment));
+    if (segment->index != NULL) {
+        *seq = index_newest(segment->index, conversation, below(state->log, segment));
+        return OK;
+    }
+    const struct sidecar *sidecar = segment->sidecar;
+    if (!sidecar_may_hold(sidecar, conversation))
+        return OK;
+    uint64_t offset;
+    size_t size;
+    sidecar_range_where(sidecar, conversation, UINT64_MAX, &offset, &size);
+    if (size == 0)
+        return OK;
+    if (!arrived || state->segment != segment || state->base != offset) {
+        enum err err = read_fetch(state, segment, sidecar->fd, offset, size);
+        return err == OK ? ERR_AGAIN : err;
+    }
+    struct bytes data = arrived_bytes(state);
+    if (data.size != size || sidecar_newest(sidecar, data, offset, conversation, seq) != OK)
+        return damaged_sidecar(state, segment);
+    return OK;
+}
+
+/* step_newest: the page ends at the newest number or at to_seq; the rest is a RANGE. */
+static enum err step_newest(struct read_state *state)
+{
+    struct log_read *read = state->read;
+    uint64_t seq;
+    if (state->at == 0) {
+        read_finish(state, state->lost ? ERR_CORRUPT : ERR_NOT_FOUND);
+        return ERR_CLOSED;
+    }
+    enum err err = newest(state, state->log->segments[state->at - 1], &seq);
+    if (err != OK && err != ERR_NOT_FOUND)
+        return err;
+    if (err != OK || seq == 0) {
+        state->at--;
+        return OK;
+    }
+    read->to_seq = seq < read->to_seq ? seq : read->to_seq;
+    read->from_seq = read->to_seq < read->records_max ? 1 : read->to_seq + 1 - read->records_max;
+    state->seq_next = state->seq_first = read->from_seq;
+    begin(state);
+    return OK;
+}
+
 /* ---- RANGE */
 
 static void range_end(struct read_state *state)
 {
     struct log_read *read = state->read;
     if (state->lost && state->seq_next <= read->to_seq)
-        finish_missing(state, state->seq_next, read->to_seq);
+        read_finish_missing(state, state->seq_next, read->to_seq);
     else
-        finish(state, read->records > 0 ? OK : ERR_NOT_FOUND);
+        read_finish(state, read->records > 0 ? OK : ERR_NOT_FOUND);
+}
+
+/* step_probe: an archive that holds the first number itself is where the read starts: what is newer
+ * need not be looked at. Before the first segment that costs a disk read to pass over. */
+static enum err step_probe(struct read_state *state)
+{
+    struct log *log = state->log;
+    bool has = false;
+    bool before = false;
+    enum err err = ERR_NOT_FOUND;
+    if (state->at > 0 && log->segments[state->at - 1]->archived)
+        err = read_archive_seek(state, log->segments[state->at - 1], &has, &before);
+    if (err != OK && err != ERR_NOT_FOUND)
+        return err;
+    bool holds = err == OK && has && state->entry.first_seq <= state->seq_next;
+    bool newer = err == OK && !has && before;
+    if (holds) {
+        state->start = state->at - 1;
+        state->at = 0;
+        state->probed = true;
+    } else if (newer || state->at == 0) {
+        state->at = state->resume_at;
+        state->probed = true;
+    } else {
+        state->at--;
+    }
+    return OK;
 }
 
 static enum err step_seek(struct read_state *state)
 {
     struct log *log = state->log;
+    if (!state->probed && state->resume_at != 0)
+        return step_probe(state);
+    if (!state->probed && state->at > 0 && log->segments[state->at - 1]->index == NULL) {
+        state->resume_at = state->at;
+        return OK;
+    }
     if (state->at == 0) {
         if (state->start == UINT32_MAX) {
-            range_end(state);
+            if (state->bottom && !state->lost && state->log->lifecycle.floor != 0 &&
+                state->read->records == 0)
+                read_finish_gone(state, state->seq_next, state->read->to_seq);
+            else
+                range_end(state);
             return ERR_CLOSED;
         }
         state->at = state->start;
@@ -345,12 +476,21 @@ static enum err step_seek(struct read_state *state)
         state->phase = READ_COLLECT;
         return OK;
     }
-    bool before;
-    enum err err = look(state, log->segments[state->at - 1], &before);
+    bool before = false;
+    bool has = false;
+    struct lane_segment *segment = log->segments[state->at - 1];
+    enum err err;
+    if (segment->archived) {
+        err = read_archive_seek(state, segment, &has, &before);
+    } else {
+        err = look(state, segment, &before);
+        has = state->hit_count > 0;
+    }
     if (err != OK && err != ERR_NOT_FOUND)
         return err;
     state->at--;
-    if (err == OK && state->hit_count > 0)
+    state->bottom = state->at == 0 && (err != OK || !before);
+    if (err == OK && has)
         state->start = state->at;
     if (err == OK && before)
         state->at = 0; /* the record before is here: nothing older is wanted */
@@ -387,24 +527,23 @@ static enum err step_hits(struct read_state *state, struct lane_segment *segment
     struct log_read *read = state->read;
     const struct index_hit *hit = &state->hits[state->hit_at];
     if (hit->seq != state->seq_next) {
-        uint64_t last = hit->seq - 1 < read->to_seq ? hit->seq - 1 : read->to_seq;
-        finish_missing(state, state->seq_next, last);
+        read_gap(state, hit->seq);
         return ERR_CLOSED;
     }
     if (!hit_sound(segment, hit)) {
-        finish_missing(state, hit->seq, hit->seq);
+        read_finish_missing(state, hit->seq, hit->seq);
         return ERR_CLOSED;
     }
     uint32_t count = plan(state);
     if (count == 0) {
         read->size_needed = read->records == 0 ? hit->size : 0;
-        finish(state, read->records > 0 ? OK : ERR_FULL);
+        read_finish(state, read->records > 0 ? OK : ERR_FULL);
         return ERR_CLOSED;
     }
     state->hit_end = state->hit_at + count;
     const struct index_hit *last = &state->hits[state->hit_end - 1];
-    enum err err = fetch(state, segment, segment->read_fd, hit->offset,
-                         (size_t)(last->offset - hit->offset) + last->size);
+    enum err err = read_fetch(state, segment, segment->read_fd, hit->offset,
+                              (size_t)(last->offset - hit->offset) + last->size);
     if (err == OK) {
         state->phase = READ_DATA;
         return ERR_AGAIN;
@@ -427,6 +566,13 @@ static enum err step_collect(struct read_state *state)
         return ERR_CLOSED;
     }
     struct lane_segment *segment = log->segments[state->at];
+    if (segment->archived) {
+        enum err taken = read_archive_collect(state, segment);
+        if (taken != ERR_NOT_FOUND)
+            return taken;
+        state->at++;
+        return OK;
+    }
     bool before;
     enum err err = look(state, segment, &before);
     if (err != OK && err != ERR_NOT_FOUND)
@@ -452,7 +598,7 @@ static enum err step_data(struct read_state *state)
             lane_count(state->log, METRIC_LOG_CORRUPT, 1);
             log_event(LOG_ERROR, "log_record_damaged", LOG_U64("segment", segment->id),
                       LOG_U64("offset", hit->offset), LOG_ERR(state->op.err), LOG_END);
-            finish_missing(state, hit->seq, hit->seq);
+            read_finish_missing(state, hit->seq, hit->seq);
             return ERR_CLOSED;
         }
         CHECK(buffer_append(&read->out, encoded) == OK); /* plan made sure of the room */
@@ -463,7 +609,7 @@ static enum err step_data(struct read_state *state)
     state->arrived = false;
     state->phase = READ_COLLECT;
     if (state->hit_at < state->hit_count && !range_served(state) &&
-        (segment->state != SEGMENT_SEALED || (segment->read_fd >= 0 && !segment->rebuild)))
+        (segment->state != SEGMENT_SEALED || lane_loaded(segment)))
         return step_hits(state, segment);
     return OK;
 }
@@ -474,11 +620,19 @@ static enum err step_print(struct read_state *state)
 {
     struct log *log = state->log;
     if (state->at == 0 || !message_id_given(state->read->message_id)) {
-        finish(state, state->lost ? ERR_CORRUPT : ERR_NOT_FOUND);
+        read_finish(state, state->lost ? ERR_CORRUPT : ERR_NOT_FOUND);
         return ERR_CLOSED;
     }
+    struct lane_segment *segment = log->segments[state->at - 1];
+    if (segment->archived) {
+        enum err found = read_archive_find(state, segment);
+        if (found != ERR_NOT_FOUND)
+            return found;
+        state->at--;
+        return OK;
+    }
     bool before;
-    enum err err = look(state, log->segments[state->at - 1], &before);
+    enum err err = look(state, segment, &before);
     if (err != OK && err != ERR_NOT_FOUND)
         return err;
     if (err == OK && state->hit_count > 0)
@@ -488,7 +642,7 @@ static enum err step_print(struct read_state *state)
     return OK;
 }
 
-static bool same_message(const struct log_record *record, const struct log_read *read)
+bool read_same_message(const struct log_record *record, const struct log_read *read)
 {
     return conversation_id_equal(record->conversation, read->conversation) &&
            record->sender.v == read->sender.v && record->device.v == read->device.v &&
@@ -502,15 +656,15 @@ static enum err candidate_arrived(struct read_state *state, struct lane_segment 
     struct bytes encoded;
     enum err err = hit_record(state, segment, &state->hits[state->hit_at++], &record, &encoded);
     state->lost = state->lost || err != OK;
-    if (err != OK || !same_message(&record, read))
+    if (err != OK || !read_same_message(&record, read))
         return OK;
     if (buffer_append(&read->out, encoded) != OK) {
         read->size_needed = encoded.size;
-        finish(state, ERR_FULL);
+        read_finish(state, ERR_FULL);
         return ERR_CLOSED;
     }
     read->records = 1;
-    finish(state, OK);
+    read_finish(state, OK);
     return ERR_CLOSED;
 }
 
@@ -528,13 +682,13 @@ static enum err step_candidate(struct read_state *state)
         state->phase = READ_PRINT;
         return OK;
     }
-    enum err err = ready(state, segment);
+    enum err err = read_ready(state, segment);
     if (err == ERR_NOT_FOUND)
         state->hit_at = state->hit_count;
     if (err != OK)
         return err == ERR_NOT_FOUND ? OK : err;
     const struct index_hit *hit = &state->hits[state->hit_at];
-    err = fetch(state, segment, segment->read_fd, hit->offset, hit->size);
+    err = read_fetch(state, segment, segment->read_fd, hit->offset, hit->size);
     return err == OK ? ERR_AGAIN : err;
 }
 
@@ -543,6 +697,8 @@ static enum err step_candidate(struct read_state *state)
 static enum err step(struct read_state *state)
 {
     switch (state->phase) {
+    case READ_NEWEST:
+        return step_newest(state);
     case READ_SEEK:
         return step_seek(state);
     case READ_COLLECT:
@@ -565,7 +721,7 @@ static void advance(struct read_state *state)
     while (err == OK)
         err = step(state);
     if (err != ERR_CLOSED && err != ERR_AGAIN)
-        finish(state, err);
+        read_finish(state, err);
 }
 
 void reader_wake(struct log *log)

@@ -1,7 +1,8 @@
 /* recovery.c: from a directory of segments to a lane that appends.
  *
- *   list → mark (the highest durable_before of any valid batch header, or the checkpoint) → walk
- * all segments from the checkpoint's on → cut the tail → the last one becomes ACTIVE
+ *   list (listing.c) → mark (the highest durable_before of any valid batch header, or the
+ *   checkpoint) → walk all segments from the checkpoint's on → cut the tail → the last one becomes
+ *   ACTIVE
  *
  * - A batch at or above the mark that is not wholly valid is the tail: it was never acknowledged,
  * or its sync never returned. From there on everything is zeroed and synced.
@@ -16,8 +17,7 @@
 #include "core/file.h"
 #include "core/logging.h"
 #include "core/memory.h"
-
-#include <stdlib.h>
+#include "store/archive_walk.h"
 
 struct recovery {
     struct log *log;
@@ -32,68 +32,10 @@ struct recovery {
     uint64_t record_base; /* expected of the next batch */
     bool have_base;
     bool have_used;
-    bool unknown; /* damage was seen; the next batch tells how many records it cost */
-    bool cut;     /* the tail was found: everything behind is zeroed */
+    bool unknown;       /* damage was seen; the next batch tells how many records it cost */
+    bool cut;           /* the tail was found: everything behind is zeroed */
+    uint64_t newest_ms; /* wall clock of the newest batch */
 };
-
-/* ---- listing */
-
-struct listing {
-    struct log *log;
-    uint32_t *ids;
-    uint32_t count;
-    uint32_t capacity;
-};
-
-static enum err list_entry(void *context, const char *name)
-{
-    struct listing *listing = context;
-    uint32_t id;
-    char path[STORE_PATH_BYTES];
-    static const char *const leftovers[] = {".making", ".indexing"};
-    for (size_t i = 0; i < COUNT_OF(leftovers); i++)
-        if (segment_name_parse(&id, name, leftovers[i]) == OK) {
-            TRY(store_path(path, listing->log->directory, id, leftovers[i]));
-            return file_remove(path);
-        }
-    if (segment_name_parse(&id, name, ".segment") != OK)
-        return OK;
-    if (listing->count == listing->capacity) {
-        uint32_t capacity = listing->capacity == 0 ? 64 : listing->capacity * 2;
-        uint32_t *grown = memory_resize(listing->ids, capacity * sizeof(uint32_t), MEMORY_STORE);
-        if (grown == NULL)
-            return ERR_NO_MEMORY;
-        listing->ids = grown;
-        listing->capacity = capacity;
-    }
-    listing->ids[listing->count++] = id;
-    return OK;
-}
-
-static int id_compare(const void *a, const void *b)
-{
-    uint32_t x = *(const uint32_t *)a;
-    uint32_t y = *(const uint32_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-static enum err list_segments(struct log *log)
-{
-    struct listing listing = {.log = log};
-    enum err err = file_list(log->directory, list_entry, &listing);
-    if (err == OK && listing.count > 0)
-        qsort(listing.ids, listing.count, sizeof(uint32_t), id_compare);
-    for (uint32_t i = 0; i < listing.count && err == OK; i++) {
-        struct lane_segment *segment = lane_segment_add(log, listing.ids[i]);
-        if (segment == NULL)
-            err = ERR_NO_MEMORY;
-        else
-            segment->state = SEGMENT_SEALED;
-        log->id_next = listing.ids[i] + 1;
-    }
-    memory_give(listing.ids, MEMORY_STORE);
-    return err;
-}
 
 /* ---- walking */
 
@@ -123,6 +65,8 @@ static enum err find_mark(struct recovery *r)
     r->mark = r->checkpoint;
     bool found = false;
     for (uint32_t i = r->log->segment_count; i-- > r->first && !found;) {
+        if (r->log->segments[i]->archived)
+            continue;
         struct scan scan;
         struct scan_item item = {.kind = SCAN_BATCH};
         int fd;
@@ -136,6 +80,8 @@ static enum err find_mark(struct recovery *r)
             found = true;
             if (item.header.durable_before > r->mark)
                 r->mark = item.header.durable_before;
+            if (item.header.wall_ms > r->newest_ms)
+                r->newest_ms = item.header.wall_ms;
         }
         scan_close(&scan);
         file_close(fd);
@@ -254,6 +200,7 @@ static enum err walk_items(struct recovery *r, uint32_t at, struct scan *scan, i
         if (is_tail(r, segment, scan, &item))
             return cut_tail(r, segment, fd, &item);
         r->unknown = r->unknown || item.kind == SCAN_DAMAGE;
+        segment->unread = segment->unread || item.unreadable;
         if (item.kind != SCAN_BATCH)
             continue;
         TRY(take_batch(r, segment, scan, &item));
@@ -274,10 +221,12 @@ static enum err finish_sealed(struct recovery *r, struct lane_segment *segment)
     enum err err = sidecar_load(&sidecar, log->directory, &segment->header);
     if (err == OK)
         sidecar_destroy(sidecar);
-    else
+    else if (!segment->unread) /* what it lacks would be hidden for good */
         err = sidecar_write(log->directory, &segment->header, segment->index, segment->data_end);
     if (err == ERR_NO_MEMORY)
         return err;
+    segment->expires_min_ms = segment->index->expires_min_ms;
+    segment->expiry_known = true;
     /* One that cannot be written now is rebuilt when it is needed. */
     index_destroy(segment->index);
     segment->index = NULL;
@@ -312,6 +261,62 @@ static enum err walk_segment(struct recovery *r, uint32_t at)
     if (err == OK && had_used && r->last_used != used_before)
         err = finish_sealed(r, r->log->segments[used_before]);
     return err;
+}
+
+/* ---- archives above the checkpoint: the catalog is older than they are */
+
+static enum err replay_block(struct recovery *r, const struct lane_segment *segment,
+                             struct bytes records, const struct segment_key *key)
+{
+    struct log_record record;
+    struct bytes encoded;
+    enum err err;
+    while ((err = archive_record_next(&record, &encoded, &records, key)) == OK)
+        if (record.kind != RECORD_GONE)
+            r->replay(r->context, &record, position_of(segment->id, 0));
+    return err == ERR_NOT_FOUND ? OK : err;
+}
+
+static enum err replay_walk(struct recovery *r, const struct lane_segment *segment,
+                            const struct archive *archive)
+{
+    struct archive_walk walk;
+    struct walk_item item = {.kind = WALK_BLOCK};
+    archive_walk_init(&walk, archive->fd, &archive->key, ARCHIVE_HEADER_BYTES,
+                      archive->footer.bytes);
+    enum err err = OK;
+    while (err == OK && (err = archive_walk_next(&walk, &item)) == OK && item.kind != WALK_END) {
+        struct bytes records = {NULL, 0};
+        bool data = item.kind == WALK_BLOCK && item.block.kind == ARCHIVE_DATA;
+        if (data)
+            err = archive_walk_records(&walk, &item, &records);
+        if (err == OK)
+            err = replay_block(r, segment, records, &archive->key);
+        if (err == ERR_CORRUPT || item.kind == WALK_LOST || item.kind == WALK_DAMAGED) {
+            report_damage(r, segment->id, 0, 0, item.kind == WALK_LOST ? item.block.count : 1);
+            err = OK;
+        }
+    }
+    archive_walk_deinit(&walk);
+    return err;
+}
+
+static enum err replay_archives(struct recovery *r)
+{
+    for (uint32_t i = 0; i < r->log->segment_count && r->replay != NULL; i++) {
+        const struct lane_segment *segment = r->log->segments[i];
+        char path[STORE_PATH_BYTES];
+        struct archive *archive;
+        if (!segment->archived || segment->state == SEGMENT_LOST ||
+            segment->id <= position_segment(r->checkpoint))
+            continue;
+        TRY(lane_archive_path(r->log, segment, path));
+        TRY(archive_load(&archive, path));
+        enum err err = replay_walk(r, segment, archive);
+        archive_destroy(archive);
+        TRY(err);
+    }
+    return OK;
 }
 
 /* ---- becoming active */
@@ -445,7 +450,8 @@ static enum err activate(struct recovery *r)
 {
     struct log *log = r->log;
     uint32_t at = r->have_used ? r->last_used : r->first;
-    while (at < log->segment_count && log->segments[at]->state == SEGMENT_LOST)
+    while (at < log->segment_count &&
+           (log->segments[at]->state == SEGMENT_LOST || log->segments[at]->archived))
         at++;
     if (at == log->segment_count)
         return first_segment(r);
@@ -479,9 +485,11 @@ enum err lane_recover(struct log *log,
                          .context = context,
                          .damaged = damaged,
                          .checkpoint = log->options.checkpoint};
-    TRY(list_segments(log));
+    TRY(lane_list(log));
+    TRY(replay_archives(&r));
     while (r.first < log->segment_count &&
-           log->segments[r.first]->id < position_segment(r.checkpoint))
+           (log->segments[r.first]->archived ||
+            log->segments[r.first]->id < position_segment(r.checkpoint)))
         r.first++;
     if (r.first == log->segment_count) {
         TRY(first_segment(&r));
@@ -489,7 +497,8 @@ enum err lane_recover(struct log *log,
         r.have_base = r.first == 0 && log->segments[0]->id == 1;
         TRY(find_mark(&r));
         for (uint32_t i = r.first; i < log->segment_count; i++)
-            TRY(walk_segment(&r, i));
+            if (!log->segments[i]->archived)
+                TRY(walk_segment(&r, i));
         TRY(secure_tail(&r));
         TRY(activate(&r));
         if (r.unknown)
@@ -498,6 +507,7 @@ enum err lane_recover(struct log *log,
     uint64_t end = position_of(log->gather.segment->id, log->gather.offset);
     log->appended = log->written = log->durable = log->previous_end = end;
     log->checkpointed = r.checkpoint;
+    lifecycle_open(log, r.newest_ms);
     log->record_count = r.record_base;
     if (log->metrics != NULL) {
         metric_set(log->metrics, METRIC_LOG_SEGMENTS, log->segment_count);

@@ -1,9 +1,9 @@
-/* sidecar.c: the index file of a sealed segment, "%08x.index", version 1; little-endian, in blocks
+/* sidecar.c: the index file of a sealed segment, "%08x.index", version 2; little-endian, in blocks
  * of 4096 bytes.
  *
  * Block 0, header:
  *   0  8  magic "ROOSTIDX"
- *   8  2  version, 1
+ *   8  2  version, 2
  *  10  2  flags, 0
  *  12  4  segment id
  *  16  8  the segment's nonce
@@ -14,8 +14,7 @@
  *  40  4  entries
  *  44  4  prints
  *  48  4  crc of the summary
- *  52  4  0
- *  56  4  0
+ *  52  8  earliest expiry of the segment's records, ms since 1970; 0: none expires
  *  60  4  crc of the bytes before
  *  64     zeros
  *
@@ -43,10 +42,11 @@
 #define ENTRY_BYTES   32u
 #define PRINT_BYTES   12u
 #define BLOCK_HEAD    8u
-#define BLOCK_ENTRIES ((SEGMENT_BLOCK - BLOCK_HEAD) / ENTRY_BYTES)
+#define BLOCK_ENTRIES SIDECAR_BLOCK_ENTRIES
 #define BLOCK_PRINTS  ((SEGMENT_BLOCK - BLOCK_HEAD) / PRINT_BYTES)
 #define FENCE_BYTES   24u
 #define FILTER_PROBES 6u
+#define VERSION       2
 
 static const uint8_t sidecar_magic[8] = {'R', 'O', 'O', 'S', 'T', 'I', 'D', 'X'};
 
@@ -224,7 +224,7 @@ static void build_header(struct builder *b, uint32_t data_end, const uint8_t *su
 {
     uint8_t *out = b->out;
     memcpy(out, sidecar_magic, sizeof sidecar_magic);
-    store_u16(out + 8, SEGMENT_VERSION);
+    store_u16(out + 8, VERSION);
     store_u32(out + 12, b->key.id);
     store_u64(out + 16, b->key.nonce);
     store_u32(out + 24, data_end);
@@ -234,6 +234,7 @@ static void build_header(struct builder *b, uint32_t data_end, const uint8_t *su
     store_u32(out + 40, b->index->entry_count);
     store_u32(out + 44, b->print_count);
     store_u32(out + 48, crc32c(b->key.crc, bytes_of(summary, b->summary_bytes)));
+    store_u64(out + 52, b->index->expires_min_ms);
     store_u32(out + 60, crc32c(0, bytes_of(out, 60)));
 }
 
@@ -300,6 +301,10 @@ enum err index_rebuild(struct index **out, struct scan *scan, uint32_t *data_end
     enum err err;
     struct scan_item item;
     while ((err = scan_next(scan, &item)) == OK && item.kind != SCAN_END) {
+        if (item.unreadable)
+            err = ERR_IO; /* not now; an index without what stands there would hide it for good */
+        if (err != OK)
+            break;
         if (item.kind != SCAN_BATCH)
             continue;
         *data_end = item.to;
@@ -313,6 +318,8 @@ enum err index_rebuild(struct index **out, struct scan *scan, uint32_t *data_end
         if (err != OK)
             break;
     }
+    if (err == OK && item.unreadable)
+        err = ERR_IO;
     if (err != OK) {
         index_destroy(index);
         return err;
@@ -328,14 +335,17 @@ static enum err header_decode(struct sidecar *sidecar, const uint8_t *block, uin
     if (memcmp(block, sidecar_magic, sizeof sidecar_magic) != 0 ||
         load_u32(block + 60) != crc32c(0, bytes_of(block, 60)))
         return ERR_CORRUPT;
-    if (load_u16(block + 8) > SEGMENT_VERSION)
+    if (load_u16(block + 8) > VERSION)
         return ERR_NEWER;
+    if (load_u16(block + 8) < VERSION) /* of before the expiry was kept: made again */
+        return ERR_CORRUPT;
     if (load_u32(block + 12) != sidecar->key.id || load_u64(block + 16) != sidecar->key.nonce)
         return ERR_CORRUPT;
     sidecar->data_end = load_u32(block + 24);
     sidecar->entry_blocks = load_u32(block + 28);
     sidecar->print_blocks = load_u32(block + 32);
     sidecar->filter_bytes = load_u32(block + 36);
+    sidecar->expires_min_ms = load_u64(block + 52);
     *summary_crc = load_u32(block + 48);
     uint32_t blocks_max = SEGMENT_BYTES_MAX / RECORD_HEADER_BYTES / BLOCK_ENTRIES + 1;
     bool sound = sidecar->entry_blocks <= blocks_max && sidecar->print_blocks <= blocks_max &&
@@ -481,6 +491,22 @@ enum err sidecar_range(const struct sidecar *sidecar, struct bytes read, uint64_
     return OK;
 }
 
+enum err sidecar_newest(const struct sidecar *sidecar, struct bytes read, uint64_t offset,
+                        struct conversation_id conversation, uint64_t *seq)
+{
+    *seq = 0;
+    for (size_t at = 0; at + SEGMENT_BLOCK <= read.size; at += SEGMENT_BLOCK) {
+        const uint8_t *block = read.data + at;
+        uint32_t entries;
+        TRY(block_valid(sidecar, block, offset + at, &entries, BLOCK_ENTRIES));
+        const uint8_t *p = block + BLOCK_HEAD;
+        for (uint32_t i = 0; i < entries; i++, p += ENTRY_BYTES)
+            if (load_u64(p) == conversation.hi && load_u64(p + 8) == conversation.lo)
+                *seq = load_u64(p + 16); /* ascending */
+    }
+    return OK;
+}
+
 void sidecar_find_where(const struct sidecar *sidecar, uint32_t print, uint64_t *offset,
                         size_t *size)
 {
@@ -514,4 +540,31 @@ enum err sidecar_find(const struct sidecar *sidecar, struct bytes read, uint64_t
                 hits[(*count)++] = (struct index_hit){0, load_u32(p + 4), load_u32(p + 8)};
     }
     return OK;
+}
+
+/* ---- walking */
+
+enum err sidecar_entries(const struct sidecar *sidecar, uint32_t n,
+                         struct sidecar_entry entries[SIDECAR_BLOCK_ENTRIES], uint32_t *count)
+{
+    uint8_t block[SEGMENT_BLOCK];
+    uint64_t offset = (uint64_t)(1 + n) * SEGMENT_BLOCK;
+    size_t done = 0;
+    *count = 0;
+    if (n >= sidecar->entry_blocks)
+        return OK;
+    TRY(file_read(sidecar->fd, offset, block, sizeof block, &done));
+    if (done != sizeof block)
+        return ERR_CORRUPT;
+    TRY(block_valid(sidecar, block, offset, count, BLOCK_ENTRIES));
+    const uint8_t *p = block + BLOCK_HEAD;
+    for (uint32_t i = 0; i < *count; i++, p += ENTRY_BYTES)
+        entries[i] = (struct sidecar_entry){
+            {load_u64(p), load_u64(p + 8)}, load_u64(p + 16), load_u32(p + 24), load_u32(p + 28)};
+    return OK;
+}
+
+uint64_t sidecar_conversations(const struct sidecar *sidecar)
+{
+    return (uint64_t)sidecar->filter_bytes * 8 / 10;
 }

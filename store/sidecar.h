@@ -21,11 +21,20 @@ struct sidecar_fence {
     uint64_t seq;
 };
 
+struct sidecar_entry {
+    struct conversation_id conversation;
+    uint64_t seq;
+    uint32_t offset;
+    uint32_t size;
+};
+#define SIDECAR_BLOCK_ENTRIES 127u
+
 struct sidecar {
     int fd;
     struct segment_key key;
     uint32_t data_end;
-    size_t memory; /* bytes resident */
+    uint64_t expires_min_ms; /* earliest expiry of the segment's records; 0: none expires */
+    size_t memory;           /* bytes resident */
     /* private */
     uint32_t entry_blocks;
     uint32_t print_blocks;
@@ -43,7 +52,8 @@ MUST_USE enum err sidecar_write(const char *directory, const struct segment_head
 MUST_USE enum err sidecar_load(struct sidecar **sidecar, const char *directory,
                                const struct segment_header *header);
 void sidecar_destroy(struct sidecar *sidecar);
-/* index_rebuild: an index of all valid records that scan finds from its segment's beginning. */
+/* index_rebuild: an index of all valid records that scan finds from its segment's beginning.
+ * ERR_IO: the device cannot read some of it. */
 MUST_USE enum err index_rebuild(struct index **index, struct scan *scan, uint32_t *data_end);
 
 /* sidecar_may_hold: false: the segment has nothing of that conversation. */
@@ -56,11 +66,23 @@ MUST_USE enum err sidecar_range(const struct sidecar *sidecar, struct bytes read
                                 struct conversation_id conversation, uint64_t from,
                                 struct index_hit *hits, uint32_t hits_max, uint32_t *count,
                                 bool *before);
+/* sidecar_newest: in what was read for sidecar_range_where(…, UINT64_MAX, …): the conversation's
+ * highest sequence number, 0: none. */
+MUST_USE enum err sidecar_newest(const struct sidecar *sidecar, struct bytes read, uint64_t offset,
+                                 struct conversation_id conversation, uint64_t *seq);
 void sidecar_find_where(const struct sidecar *sidecar, uint32_t print, uint64_t *offset,
                         size_t *size);
 MUST_USE enum err sidecar_find(const struct sidecar *sidecar, struct bytes read, uint64_t offset,
                                uint32_t print, struct index_hit *hits, uint32_t hits_max,
                                uint32_t *count);
+
+/* sidecar_entries: the n-th block of entries, sorted by conversation and sequence number; *count
+ * = 0: there is none. Blocking. ERR_CORRUPT. */
+MUST_USE enum err sidecar_entries(const struct sidecar *sidecar, uint32_t n,
+                                  struct sidecar_entry entries[SIDECAR_BLOCK_ENTRIES],
+                                  uint32_t *count);
+/* sidecar_conversations: no fewer than the segment has. */
+uint64_t sidecar_conversations(const struct sidecar *sidecar);
 
 #define STORE_PATH_BYTES 1100
 /* store_path: directory/<id><suffix>. ERR_TOO_BIG. */

@@ -1,33 +1,18 @@
-/* verify.c: `roost log verify DIR`: reads every byte of every segment and sidecar and says what is
- * not as it was written. Takes no lock and writes nothing; on a lane in use it may report the batch
- * that is just being written as a torn tail. */
-#include "store/sidecar.h"
+/* verify.c: `roost log verify DIR`: reads every byte of every segment, sidecar and archive and says
+ * what is not as it was written. Takes no lock and writes nothing; on a lane in use it may report
+ * the batch that is just being written as a torn tail. */
+#include "store/verify.h"
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "store/sidecar.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-struct verify {
-    const char *directory;
-    void (*finding)(void *context, const char *line);
-    void *context;
-    uint32_t *ids;
-    uint32_t count;
-    uint32_t capacity;
-    uint64_t mark; /* below it nothing may be wrong */
-    uint64_t base; /* records before the next batch */
-    uint64_t end;  /* of the newest valid batch */
-    uint64_t records;
-    bool have_base;
-    bool damage;
-};
-
-__attribute__((format(printf, 3, 4))) static void report(struct verify *v, bool damage,
-                                                         const char *format, ...)
+void verify_report(struct verify *v, bool damage, const char *format, ...)
 {
     char line[512];
     va_list arguments;
@@ -38,10 +23,27 @@ __attribute__((format(printf, 3, 4))) static void report(struct verify *v, bool 
     v->finding(v->context, line);
 }
 
+static enum err list_archive(struct verify *v, const struct archive_header *name)
+{
+    if (v->archive_count == v->archive_capacity) {
+        uint32_t capacity = v->archive_capacity == 0 ? 16 : v->archive_capacity * 2;
+        void *grown = memory_resize(v->archives, capacity * sizeof *name, MEMORY_STORE);
+        if (grown == NULL)
+            return ERR_NO_MEMORY;
+        v->archives = grown;
+        v->archive_capacity = capacity;
+    }
+    v->archives[v->archive_count++] = *name;
+    return OK;
+}
+
 static enum err list_entry(void *context, const char *name)
 {
     struct verify *v = context;
+    struct archive_header archive;
     uint32_t id;
+    if (archive_name_parse(&archive, name, ".archive") == OK)
+        return list_archive(v, &archive);
     if (segment_name_parse(&id, name, ".segment") != OK)
         return OK;
     if (v->count == v->capacity) {
@@ -102,28 +104,28 @@ static void verify_batch(struct verify *v, const struct scan *scan, const struct
     uint64_t position = position_of(id, item->from);
     bool damage = position < v->mark;
     if (v->have_base && item->header.record_base != v->base)
-        report(v, true,
-               "segment %08" PRIx32 " offset %" PRIu32 ": %" PRIu64
-               " records before this batch are missing",
-               id, item->from, item->header.record_base - v->base);
+        verify_report(v, true,
+                      "segment %08" PRIx32 " offset %" PRIu32 ": %" PRIu64
+                      " records before this batch are missing",
+                      id, item->from, item->header.record_base - v->base);
     if (v->have_base && item->header.previous_end != v->end)
-        report(v, true,
-               "segment %08" PRIx32 " offset %" PRIu32
-               ": the batch before this one is missing (it ended at %016" PRIx64 ")",
-               id, item->from, item->header.previous_end);
+        verify_report(v, true,
+                      "segment %08" PRIx32 " offset %" PRIu32
+                      ": the batch before this one is missing (it ended at %016" PRIx64 ")",
+                      id, item->from, item->header.previous_end);
     struct batch_walk walk;
     batch_walk_init(&walk, &scan->key, item);
     while (batch_walk_next(&walk))
         v->records++;
     if (!batch_sound(&scan->key, item))
-        report(v, damage,
-               "segment %08" PRIx32 " offset %" PRIu32 ": %s, %" PRIu32 " of %" PRIu32
-               " records are valid",
-               id, item->from, damage ? "damaged batch" : "torn tail", walk.valid,
-               item->header.records);
+        verify_report(v, damage,
+                      "segment %08" PRIx32 " offset %" PRIu32 ": %s, %" PRIu32 " of %" PRIu32
+                      " records are valid",
+                      id, item->from, damage ? "damaged batch" : "torn tail", walk.valid,
+                      item->header.records);
     if (item->dirty)
-        report(v, damage, "segment %08" PRIx32 " offset %" PRIu32 ": padding is not zero", id,
-               item->from);
+        verify_report(v, damage, "segment %08" PRIx32 " offset %" PRIu32 ": padding is not zero",
+                      id, item->from);
     v->base = item->header.record_base + item->header.records;
     v->end = position_of(id, item->to);
     v->have_base = true;
@@ -134,15 +136,16 @@ static void verify_rest(struct verify *v, const struct scan *scan, const struct 
     uint32_t id = scan->header.id;
     bool tail = position_of(id, item->from) >= v->mark;
     if (item->unreadable)
-        report(v, true,
-               "segment %08" PRIx32 " offset %" PRIu32 " to %" PRIu32 ": the device cannot read it",
-               id, item->from, item->to);
+        verify_report(v, true,
+                      "segment %08" PRIx32 " offset %" PRIu32 " to %" PRIu32
+                      ": the device cannot read it",
+                      id, item->from, item->to);
     else if (item->kind == SCAN_DAMAGE)
-        report(v, !tail, "segment %08" PRIx32 " offset %" PRIu32 " to %" PRIu32 ": %s", id,
-               item->from, item->to, tail ? "torn tail" : "damaged, no batch header");
+        verify_report(v, !tail, "segment %08" PRIx32 " offset %" PRIu32 " to %" PRIu32 ": %s", id,
+                      item->from, item->to, tail ? "torn tail" : "damaged, no batch header");
     else if (item->dirty)
-        report(v, !tail, "segment %08" PRIx32 " offset %" PRIu32 ": %s", id, item->from,
-               tail ? "torn tail" : "not zero behind the last batch");
+        verify_report(v, !tail, "segment %08" PRIx32 " offset %" PRIu32 ": %s", id, item->from,
+                      tail ? "torn tail" : "not zero behind the last batch");
 }
 
 /* verify_sidecar: byte for byte what the segment's records give. */
@@ -169,10 +172,10 @@ static enum err verify_sidecar(struct verify *v, struct scan *scan, bool damaged
     if (err == OK)
         err = found == NULL ? ERR_NO_MEMORY : file_read(fd, 0, found, expected.size + 1, &done);
     if (err == ERR_IO || (err == OK && !bytes_equal(bytes_of(found, done), expected)))
-        report(v, true,
-               "index of segment %08" PRIx32
-               ": damaged; it is rebuilt when it is used, or remove %s",
-               id, path);
+        verify_report(v, true,
+                      "index of segment %08" PRIx32
+                      ": damaged; it is rebuilt when it is used, or remove %s",
+                      id, path);
     union {
         const uint8_t *in;
         void *out;
@@ -195,16 +198,17 @@ static enum err verify_segment(struct verify *v, uint32_t id)
     if (err == ERR_NEWER || err == ERR_NO_MEMORY)
         return err;
     if (err != OK) {
-        report(v, true, "segment %08" PRIx32 ": both copies of the header are damaged (%s)", id,
-               err_name(err));
+        verify_report(v, true, "segment %08" PRIx32 ": both copies of the header are damaged (%s)",
+                      id, err_name(err));
         return OK;
     }
     bool damage_before = v->damage;
     v->damage = false;
     if (scan.header.id != id)
-        report(v, true, "segment %08" PRIx32 ": its header says %08" PRIx32, id, scan.header.id);
+        verify_report(v, true, "segment %08" PRIx32 ": its header says %08" PRIx32, id,
+                      scan.header.id);
     if (scan.copy_damaged)
-        report(v, true, "segment %08" PRIx32 ": one copy of the header is damaged", id);
+        verify_report(v, true, "segment %08" PRIx32 ": one copy of the header is damaged", id);
     struct scan_item item = {.kind = SCAN_BATCH};
     while (err == OK && item.kind != SCAN_END) {
         err = scan_next(&scan, &item);
@@ -232,11 +236,15 @@ enum err log_verify(const char *directory, void (*finding)(void *context, const 
         qsort(v.ids, v.count, sizeof(uint32_t), id_compare);
     if (err == OK)
         err = find_mark(&v);
+    for (uint32_t i = 0; i < v.archive_count && err == OK; i++)
+        err = verify_archive(&v, &v.archives[i]);
     for (uint32_t i = 0; i < v.count && err == OK; i++)
         err = verify_segment(&v, v.ids[i]);
     if (err == OK)
-        report(&v, false, "%" PRIu32 " segments, %" PRIu64 " records: %s", v.count, v.records,
-               v.damage ? "damaged" : "sound");
+        verify_report(&v, false,
+                      "%" PRIu32 " archives, %" PRIu32 " segments, %" PRIu64 " records: %s",
+                      v.archive_count, v.count, v.records, v.damage ? "damaged" : "sound");
+    memory_give(v.archives, MEMORY_STORE);
     memory_give(v.ids, MEMORY_STORE);
     if (err == OK && v.damage)
         return ERR_CORRUPT;

@@ -92,6 +92,11 @@ static enum err metrics_text(struct buffer *out, const struct api *api)
     for (enum memory_purpose p = 0; p < MEMORY_PURPOSE_COUNT; p++)
         TRY(put_format(out, "roost_memory_bytes{purpose=\"%s\"} %lld\n", memory_purpose_name(p),
                        (long long)memory_bytes(p)));
+    TRY(put_format(out,
+                   "# HELP roost_catalog_used_bytes Of store.catalog_map_size, what was used.\n"
+                   "# TYPE roost_catalog_used_bytes gauge\n"
+                   "roost_catalog_used_bytes %llu\n",
+                   (unsigned long long)catalog_used_bytes(api->options.catalog)));
     if (resident_bytes(&resident) != OK) /* no /proc here: the figure is left out */
         return OK;
     return put_format(out,

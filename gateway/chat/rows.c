@@ -10,7 +10,7 @@
  *   48 per cursor: u32 device, u64 delivered
  * Pending row: u64 activity_ms.
  * Conversation row, version 1:
- *   0 u8 version, 1 u8 reserved 0, 2 u16 sender count, 4 u32 reserved 0,
+ *   0 u8 version, 1 u8 reserved 0, 2 u16 sender count, 4 u32 retention in seconds (0: the log's),
  *   8 u64 last_seq, 16 u64 last_time_ms, 24 u64 delivered[2], 40 u64 read[2],
  *   56 per sender: u64 user, u32 device, 16 bytes highest message id */
 #include "gateway/chat/rows.h"
@@ -163,7 +163,7 @@ static enum err conversation_decode(struct bytes in, struct conversation_row *ro
     uint8_t version = reader_u8(&r);
     reader_u8(&r);
     row->sender_count = reader_u16(&r);
-    reader_u32(&r);
+    row->retention_s = reader_u32(&r);
     row->last_seq = reader_u64(&r);
     row->last_time_ms = reader_u64(&r);
     for (int i = 0; i < 2; i++)
@@ -188,6 +188,7 @@ static struct bytes conversation_encode(const struct conversation_row *row, uint
     memset(out, 0, CONVERSATION_FIXED_BYTES);
     out[0] = ROW_VERSION;
     store_u16(out + 2, (uint16_t)row->sender_count);
+    store_u32(out + 4, row->retention_s);
     store_u64(out + 8, row->last_seq);
     store_u64(out + 16, row->last_time_ms);
     for (int i = 0; i < 2; i++) {
@@ -217,6 +218,8 @@ enum err rows_read_conversation(struct catalog_txn *txn, struct conversation_id 
 static void conversation_row_raise(struct conversation_row *stored,
                                    const struct conversation_row *row)
 {
+    if (row->retention_s != 0)
+        stored->retention_s = row->retention_s;
     raise(&stored->last_seq, row->last_seq);
     raise(&stored->last_time_ms, row->last_time_ms);
     for (int i = 0; i < 2; i++) {
@@ -420,6 +423,7 @@ enum err rows_merge_record(struct catalog_txn *txn, const struct log_record *rec
     case RECORD_WATERMARK:
         return merge_watermark(txn, record);
     case RECORD_MEMBERSHIP:
+    case RECORD_GONE: /* says nothing of what was */
         return ERR_UNSUPPORTED;
     }
     return ERR_UNSUPPORTED;

@@ -1,13 +1,15 @@
-/* addresses.h: how many connections of each address have not upgraded yet, over all shards,
- * exactly. Flow:       listener (accept, PROXY header) → addresses_count; connection →
- * addresses_uncount Owns:       one table, shared by all shards, of atomic cells: no lock, a few
- * compare-and-swaps per connection and none per message Invariants: the counts of an address, over
- * its cells, sum up to the connections that are counted; an address is its IPv4 address, or the /64
- * of its IPv6 address, since who has one of these has all of it Failure:    addresses_count:
- * ERR_FULL over the limit Bounds:     two cells of 8 bytes per socket that the process has room
- * for; ADDRESSES_PROBES cells are looked at. The table is at most half full, so none of them is
- * free with odds of 2^-32; then the connection is refused. Two addresses are taken for one with
- * odds of 2^-40 per pair that meets, and nobody can aim: the hash is keyed with a secret */
+/* addresses.h: how many connections of each address have not upgraded yet, over all shards.
+ * Flow:       listener (accept, PROXY header) → addresses_count; connection → addresses_uncount
+ * Owns:       one table, shared by all shards, of atomic cells: no lock, a few compare-and-swaps
+ *             per connection and none per message
+ * Invariants: the counts of an address, over its cells, sum up to the connections that are
+ *             counted; an address is its IPv4 address, or the /64 of its IPv6 address, since who
+ *             has one of these has all of it
+ * Failure:    addresses_count: ERR_FULL over the limit
+ * Bounds:     two cells of 8 bytes per socket that the process has room for; ADDRESSES_PROBES
+ *             cells are looked at. The table is at most half full, so that none of them is free
+ *             has odds of 2^-32; then the connection is refused. Two addresses are taken for one
+ *             with odds of 2^-40 per pair that meets; nobody can aim, the hash is keyed */
 #ifndef GATEWAY_FLOW_ADDRESSES_H
 #define GATEWAY_FLOW_ADDRESSES_H
 

@@ -99,7 +99,14 @@ struct border_pull { /* PULL and READ */
     uint32_t answer_bytes; /* promised for the answer, this struct's header included */
 };
 
-enum pull_outcome { PULL_OK, PULL_MISS, PULL_TOO_SMALL, PULL_DAMAGED, PULL_BUSY };
+enum pull_outcome {
+    PULL_OK,
+    PULL_MISS,
+    PULL_TOO_SMALL,
+    PULL_DAMAGED,
+    PULL_GONE, /* expired, or removed by retention */
+    PULL_BUSY
+};
 
 struct border_pulled {
     struct border border;
@@ -108,7 +115,7 @@ struct border_pulled {
     uint32_t outcome; /* enum pull_outcome */
     uint32_t records;
     uint64_t size_needed;  /* PULL_TOO_SMALL: answer_bytes that would do */
-    uint64_t missing_from; /* PULL_DAMAGED */
+    uint64_t missing_from; /* PULL_DAMAGED, PULL_GONE */
     uint64_t missing_to;
     uint64_t last_seq; /* PULL: newest visible, 0: not known here */
     uint32_t promised; /* echoed answer_bytes */
@@ -125,6 +132,12 @@ struct border_record {
     uint32_t payload_bytes;
     struct message_id message_id;
 };
+
+/* border_record_expired: a disappearing message whose time has come: it is never served. */
+static inline bool border_record_expired(const struct border_record *record, uint64_t wall_ms)
+{
+    return record->expires_ms != 0 && record->expires_ms <= wall_ms;
+}
 
 struct border_append {
     struct border border;

@@ -63,13 +63,14 @@ static void rest(struct shard *shard, struct checkpointer *checkpointer)
     checkpointer->done_last = checkpointer->asked_last;
 }
 
-static void fail(struct shard *shard, struct checkpointer *checkpointer, enum err err)
+static void set_failed(struct shard *shard, struct checkpointer *checkpointer, enum err err)
 {
-    if (!checkpointer->failed)
-        log_event(LOG_ERROR, "checkpoint_failed", LOG_ERR(err),
-                  LOG_TEXT("effect", "the next start replays the log from the previous one"));
+    if (checkpointer->failed)
+        return;
     checkpointer->failed = true;
-    rest(shard, checkpointer);
+    shard_count(shard, METRIC_CHECKPOINTS_FAILED, 1);
+    log_event(LOG_ERROR, "checkpoint_failed", LOG_ERR(err),
+              LOG_TEXT("effect", "the next start replays the log from the previous one"));
 }
 
 static void meta_done(struct worker_job *job, void *context)
@@ -86,7 +87,8 @@ static void meta_done(struct worker_job *job, void *context)
             lane_checkpointed(shard, checkpointer->meta.position);
             rest(shard, checkpointer);
         } else {
-            fail(shard, checkpointer, err);
+            set_failed(shard, checkpointer, err);
+            rest(shard, checkpointer);
         }
     }
     memory_give(meta_job, MEMORY_STORE);
@@ -165,11 +167,8 @@ void checkpointer_on_flushed(struct shard *shard, struct bytes message)
     struct checkpointer *checkpointer = lane_checkpointer(shard);
     CHECK(checkpointer->state == CHECKPOINT_FLUSHING && flushed->round == checkpointer->round);
     checkpointer->reported++;
-    if (flushed->err != OK && !checkpointer->failed) {
-        checkpointer->failed = true;
-        log_event(LOG_ERROR, "checkpoint_failed", LOG_ERR((enum err)flushed->err),
-                  LOG_TEXT("effect", "the next start replays the log from the previous one"));
-    }
+    if (flushed->err != OK)
+        set_failed(shard, checkpointer, (enum err)flushed->err);
     if (checkpointer->failed && checkpointer->reported == shard->gateway->shard_count)
         rest(shard, checkpointer);
 }

@@ -320,6 +320,11 @@ static enum err deliver_to(struct shard *shard, struct session *session, struct 
         session_lag(shard, session, entry, cursor);
         return OK;
     }
+    if (border_record_expired(record, shard->wall_ms)) {
+        cursor->sent = record->seq;
+        session_gone(shard, session, deliver->conversation, record->seq, record->seq);
+        return;
+    }
     enum encoding encoding = (enum encoding)session->connection->encoding;
     if (encoded[encoding].size == 0)
         encoded[encoding] = encode_message(shard, encoding, deliver);

@@ -378,6 +378,7 @@ void ingress_on_timer(struct shard *shard, struct connection *connection)
     switch ((enum connection_state)connection->state) {
     case CONNECTION_UPGRADED:
     case CONNECTION_AUTHENTICATING:
+        shard_count(shard, METRIC_HELLO_TIMEOUTS, 1);
         ingress_fail(shard, connection, CODE_HELLO_TIMEOUT, 0,
                      "no hello with a valid token in time");
         return;
@@ -396,6 +397,9 @@ void ingress_on_timer(struct shard *shard, struct connection *connection)
     case CONNECTION_PROXY:
     case CONNECTION_TLS:
     case CONNECTION_HTTP:
+        shard_count(shard, METRIC_UPGRADE_TIMEOUTS, 1);
+        connection_abort(shard, connection);
+        return;
     case CONNECTION_ECHO:
     case CONNECTION_CLOSING:
     case CONNECTION_DEAD:

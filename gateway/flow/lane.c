@@ -3,6 +3,7 @@
 
 #include "gateway/chat/rows.h"
 #include "gateway/flow/checkpoint.h"
+#include "gateway/flow/retention.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -75,7 +76,7 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct replay *
     meta.writer_epoch++;
     TRY(checkpoint_write_meta(shard->gateway->catalog, &meta));
     snprintf(directory, sizeof directory, "%s/log", config->directory);
-    const struct log_options options = {
+    struct log_options options = {
         .directory = directory,
         .lane = 0,
         .shard = shard->index,
@@ -86,7 +87,14 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct replay *
         .checkpoint = meta.position,
         .direct = config->direct,
         .skip_sync = config->unsafe_skip_sync,
+        .merge_segments = config->merge_segments,
+        .merge_inputs = config->merge_inputs,
+        .merge_rate = config->merge_rate,
+        .archive_bytes_max = config->archive_bytes,
+        .compress = config->compress,
+        .trust_clock = config->trust_clock,
     };
+    retention_fill(&options.retention, config, shard->gateway->catalog);
     TRY(log_open(&lane->log, &options, shard->io, shard->gateway->workers, shard->metrics,
                  replay_record, replay, damaged));
     if (replay->err == OK && replay->txn != NULL) {
@@ -397,14 +405,14 @@ static void answer_read(struct shard *shard, const struct lane_read *read)
         out->outcome = PULL_DAMAGED;
         out->missing_from = read->read.from_seq;
         out->missing_to = read->read.to_seq;
-    } else if (err == ERR_CORRUPT) {
-        out->outcome = PULL_DAMAGED;
+    } else if (err == ERR_CORRUPT || err == ERR_EXPIRED) {
+        out->outcome = err == ERR_CORRUPT ? PULL_DAMAGED : PULL_GONE;
         out->missing_from = read->read.missing_from;
         out->missing_to = read->read.missing_to;
     } else if (err != OK) {
         out->outcome = PULL_BUSY; /* the device did not answer this time */
     }
-    if (out->outcome == PULL_OK || out->outcome == PULL_DAMAGED)
+    if (out->outcome == PULL_OK || out->outcome == PULL_DAMAGED || out->outcome == PULL_GONE)
         copy_records(out, read->answer_bytes, buffer_bytes(&read->read.out));
     mesh_commit(mesh, shard->index, read->origin, MESH_LOG_ANSWER,
                 sizeof *out + out->border.payload_bytes);

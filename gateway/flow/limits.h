@@ -3,8 +3,8 @@
 #ifndef GATEWAY_FLOW_LIMITS_H
 #define GATEWAY_FLOW_LIMITS_H
 
-#define SHARDS_MAX           256 /* border.source is 16 bits; a box with more cores uses 256 of them */
-#define EVENTS_PER_TURN      1024  /* completions looked at in one turn: 1,024 × 112 B = 112 KiB */
+#define SHARDS_MAX           256  /* border.source is 16 bits; a larger box uses 256 of its cores */
+#define EVENTS_PER_TURN      1024 /* completions looked at in one turn: 1,024 × 112 B = 112 KiB */
 #define RECEIVE_BUFFER_BYTES 16384 /* one TLS record's worth */
 #define RECEIVE_BUFFERS                                                                            \
     512 /* per shard: 8 MiB; more connections with bytes in motion wait a turn */

@@ -77,6 +77,7 @@ static enum err submit(struct shard *shard, struct login *login, bool write)
 
 static void refuse(struct shard *shard, struct connection *connection, enum err err)
 {
+    shard_count(shard, METRIC_LOGINS_REFUSED, 1);
     if (err == ERR_EXPIRED)
         ingress_fail(shard, connection, CODE_TOKEN_EXPIRED, 0, "the token has expired");
     else if (err == ERR_FULL)
@@ -109,6 +110,7 @@ static void renewed(struct shard *shard, struct connection *connection, struct l
         event.renewed.token_expires_ms = session->token_expires_ms;
         session_arm_timer(shard, session);
     } else {
+        shard_count(shard, METRIC_LOGINS_REFUSED, 1);
         event.kind = EVENT_ERROR;
         event.error.code = err == ERR_EXPIRED ? CODE_TOKEN_EXPIRED
                            : err == OK        ? CODE_FORBIDDEN /* a good one of somebody else */
@@ -226,6 +228,7 @@ enum err login_begin(struct shard *shard, struct connection *connection, uint64_
     }
     if (submit(shard, login, false) != OK) {
         login_free(login);
+        shard_count(shard, METRIC_LOGINS_REFUSED, 1);
         ingress_fail(shard, connection, CODE_OVERLOADED, 1000, "too many logins at once");
         return ERR_BUSY;
     }
@@ -238,6 +241,8 @@ enum err login_begin(struct shard *shard, struct connection *connection, uint64_
 enum err login_renew(struct shard *shard, struct connection *connection, uint64_t request_id,
                      struct bytes token)
 {
+    if (token.size > JWT_BYTES_MAX)
+        return ERR_TOO_BIG;
     struct login *login = make(shard, connection, request_id, token);
     if (login == NULL)
         return ERR_NO_MEMORY;

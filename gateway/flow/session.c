@@ -311,6 +311,15 @@ static void say_error(struct shard *shard, struct session *session, uint64_t req
     request_error(shard, session->connection, request_id, &failure);
 }
 
+void session_gone(struct shard *shard, struct session *session, struct conversation_id conversation,
+                  uint64_t from_seq, uint64_t to_seq)
+{
+    struct event event = {
+        .kind = EVENT_GONE,
+        .gone = {.conversation = conversation, .from_seq = from_seq, .to_seq = to_seq}};
+    egress_event(shard, session->connection, &event);
+}
+
 static void say_cursor_from_future(struct shard *shard, struct session *session,
                                    struct conversation_id conversation)
 {
@@ -468,6 +477,10 @@ static void push_record(struct shard *shard, struct session *session, struct ent
             cursor->delivered = record->seq; /* this very session sent it and has the ack */
         return;
     }
+    if (border_record_expired(record, shard->wall_ms)) {
+        session_gone(shard, session, entry->conversation, record->seq, record->seq);
+        return;
+    }
     enum encoding encoding = (enum encoding)session->connection->encoding;
     struct message message;
     fill_message(&message, entry->conversation, record);
@@ -494,6 +507,11 @@ static void on_catch_up(struct shard *shard, struct session *session,
                   pulled->missing_to, "these messages are damaged on disk and cannot be had");
         cursor->sent = pulled->missing_to;
     }
+    if (pulled->outcome == PULL_GONE && pulled->missing_from <= cursor->sent + 1 &&
+        pulled->missing_to > cursor->sent) {
+        session_gone(shard, session, entry->conversation, cursor->sent + 1, pulled->missing_to);
+        cursor->sent = pulled->missing_to;
+    }
     if (cursor->sent == before) {
         MARK("a pull brought nothing");
         list_pull(shard, session);
@@ -502,19 +520,51 @@ static void on_catch_up(struct shard *shard, struct session *session,
     session_go_on(shard, session);
 }
 
+/* add_gone: neighbours become one range. */
+static void add_gone(struct history_scratch *scratch, uint64_t from_seq, uint64_t to_seq)
+{
+    struct gone *last = scratch->gone_count == 0 ? NULL : &scratch->gone[scratch->gone_count - 1];
+    if (last != NULL && last->to_seq + 1 == from_seq)
+        last->to_seq = to_seq;
+    else
+        scratch->gone[scratch->gone_count++] =
+            (struct gone){.from_seq = from_seq, .to_seq = to_seq};
+}
+
+/* take_history: the answer's records, what has expired as a range. Returns the last number. */
+static uint64_t take_history(struct shard *shard, struct history_scratch *scratch,
+                             const struct border_pulled *pulled, struct bytes payload)
+{
+    const struct border_record *record;
+    uint64_t at = 0;
+    scratch->count = scratch->gone_count = 0;
+    while (scratch->count + scratch->gone_count < HISTORY_RECORDS_MAX &&
+           next_record(&payload, &record)) {
+        at = record->seq;
+        if (border_record_expired(record, shard->wall_ms))
+            add_gone(scratch, at, at);
+        else
+            fill_message(&scratch->messages[scratch->count++], pulled->conversation, record);
+    }
+    return at;
+}
+
 static void say_history(struct shard *shard, struct session *session, const struct pull *pull,
-                        const struct message *messages, size_t count, uint64_t last_seq)
+                        const struct history_scratch *scratch, uint64_t at, uint64_t last_seq)
 {
     uint64_t to_seq = pull->to_seq < last_seq ? pull->to_seq : last_seq;
-    uint64_t at = count != 0 ? messages[count - 1].seq : to_seq;
+    if (at == 0)
+        at = to_seq;
     struct event event = {
         .id = pull->request_id,
         .kind = EVENT_HISTORY,
         .history = {.conversation = pull->conversation,
-                    .messages = messages,
-                    .message_count = count,
+                    .messages = scratch->messages,
+                    .message_count = scratch->count,
                     .next_seq = at < to_seq ? at + 1 : 0,
-                    .last_seq = last_seq},
+                    .last_seq = last_seq,
+                    .gone = scratch->gone,
+                    .gone_count = scratch->gone_count},
     };
     egress_event(shard, session->connection, &event);
 }
@@ -523,22 +573,26 @@ static void on_history(struct shard *shard, struct session *session,
                        const struct border_pulled *pulled, struct bytes payload)
 {
     struct pull pull = session->pull;
-    struct message *messages = (struct message *)(void *)shard->scratch;
-    const struct border_record *record;
-    size_t count = 0;
+    struct history_scratch *scratch = (struct history_scratch *)(void *)shard->scratch;
     session->pull.purpose = PULL_NONE;
-    while (count < HISTORY_RECORDS_MAX && next_record(&payload, &record))
-        fill_message(&messages[count++], pull.conversation, record);
+    uint64_t at = take_history(shard, scratch, pulled, payload);
     uint64_t last_seq = pulled->last_seq != 0 ? pulled->last_seq : pull.last_seq;
-    if (pulled->outcome == PULL_DAMAGED && count == 0)
+    if (pulled->outcome == PULL_GONE && pulled->missing_from <= last_seq) {
+        at = pulled->missing_to < last_seq ? pulled->missing_to : last_seq;
+        add_gone(scratch, pulled->missing_from, at);
+    }
+    if (pulled->outcome == PULL_DAMAGED && at == 0)
         say_error(shard, session, pull.request_id, CODE_MISSING_RANGE, pull.conversation,
                   pulled->missing_from, pulled->missing_to,
                   "these messages are damaged on disk and cannot be had");
+    else if (last_seq == 0)
+        say_error(shard, session, pull.request_id, CODE_NOT_FOUND, pull.conversation, 0, 0,
+                  "nobody has written in this conversation");
     else if (pull.from_seq > last_seq + 1)
         say_error(shard, session, pull.request_id, CODE_SEQ_FROM_FUTURE, pull.conversation,
                   pull.from_seq, last_seq, "from_seq is beyond the newest message");
     else
-        say_history(shard, session, &pull, messages, count, last_seq);
+        say_history(shard, session, &pull, scratch, at, last_seq);
     session_go_on(shard, session);
     ingress_go_on(shard, session->connection);
 }
@@ -593,6 +647,7 @@ void session_on_pulled(struct shard *shard, struct bytes message)
         return;
     case PULL_OK:
     case PULL_DAMAGED:
+    case PULL_GONE:
         break;
     }
     if (pull->purpose == PULL_HISTORY)
@@ -648,6 +703,7 @@ void session_on_timer(struct shard *shard, struct session *session)
 {
     struct connection *connection = session->connection;
     if (shard->now_ns >= connection->received_ns + session->heartbeat_ms * NS_PER_MS * 3 / 2) {
+        shard_count(shard, METRIC_HEARTBEATS_LOST, 1);
         ingress_fail(shard, connection, CODE_HEARTBEAT_LOST, 0, "nothing was heard from you");
         return;
     }

@@ -17,6 +17,7 @@
 #include "gateway/chat/account.h"
 #include "gateway/chat/inbox.h"
 #include "gateway/flow/connection.h"
+#include "gateway/flow/limits.h"
 
 enum pull_purpose { PULL_NONE, PULL_CATCH_UP, PULL_HISTORY, PULL_CURSOR };
 
@@ -63,6 +64,14 @@ struct session {
     struct pull pull;
 };
 
+/* history_scratch: an answer to Range while it is put together, in the shard's scratch. */
+struct history_scratch {
+    struct message messages[HISTORY_RECORDS_MAX];
+    struct gone gone[HISTORY_RECORDS_MAX + 1];
+    size_t count;
+    size_t gone_count;
+};
+
 /* session_start: a connection whose identity is known and whose user is WARM: displaces an older
  * session of the device, says ready, starts catching up. */
 struct login;
@@ -76,6 +85,10 @@ bool session_can_push(const struct shard *shard, const struct session *session);
 /* session_pushed: a message of that many encoded bytes was given to egress: takes it off the
  * credit. */
 void session_pushed(struct shard *shard, struct session *session, size_t bytes);
+/* session_gone: tell the device that these numbers no longer exist (expired, or removed by
+ * retention). */
+void session_gone(struct shard *shard, struct session *session, struct conversation_id conversation,
+                  uint64_t from_seq, uint64_t to_seq);
 /* session_lag: this conversation is behind from now on. */
 void session_lag(struct shard *shard, struct session *session, struct entry *entry,
                  struct cursor_state *cursor);

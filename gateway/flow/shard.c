@@ -53,10 +53,8 @@ static enum err make_memory(struct shard *shard)
     size_t pulled_bytes = PULL_BYTES + config->message_bytes;
     shard->encoded_bytes = PROTOCOL_EVENT_BYTES(pulled_bytes + LARGE_BYTES, HISTORY_RECORDS_MAX);
     shard->scratch_bytes = PROTOCOL_SCRATCH_BYTES(shard->websocket_limits.message_bytes_max);
-    if (shard->scratch_bytes <
-        sizeof(struct conversation_row) + sizeof(struct message) * HISTORY_RECORDS_MAX)
-        shard->scratch_bytes =
-            sizeof(struct conversation_row) + sizeof(struct message) * HISTORY_RECORDS_MAX;
+    if (shard->scratch_bytes < sizeof(struct conversation_row) + sizeof(struct history_scratch))
+        shard->scratch_bytes = sizeof(struct conversation_row) + sizeof(struct history_scratch);
     TRY(pool_init(&shard->connections, sizeof(struct connection), slots));
     TRY(pool_init(&shard->sessions, sizeof(struct session), slots));
     TRY(pool_init(&shard->relays, sizeof(struct relay), slots));

@@ -228,7 +228,7 @@ static enum err head_gather(struct http_reader *r, struct bytes *input)
     while (input->size != 0) {
         uint8_t c = input->data[0];
         if (r->head.size == r->limits.header_bytes_max)
-            return fail(r, ERR_TOO_BIG, 431);
+            return fail(r, ERR_TOO_BIG, r->lines == 0 ? 414 : 431);
         unsigned status = head_byte_validate(r, c);
         if (status != 0)
             return fail(r, ERR_INVALID, status);

@@ -3,7 +3,7 @@
  * Flow:       ingress: plaintext → http_receive → struct http_request → upgrade or api/;
  *             exchange → http_response_encode
  * Owns:       a struct http_reader exists only while a request is incomplete or being answered
- * Failure:    ERR_INVALID 400, ERR_TOO_BIG 413/431, ERR_UNSUPPORTED 417/501/505, ERR_NO_MEMORY
+ * Failure:    ERR_INVALID 400, ERR_TOO_BIG 413/414/431, ERR_UNSUPPORTED 417/501/505, ERR_NO_MEMORY
  *             503: http_reader_status says which; sticky; a response without a length (it would
  *             end with the connection) is ERR_UNSUPPORTED
  * Bounds:     header bytes and fields, body bytes: struct http_limits

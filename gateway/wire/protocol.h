@@ -225,12 +225,20 @@ struct receipt {
     uint64_t read_seq;
 };
 
+struct gone {
+    struct conversation_id conversation; /* 0 in a history, which names its own */
+    uint64_t from_seq;
+    uint64_t to_seq;
+};
+
 struct history {
     struct conversation_id conversation;
     const struct message *messages;
     size_t message_count;
     uint64_t next_seq;
     uint64_t last_seq;
+    const struct gone *gone;
+    size_t gone_count;
 };
 
 struct lagging {
@@ -266,6 +274,7 @@ enum event_kind {
     EVENT_ERROR,
     EVENT_GOODBYE,
     EVENT_TOKEN_EXPIRING,
+    EVENT_GONE,
 };
 
 struct event {
@@ -294,6 +303,7 @@ struct event {
         struct {
             uint64_t token_expires_ms;
         } token_expiring;
+        struct gone gone;
     };
 };
 

@@ -187,10 +187,13 @@ TABLE(receipt, "Receipt", {CONVERSATION(1, AT(receipt, conversation))},
 TABLE(range, "Range", {CONVERSATION(1, AT(range, conversation))},
       {UINT64(2, from_seq, AT(range, from_seq))}, {UINT64(3, to_seq, AT(range, to_seq))},
       {UINT32(4, limit, AT(range, limit))});
+TABLE(gone, "Gone", {CONVERSATION(1, AT(gone, conversation))},
+      {UINT64(2, from_seq, AT(gone, from_seq))}, {UINT64(3, to_seq, AT(gone, to_seq))});
 TABLE_PREPARED(history, "History", {CONVERSATION(1, AT(history, conversation))},
                {STRUCT(2, messages, message, 0), ARRAY(history, messages, message_count)},
                {UINT64(3, next_seq, AT(history, next_seq))},
-               {UINT64(4, last_seq, AT(history, last_seq))});
+               {UINT64(4, last_seq, AT(history, last_seq))},
+               {STRUCT(5, gone, gone, 0), ARRAY(history, gone, gone_count)});
 TABLE(synced, "Synced", {UINT64(1, time_ms, INNER(event, synced, time_ms))});
 TABLE(lagging, "Lagging", {CONVERSATION(1, AT(lagging, conversation))},
       {UINT64(2, from_seq, AT(lagging, from_seq))}, {UINT64(3, to_seq, AT(lagging, to_seq))});
@@ -236,6 +239,7 @@ static const struct schema_field event_fields[] = {
     BODY(9, event, synced, EVENT_SYNCED),    BODY(10, event, lagging, EVENT_LAGGING),
     BODY(11, event, pong, EVENT_PONG),       BODY(12, event, error, EVENT_ERROR),
     BODY(13, event, goodbye, EVENT_GOODBYE), BODY(14, event, token_expiring, EVENT_TOKEN_EXPIRING),
+    BODY(15, event, gone, EVENT_GONE),
 };
 const struct schema_message schema_event = {.name = "Event",
                                             .fields = event_fields,
@@ -283,6 +287,7 @@ const struct schema_message *const schema_messages[] = {
     &receipt,
     &range,
     &history,
+    &gone,
     &synced,
     &lagging,
     &credit,

@@ -83,7 +83,9 @@ static void configure(struct world *world, struct config *config)
     config->max_connections = 128;
     config->connections_per_address = 1000;
     config->message_bytes = 96 << 10;
-    config->segment_bytes = 1 << 20;
+    config->segment_bytes = world_below(world, 2) == 0 ? 1 << 20 : 256 << 10;
+    config->merge_segments = (uint32_t)world_between(world, 1, 3);
+    config->merge_inputs = (uint32_t)world_between(world, 2, 4);
     config->batch_bytes = 128 << 10;
     config->reserve_bytes = 1 << 20;
     config->catalog_map_bytes = 1 << 30;

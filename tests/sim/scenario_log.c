@@ -1,8 +1,10 @@
-/* scenario_log.c: store/log.c on the simulated disk: records are appended and flushed, segments
- * roll, and the process is killed or loses power at any time.
- * Checks:     completions come in the order of appends; after each crash the replay gives records 1
- *             … n in order without a gap, n at least what was acknowledged and at most what was
- *             appended, every body as it was; nothing counts as damaged. */
+/* scenario_log.c: store/log.c on the simulated disk: records of five conversations are appended and
+ * flushed, checkpointed and read; segments roll and are merged, and the process is killed or loses
+ * power at any time.
+ * Checks:     completions come in the order of appends; after each crash the replay gives the
+ *             records from the checkpoint to n in order without a gap, n at least what was
+ *             acknowledged and at most what was appended, every body as it was; nothing counts as
+ *             damaged; a read gives what was acknowledged, whatever is merged meanwhile. */
 #include "tests/sim/scenario.h"
 
 #include "core/file.h"
@@ -12,8 +14,10 @@
 
 #include <stdlib.h>
 
-#define RECORDS_MAX 1200
-#define BODY_MAX    3000
+#define RECORDS_MAX   1200
+#define BODY_MAX      3000
+#define CONVERSATIONS 5
+#define READ_RECORDS  60
 
 struct lane {
     struct run *run;
@@ -26,7 +30,30 @@ struct lane {
     uint64_t appended;
     uint64_t acked;
     uint64_t replayed;
+    uint64_t checkpoint; /* a catalog that is always right: position, and records below it */
+    uint64_t checkpoint_records;
+    struct log_read read;
+    bool reading;
+    uint64_t reads;
+    uint8_t out[READ_RECORDS * (BODY_MAX + 128)];
 };
+
+/* The n-th record, from 1, is number (n - 1) / CONVERSATIONS + 1 of its conversation. */
+static struct conversation_id conversation_of(uint64_t n)
+{
+    return (struct conversation_id){1, 2 + n % CONVERSATIONS};
+}
+
+static uint64_t seq_of(uint64_t n)
+{
+    return (n - 1) / CONVERSATIONS + 1;
+}
+
+static uint64_t record_of(struct conversation_id conversation, uint64_t seq)
+{
+    uint64_t n = (seq - 1) * CONVERSATIONS + (conversation.lo - 2);
+    return conversation.lo == 2 ? n + CONVERSATIONS : n;
+}
 
 static struct bytes body_make(uint8_t body[BODY_MAX], uint64_t seq)
 {
@@ -40,10 +67,11 @@ static void on_replay(void *context, const struct log_record *record, uint64_t p
 {
     struct lane *lane = context;
     uint8_t body[BODY_MAX];
+    uint64_t n = record_of(record->conversation, record->seq);
     (void)position;
-    RUN_EXPECT(lane->run, record->seq == lane->replayed + 1);
-    RUN_EXPECT(lane->run, bytes_equal(record->body, body_make(body, record->seq)));
-    lane->replayed = record->seq;
+    RUN_EXPECT(lane->run, n == lane->replayed + 1);
+    RUN_EXPECT(lane->run, bytes_equal(record->body, body_make(body, n)));
+    lane->replayed = n;
 }
 
 static void start(struct lane *lane)
@@ -67,12 +95,18 @@ static void start(struct lane *lane)
     err = metrics_create(&lane->metrics);
     CHECK(err == OK);
     struct log_options options = {.directory = "lane",
-                                  .segment_bytes = 1 << 20,
+                                  .segment_bytes = 128 << 10,
                                   .batch_bytes_max = 64 << 10,
                                   .writer_epoch = ++lane->epoch,
+                                  .checkpoint = lane->checkpoint,
+                                  .merge_inputs = 3,
+                                  .merge_rate = 4 << 20,
+                                  .archive_bytes_max = 1 << 30,
+                                  .compress = lane->run->world->options.seed % 3 == 0,
                                   .direct = lane->run->world->options.disk_direct};
     uint64_t damaged = 0;
-    lane->replayed = 0;
+    lane->replayed = lane->checkpoint_records;
+    lane->reading = false;
     err = file_make_directory(options.directory); /* its name's durability is the caller's care */
     CHECK(err == OK);
     err = file_sync_directory(".");
@@ -107,21 +141,70 @@ static size_t append_some(struct lane *lane)
     size_t count = (size_t)world_below(lane->run->world, 5);
     for (size_t i = 0; i < count && lane->appended < RECORDS_MAX; i++) {
         uint8_t body[BODY_MAX];
+        uint64_t n = lane->appended + 1;
         struct log_record record = {.kind = RECORD_MESSAGE,
-                                    .conversation = {1, 2},
-                                    .seq = lane->appended + 1,
+                                    .conversation = conversation_of(n),
+                                    .seq = seq_of(n),
                                     .sender = {1},
                                     .device = {1},
                                     .time_ms = io_wall_ms(lane->io)};
-        record.body = body_make(body, record.seq);
-        store_u64(record.message_id.v, record.seq);
-        enum err err = log_append(lane->log, &record, record.seq);
+        record.body = body_make(body, n);
+        store_u64(record.message_id.v, n);
+        enum err err = log_append(lane->log, &record, n);
         if (err == ERR_FULL)
             return i; /* after the next completion */
         RUN_EXPECT(lane->run, err == OK);
         lane->appended++;
     }
     return count;
+}
+
+/* read_some: a page from anywhere, and what came is what was written. */
+static void read_some(struct lane *lane)
+{
+    uint64_t full = lane->acked / CONVERSATIONS; /* every conversation has so many */
+    if (lane->reading || full == 0 || world_below(lane->run->world, 4) != 0)
+        return;
+    uint64_t from = 1 + world_below(lane->run->world, full);
+    lane->read = (struct log_read){.kind = LOG_READ_RANGE,
+                                   .conversation = conversation_of(lane->reads),
+                                   .from_seq = from,
+                                   .to_seq = full,
+                                   .records_max = READ_RECORDS,
+                                   .out = buffer_of(lane->out, sizeof lane->out)};
+    lane->reading = log_read(lane->log, &lane->read) == OK;
+}
+
+static size_t take_read(struct lane *lane)
+{
+    struct log_read *read = log_read_done(lane->log);
+    struct log_record record;
+    uint8_t body[BODY_MAX];
+    if (read == NULL)
+        return 0;
+    struct bytes rest = buffer_bytes(&read->out);
+    uint64_t seq = read->from_seq;
+    for (; log_record_next(&rest, &record) == OK; seq++) {
+        RUN_EXPECT(lane->run, record.seq == seq);
+        uint64_t n = record_of(read->conversation, seq);
+        RUN_EXPECT(lane->run, bytes_equal(record.body, body_make(body, n)));
+    }
+    uint64_t wanted = read->to_seq + 1 - read->from_seq;
+    wanted = wanted < READ_RECORDS ? wanted : READ_RECORDS;
+    RUN_EXPECT(lane->run, read->err == OK && seq - read->from_seq == wanted);
+    lane->reading = false;
+    lane->reads++;
+    return 1;
+}
+
+/* checkpoint: what is acknowledged by now is in the catalog. */
+static void checkpoint(struct lane *lane)
+{
+    if (world_below(lane->run->world, 8) != 0 || log_state(lane->log) != LOG_OPEN)
+        return;
+    lane->checkpoint = log_durable(lane->log);
+    lane->checkpoint_records = lane->acked;
+    log_checkpointed(lane->log, lane->checkpoint);
 }
 
 static size_t turn(void *self)
@@ -143,6 +226,9 @@ static size_t turn(void *self)
         lane->acked = completion.cookie;
         work++;
     }
+    work += take_read(lane);
+    checkpoint(lane);
+    read_some(lane);
     work += append_some(lane);
     log_flush(lane->log);
     return work;
@@ -151,7 +237,8 @@ static size_t turn(void *self)
 static uint64_t next_ns(void *self)
 {
     struct lane *lane = self;
-    return lane->appended < RECORDS_MAX ? lane->run->world->now_ns + NS_PER_MS : UINT64_MAX;
+    bool more = lane->appended < RECORDS_MAX || lane->reads <= 20;
+    return more ? lane->run->world->now_ns + NS_PER_MS : UINT64_MAX;
 }
 
 static void set_up(struct run *run)
@@ -175,7 +262,7 @@ static void crash(struct run *run)
 static bool done(struct run *run)
 {
     struct lane *lane = run->state;
-    return lane->acked == RECORDS_MAX;
+    return lane->acked == RECORDS_MAX && !lane->reading && lane->reads > 20;
 }
 
 /* An orderly end loses nothing. */

@@ -95,6 +95,12 @@ static void garbage_free(struct catalog *catalog)
     catalog->garbage_count = 0;
 }
 
+uint64_t catalog_used_bytes(const struct catalog *catalog)
+{
+    (void)catalog; /* nobody asks in here */
+    return 0;
+}
+
 void catalog_close(struct catalog *catalog)
 {
     CHECK(catalog->transactions == 0);

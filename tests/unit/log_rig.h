@@ -30,6 +30,9 @@ struct rig {
     uint64_t replayed;
     uint64_t replay_last; /* position of the newest record replayed */
     uint64_t body_max;
+    uint64_t (*expires)(uint32_t conversation, uint64_t seq); /* NULL: in a far future */
+    uint64_t (*time)(uint32_t conversation, uint64_t seq);    /* NULL: any */
+    bool merged_replay; /* what is replayed may stand in archives: in order per conversation only */
     uint8_t body[1 << 17];
     uint8_t out[RIG_OUT_BYTES];
 };
@@ -51,12 +54,12 @@ static inline struct log_record rig_record(struct rig *rig, uint32_t conversatio
         .realm = {(uint32_t)(hash >> 7)},
         .key = (uint32_t)(hash >> 11),
         .kind = hash % 16 == 0 ? RECORD_MEMBERSHIP : RECORD_MESSAGE,
-        .expires_ms = hash >> 13,
+        .expires_ms = rig->expires != NULL ? rig->expires(conversation, seq) : hash | 1ull << 62,
         .conversation = {conversation % 2, 1000 + conversation},
         .seq = seq,
         .sender = {hash % 7 + 1},
         .device = {(uint32_t)(hash % 3) + 1},
-        .time_ms = hash >> 20,
+        .time_ms = rig->time != NULL ? rig->time(conversation, seq) : hash >> 20,
         .body = bytes_of(rig->body, size),
     };
     store_u64(record.message_id.v, hash);
@@ -76,7 +79,7 @@ static inline bool rig_same(const struct log_record *a, const struct log_record 
 static inline void rig_replay(void *context, const struct log_record *record, uint64_t position)
 {
     struct rig *rig = context;
-    CHECK(position > rig->replay_last || rig->replayed == 0);
+    CHECK(position > rig->replay_last || rig->replayed == 0 || rig->merged_replay);
     rig->replay_last = position;
     rig->replayed++;
     if (record->kind == RECORD_WATERMARK)

@@ -203,7 +203,7 @@ static const struct bad_case bad[] = {
      431, ERR_TOO_BIG},
     {"too long a target",
      "GET /" LONG_64 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64 " HTTP/1.1\r\n\r\n",
-     431, ERR_TOO_BIG},
+     414, ERR_TOO_BIG},
     {"unknown expectation", "POST / HTTP/1.1\r\n" HOST "Expect: tea\r\nContent-Length: 1\r\n\r\n",
      417, ERR_UNSUPPORTED},
     /* where the body ends */

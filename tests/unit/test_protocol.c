@@ -210,6 +210,7 @@ static void fill_event(struct event *event, enum event_kind kind)
     static const struct device_envelope envelopes[] = {{{1}, {2}, 0, {NULL, 0}},
                                                        {{3}, {4}, 5, {NULL, 0}}};
     static const struct bytes features[] = {{(const uint8_t *)"a", 1}, {(const uint8_t *)"bc", 2}};
+    static const struct gone gone[] = {{{0}, 5, 6}, {{0}, 8, 8}};
     static struct message messages[2];
     *event = (struct event){.id = 8, .kind = kind};
     switch (kind) {
@@ -240,7 +241,7 @@ static void fill_event(struct event *event, enum event_kind kind)
     case EVENT_HISTORY:
         fill_message(&messages[0]);
         fill_message(&messages[1]);
-        event->history = (struct history){conversation, messages, 2, 3, 4};
+        event->history = (struct history){conversation, messages, 2, 3, 4, gone, 2};
         break;
     case EVENT_SYNCED:
         event->synced.time_ms = 1;
@@ -262,6 +263,9 @@ static void fill_event(struct event *event, enum event_kind kind)
         break;
     case EVENT_TOKEN_EXPIRING:
         event->token_expiring.token_expires_ms = 1;
+        break;
+    case EVENT_GONE:
+        event->gone = (struct gone){conversation, 1, 2};
         break;
     }
 }
@@ -309,7 +313,7 @@ static void every_request(void **state)
 static void every_event(void **state)
 {
     (void)state;
-    for (enum event_kind kind = EVENT_NONE; kind <= EVENT_TOKEN_EXPIRING; kind++) {
+    for (enum event_kind kind = EVENT_NONE; kind <= EVENT_GONE; kind++) {
         struct event event;
         fill_event(&event, kind);
         round_trip(true, NULL, &event);
@@ -727,7 +731,7 @@ static void cut_short(void **state)
     struct event events[2];
 
     for (size_t e = 0; e < COUNT_OF(encodings); e++)
-        for (enum event_kind kind = EVENT_WELCOME; kind <= EVENT_TOKEN_EXPIRING; kind++) {
+        for (enum event_kind kind = EVENT_WELCOME; kind <= EVENT_GONE; kind++) {
             fill_event(&events[0], kind);
             fill_event(&events[1], kind);
             struct bytes one = encode(encodings[e], true, NULL, events, 1);

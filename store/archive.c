@@ -1,0 +1,643 @@
+/* archive.c: the archive's format, version 1. Little-endian; crc is CRC-32C.
+ *
+ * File "%08x-%08x-%04x.archive": first and last segment id that it stands for, generation; in the
+ * lane's directory or in the cold one. While it is written: ".archiving", removed at a start.
+ *
+ *   0     header
+ *   4096  blocks, each at a multiple of 8; the last one is the summary
+ *   end - 128  footer
+ *
+ * Header, 4096 bytes. Magic, version and crc keep their place and rule in all versions.
+ *   0  8  magic "ROOSTARC"
+ *   8  2  version, 1
+ *  10  2  flags, 0
+ *  12  4  lane
+ *  16  4  first segment id
+ *  20  4  last segment id
+ *  24  8  nonce, random; with the last id it seeds every checksum below
+ *  32  8  created, ms since 1970
+ *  40  4  level: 1 if merged from segments, else one more than its inputs'
+ *  44  4  generation: of several files with the same range the highest counts
+ *  48 12  0
+ *  60  4  crc of the bytes before
+ *  64     zeros to 4096
+ *
+ * Block: head of 32 bytes, content, zeros to a multiple of 8. The head has a checksum of its own,
+ * so that the size may be trusted and a walk goes on behind damaged content.
+ *   0  4  crc of bytes 4 … 31, seeded for its offset
+ *   4  4  crc of the content as stored, seeded for its offset
+ *   8  1  kind: 1 data, 2 directory, 3 table, 4 prints, 5 summary
+ *   9  1  codec of the content: 0 plain, 1 zstd (data only)
+ *  10  2  0
+ *  12  4  stored bytes of content
+ *  16  4  bytes of content when decompressed
+ *  20  4  count of records, entries, rows, prints
+ *  24  4  number within its kind, from 0
+ *  28  4  0
+ *
+ * Data: records as in a segment (segment.c), their crc with the archive's seed for offset 0; sorted
+ * by conversation (hi, then lo), then watermark records (the newest per user and device), then
+ * those with sequence numbers, ascending. One kind more: 4, a range that is gone: sequence number =
+ * first, body: last 8, reason 4 (1 expired, 2 retention, 3 damaged), 0 4. A conversation whose
+ * records fit into one block is never divided.
+ *
+ * Directory: up to 56 entries of 72 bytes, one per conversation, sorted:
+ *   0 16  conversation hi, lo
+ *  16  8  first sequence number (gone ranges count), 0: watermarks only
+ *  24  8  last sequence number
+ *  32  8  offset of its first data block
+ *  40  4  bytes of that block, head included
+ *  44  4  number of that block
+ *  48  4  data blocks
+ *  52  4  records with sequence numbers
+ *  56  8  ordinal of its first print
+ *  64  4  prints
+ *  68  4  0
+ *
+ * Table: up to 101 rows of 40 bytes, row n of table block t is data block t × 101 + n:
+ *   0 16  conversation hi, lo of its first record
+ *  16  8  sequence number of its first record, 0: a watermark
+ *  24  8  offset
+ *  32  4  bytes, head included
+ *  36  4  records
+ *
+ * Prints: up to 508 of 8 bytes, one per record with a message id, in order: fingerprint 4
+ * (sidecar.c's, key: the archive's), number of its data block 4. Print n of block p has the ordinal
+ * p × 508 + n.
+ *
+ * Summary: per directory block its first conversation hi, lo and its offset (24 bytes); per table
+ * block the first row's conversation hi, lo, sequence number, the table block's offset, the row's
+ * offset and bytes, and 4 zeros (48); per print block its offset (8); the filter: a Bloom filter of
+ * conversations, a power of two bytes, 6 probes, bit i = (low + i × (high | 1)) mod bits of
+ * SipHash-1-3, key (nonce, last id), of conversation hi, lo.
+ *
+ * Footer, 128 bytes:
+ *   0  8  magic "ROOSTEND"
+ *   8  8  offset of the summary block
+ *  16  8  bytes of the file
+ *  24  8  records with sequence numbers
+ *  32  8  watermark records
+ *  40  8  gone ranges
+ *  48  8  conversations
+ *  56  8  records that were damaged where they came from
+ *  64  8  time of the oldest record, ms since 1970
+ *  72  8  of the newest
+ *  80  8  earliest expiry of its records, 0: none expires
+ *  88  4  data blocks
+ *  92  4  directory blocks
+ *  96  4  table blocks
+ * 100  4  print blocks
+ * 104  4  filter bytes
+ * 108 16  0
+ * 124  4  crc of the bytes before, seeded with the nonce
+ *
+ * The seed of a checksum for an offset: crc of the nonce's 8 bytes, xor the upper half of
+ * ((last id << 40) + offset) × 0x9e3779b97f4a7c15 mod 2^64. */
+#include "store/archive.h"
+
+#include "core/file.h"
+#include "core/hash.h"
+#include "core/memory.h"
+
+#include <zstd.h>
+
+static const uint8_t header_magic[8] = {'R', 'O', 'O', 'S', 'T', 'A', 'R', 'C'};
+static const uint8_t footer_magic[8] = {'R', 'O', 'O', 'S', 'T', 'E', 'N', 'D'};
+
+static uint32_t seed_at(const struct segment_key *key, uint64_t offset)
+{
+    return key->crc ^
+           (uint32_t)((((uint64_t)key->id << 40) + offset) * 0x9e3779b97f4a7c15ull >> 32);
+}
+
+/* ---- names */
+
+static void hex_put(char *out, uint32_t value, uint32_t digits)
+{
+    static const char names[] = "0123456789abcdef";
+    for (uint32_t i = 0; i < digits; i++)
+        out[i] = names[value >> (4 * (digits - 1 - i)) & 15];
+}
+
+static bool hex_take(uint32_t *value, const char *in, uint32_t digits)
+{
+    *value = 0;
+    for (uint32_t i = 0; i < digits; i++) {
+        char c = in[i];
+        if (c >= '0' && c <= '9')
+            *value = *value << 4 | (uint32_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            *value = *value << 4 | (uint32_t)(c - 'a' + 10);
+        else
+            return false;
+    }
+    return true;
+}
+
+void archive_name(char out[ARCHIVE_NAME_BYTES], const struct archive_header *header,
+                  const char *suffix)
+{
+    size_t size = strlen(suffix);
+    CHECK(22 + size < ARCHIVE_NAME_BYTES && header->generation <= 0xffff);
+    hex_put(out, header->first, 8);
+    out[8] = out[17] = '-';
+    hex_put(out + 9, header->last, 8);
+    hex_put(out + 18, header->generation, 4);
+    memcpy(out + 22, suffix, size + 1);
+}
+
+enum err archive_name_parse(struct archive_header *header, const char *name, const char *suffix)
+{
+    *header = (struct archive_header){0};
+    bool sound = strlen(name) > 22 && name[8] == '-' && name[17] == '-' &&
+                 strcmp(name + 22, suffix) == 0 && hex_take(&header->first, name, 8) &&
+                 hex_take(&header->last, name + 9, 8) &&
+                 hex_take(&header->generation, name + 18, 4) && header->first != 0 &&
+                 header->first <= header->last;
+    return sound ? OK : ERR_INVALID;
+}
+
+/* ---- header, footer, blocks */
+
+struct segment_key archive_key(const struct archive_header *header)
+{
+    const struct segment_header like = {.id = header->last, .nonce = header->nonce};
+    return segment_key_of(&like);
+}
+
+void archive_header_encode(uint8_t out[ARCHIVE_HEADER_BYTES], const struct archive_header *header)
+{
+    memset(out, 0, ARCHIVE_HEADER_BYTES);
+    memcpy(out, header_magic, sizeof header_magic);
+    store_u16(out + 8, ARCHIVE_VERSION);
+    store_u32(out + 12, header->lane);
+    store_u32(out + 16, header->first);
+    store_u32(out + 20, header->last);
+    store_u64(out + 24, header->nonce);
+    store_u64(out + 32, header->created_ms);
+    store_u32(out + 40, header->level);
+    store_u32(out + 44, header->generation);
+    store_u32(out + 60, crc32c(0, bytes_of(out, 60)));
+}
+
+enum err archive_header_decode(struct archive_header *header,
+                               const uint8_t block[ARCHIVE_HEADER_BYTES])
+{
+    if (memcmp(block, header_magic, sizeof header_magic) != 0 ||
+        load_u32(block + 60) != crc32c(0, bytes_of(block, 60)))
+        return ERR_CORRUPT;
+    if (load_u16(block + 8) > ARCHIVE_VERSION)
+        return ERR_NEWER;
+    *header = (struct archive_header){
+        .lane = load_u32(block + 12),
+        .first = load_u32(block + 16),
+        .last = load_u32(block + 20),
+        .nonce = load_u64(block + 24),
+        .created_ms = load_u64(block + 32),
+        .level = load_u32(block + 40),
+        .generation = load_u32(block + 44),
+    };
+    bool sound = load_u16(block + 8) == ARCHIVE_VERSION && load_u16(block + 10) == 0 &&
+                 header->first != 0 && header->first <= header->last;
+    return sound ? OK : ERR_CORRUPT;
+}
+
+void archive_footer_encode(uint8_t out[ARCHIVE_FOOTER_BYTES], const struct archive_footer *footer,
+                           const struct segment_key *key)
+{
+    const uint64_t wide[] = {footer->summary,       footer->bytes,       footer->records,
+                             footer->watermarks,    footer->gone,        footer->conversations,
+                             footer->damaged,       footer->time_min_ms, footer->time_max_ms,
+                             footer->expires_min_ms};
+    memset(out, 0, ARCHIVE_FOOTER_BYTES);
+    memcpy(out, footer_magic, sizeof footer_magic);
+    for (size_t i = 0; i < COUNT_OF(wide); i++)
+        store_u64(out + 8 + 8 * i, wide[i]);
+    store_u32(out + 88, footer->data_blocks);
+    store_u32(out + 92, footer->directory_blocks);
+    store_u32(out + 96, footer->table_blocks);
+    store_u32(out + 100, footer->print_blocks);
+    store_u32(out + 104, footer->filter_bytes);
+    store_u32(out + 124, crc32c(key->crc, bytes_of(out, 124)));
+}
+
+enum err archive_footer_decode(struct archive_footer *footer,
+                               const uint8_t in[ARCHIVE_FOOTER_BYTES],
+                               const struct segment_key *key)
+{
+    if (memcmp(in, footer_magic, sizeof footer_magic) != 0 ||
+        load_u32(in + 124) != crc32c(key->crc, bytes_of(in, 124)))
+        return ERR_CORRUPT;
+    *footer = (struct archive_footer){
+        .summary = load_u64(in + 8),
+        .bytes = load_u64(in + 16),
+        .records = load_u64(in + 24),
+        .watermarks = load_u64(in + 32),
+        .gone = load_u64(in + 40),
+        .conversations = load_u64(in + 48),
+        .damaged = load_u64(in + 56),
+        .time_min_ms = load_u64(in + 64),
+        .time_max_ms = load_u64(in + 72),
+        .expires_min_ms = load_u64(in + 80),
+        .data_blocks = load_u32(in + 88),
+        .directory_blocks = load_u32(in + 92),
+        .table_blocks = load_u32(in + 96),
+        .print_blocks = load_u32(in + 100),
+        .filter_bytes = load_u32(in + 104),
+    };
+    bool sound = footer->summary >= ARCHIVE_HEADER_BYTES && footer->summary % 8 == 0 &&
+                 footer->bytes > footer->summary && footer->filter_bytes >= 64 &&
+                 footer->filter_bytes <= ARCHIVE_FILTER_MAX &&
+                 (footer->filter_bytes & (footer->filter_bytes - 1)) == 0;
+    return sound ? OK : ERR_CORRUPT;
+}
+
+void archive_head_encode(uint8_t *out, struct archive_block *block, struct bytes content,
+                         const struct segment_key *key, uint64_t offset)
+{
+    uint32_t seed = seed_at(key, offset);
+    block->crc = crc32c(seed, content);
+    memset(out, 0, ARCHIVE_HEAD_BYTES);
+    store_u32(out + 4, block->crc);
+    out[8] = (uint8_t)block->kind;
+    out[9] = (uint8_t)block->codec;
+    store_u32(out + 12, block->stored);
+    store_u32(out + 16, block->raw);
+    store_u32(out + 20, block->count);
+    store_u32(out + 24, block->number);
+    store_u32(out, crc32c(seed, bytes_of(out + 4, ARCHIVE_HEAD_BYTES - 4)));
+}
+
+enum err archive_head_decode(struct archive_block *block, const uint8_t *head,
+                             const struct segment_key *key, uint64_t offset)
+{
+    if (load_u32(head) != crc32c(seed_at(key, offset), bytes_of(head + 4, ARCHIVE_HEAD_BYTES - 4)))
+        return ERR_CORRUPT;
+    bool sound = head[8] >= ARCHIVE_DATA && head[8] <= ARCHIVE_SUMMARY && head[9] <= ARCHIVE_ZSTD &&
+                 load_u16(head + 10) == 0 && load_u32(head + 28) == 0;
+    *block = (struct archive_block){
+        .kind = (enum archive_kind)head[8],
+        .codec = (enum archive_codec)head[9],
+        .stored = load_u32(head + 12),
+        .raw = load_u32(head + 16),
+        .count = load_u32(head + 20),
+        .number = load_u32(head + 24),
+        .crc = load_u32(head + 4),
+    };
+    sound = sound && block->stored <= ARCHIVE_RAW_MAX && block->raw <= ARCHIVE_RAW_MAX &&
+            (block->codec == ARCHIVE_ZSTD || block->raw == block->stored);
+    return sound ? OK : ERR_CORRUPT;
+}
+
+enum err archive_block_decode(struct archive_block *block, struct bytes *content, struct bytes data,
+                              const struct segment_key *key, uint64_t offset)
+{
+    if (data.size < ARCHIVE_HEAD_BYTES)
+        return ERR_CORRUPT;
+    TRY(archive_head_decode(block, data.data, key, offset));
+    if (block->stored > data.size - ARCHIVE_HEAD_BYTES)
+        return ERR_CORRUPT;
+    *content = bytes_of(data.data + ARCHIVE_HEAD_BYTES, block->stored);
+    return crc32c(seed_at(key, offset), *content) == block->crc ? OK : ERR_CORRUPT;
+}
+
+enum err archive_inflate(struct bytes *raw, const struct archive_block *block, struct bytes content,
+                         struct buffer *scratch)
+{
+    if (block->codec == ARCHIVE_PLAIN) {
+        *raw = content;
+        return OK;
+    }
+    if (scratch->capacity < block->raw) {
+        uint8_t *grown = memory_resize(scratch->data, block->raw, MEMORY_STORE);
+        if (grown == NULL)
+            return ERR_NO_MEMORY;
+        scratch->data = grown;
+        scratch->capacity = block->raw;
+    }
+    size_t size = ZSTD_decompress(scratch->data, block->raw, content.data, content.size);
+    if (ZSTD_isError(size) || size != block->raw)
+        return ERR_CORRUPT;
+    *raw = bytes_of(scratch->data, size);
+    return OK;
+}
+
+enum err archive_record_next(struct log_record *record, struct bytes *encoded,
+                             struct bytes *content, const struct segment_key *key)
+{
+    if (content->size == 0)
+        return ERR_NOT_FOUND;
+    size_t taken;
+    TRY(record_decode(record, *content, key, 0, &taken));
+    *encoded = bytes_of(content->data, taken);
+    *content = bytes_skip(*content, taken);
+    return OK;
+}
+
+void gone_encode(uint8_t out[GONE_BODY_BYTES], const struct gone_range *gone)
+{
+    store_u64(out, gone->last);
+    store_u32(out + 8, gone->reason);
+    store_u32(out + 12, 0);
+}
+
+enum err gone_decode(struct gone_range *gone, const struct log_record *record)
+{
+    if (record->kind != RECORD_GONE || record->body.size != GONE_BODY_BYTES)
+        return ERR_CORRUPT;
+    uint32_t reason = load_u32(record->body.data + 8);
+    gone->last = load_u64(record->body.data);
+    gone->reason = (enum gone_reason)reason;
+    bool sound = reason >= GONE_EXPIRED && reason <= GONE_DAMAGED && gone->last >= record->seq;
+    return sound ? OK : ERR_CORRUPT;
+}
+
+/* ---- entries and rows */
+
+void archive_entry_encode(uint8_t out[ARCHIVE_ENTRY_BYTES], const struct archive_entry *entry)
+{
+    store_u64(out, entry->conversation.hi);
+    store_u64(out + 8, entry->conversation.lo);
+    store_u64(out + 16, entry->first_seq);
+    store_u64(out + 24, entry->last_seq);
+    store_u64(out + 32, entry->offset);
+    store_u32(out + 40, entry->stored);
+    store_u32(out + 44, entry->first_block);
+    store_u32(out + 48, entry->blocks);
+    store_u32(out + 52, entry->records);
+    store_u64(out + 56, entry->first_print);
+    store_u32(out + 64, entry->prints);
+    store_u32(out + 68, 0);
+}
+
+void archive_entry_decode(struct archive_entry *entry, const uint8_t in[ARCHIVE_ENTRY_BYTES])
+{
+    *entry = (struct archive_entry){
+        .conversation = {load_u64(in), load_u64(in + 8)},
+        .first_seq = load_u64(in + 16),
+        .last_seq = load_u64(in + 24),
+        .offset = load_u64(in + 32),
+        .stored = load_u32(in + 40),
+        .first_block = load_u32(in + 44),
+        .blocks = load_u32(in + 48),
+        .records = load_u32(in + 52),
+        .first_print = load_u64(in + 56),
+        .prints = load_u32(in + 64),
+    };
+}
+
+void archive_row_encode(uint8_t out[ARCHIVE_ROW_BYTES], const struct archive_row *row)
+{
+    store_u64(out, row->conversation.hi);
+    store_u64(out + 8, row->conversation.lo);
+    store_u64(out + 16, row->seq);
+    store_u64(out + 24, row->offset);
+    store_u32(out + 32, row->bytes);
+    store_u32(out + 36, row->count);
+}
+
+void archive_row_decode(struct archive_row *row, const uint8_t in[ARCHIVE_ROW_BYTES])
+{
+    *row = (struct archive_row){
+        .conversation = {load_u64(in), load_u64(in + 8)},
+        .seq = load_u64(in + 16),
+        .offset = load_u64(in + 24),
+        .bytes = load_u32(in + 32),
+        .count = load_u32(in + 36),
+    };
+}
+
+/* ---- loading */
+
+static enum err read_exact(int fd, uint64_t offset, uint8_t *out, size_t size)
+{
+    size_t done = 0;
+    TRY(file_read(fd, offset, out, size, &done));
+    return done == size ? OK : ERR_CORRUPT;
+}
+
+static enum err load_summary(struct archive *archive, uint64_t file)
+{
+    const struct archive_footer *footer = &archive->footer;
+    size_t size = (size_t)(file - ARCHIVE_FOOTER_BYTES - footer->summary);
+    struct archive_block block;
+    struct bytes content;
+    archive->summary = memory_take(size, MEMORY_STORE);
+    if (archive->summary == NULL)
+        return ERR_NO_MEMORY;
+    archive->memory = sizeof *archive + size;
+    TRY(read_exact(archive->fd, footer->summary, archive->summary, size));
+    TRY(archive_block_decode(&block, &content, bytes_of(archive->summary, size), &archive->key,
+                             footer->summary));
+    size_t directory = (size_t)footer->directory_blocks * ARCHIVE_DIRECTORY_FENCE;
+    size_t table = (size_t)footer->table_blocks * ARCHIVE_TABLE_FENCE;
+    size_t prints = (size_t)footer->print_blocks * 8;
+    if (block.kind != ARCHIVE_SUMMARY || block.codec != ARCHIVE_PLAIN ||
+        archive_block_end(footer->summary, &block) != footer->summary + size ||
+        content.size != directory + table + prints + footer->filter_bytes)
+        return ERR_CORRUPT;
+    archive->directory_fences = content.data;
+    archive->table_fences = content.data + directory;
+    archive->print_offsets = content.data + directory + table;
+    archive->filter = content.data + directory + table + prints;
+    return OK;
+}
+
+static enum err load_parts(struct archive *archive)
+{
+    uint8_t header[ARCHIVE_HEADER_BYTES];
+    uint8_t footer[ARCHIVE_FOOTER_BYTES];
+    uint64_t file = 0;
+    TRY(file_size(archive->fd, &file));
+    TRY(read_exact(archive->fd, 0, header, sizeof header));
+    TRY(archive_header_decode(&archive->header, header));
+    archive->key = archive_key(&archive->header);
+    if (file < ARCHIVE_HEADER_BYTES + ARCHIVE_HEAD_BYTES + ARCHIVE_FOOTER_BYTES)
+        return ERR_CORRUPT;
+    TRY(read_exact(archive->fd, file - ARCHIVE_FOOTER_BYTES, footer, sizeof footer));
+    TRY(archive_footer_decode(&archive->footer, footer, &archive->key));
+    if (archive->footer.bytes != file ||
+        archive->footer.summary > file - ARCHIVE_FOOTER_BYTES - ARCHIVE_HEAD_BYTES ||
+        file - archive->footer.summary > 4ull << 30)
+        return ERR_CORRUPT;
+    return load_summary(archive, file);
+}
+
+enum err archive_load(struct archive **out, const char *path)
+{
+    struct archive *archive = memory_take_zeroed(sizeof *archive, MEMORY_STORE);
+    if (archive == NULL)
+        return ERR_NO_MEMORY;
+    enum err err = file_open(&archive->fd, path, FILE_READ);
+    if (err != OK)
+        archive->fd = -1;
+    else
+        err = load_parts(archive);
+    if (err != OK) {
+        archive_destroy(archive);
+        return err;
+    }
+    *out = archive;
+    return OK;
+}
+
+void archive_destroy(struct archive *archive)
+{
+    if (archive == NULL)
+        return;
+    if (archive->fd >= 0)
+        file_close(archive->fd);
+    memory_give(archive->summary, MEMORY_STORE);
+    memory_give(archive, MEMORY_STORE);
+}
+
+/* ---- look-ups */
+
+uint64_t archive_conversation_hash(const struct segment_key *key, struct conversation_id id)
+{
+    struct hash_key hash = {key->nonce, key->id};
+    return hash_u128(&hash, id.hi, id.lo);
+}
+
+size_t archive_filter_bit(uint64_t hash, uint32_t probe, size_t filter_bytes)
+{
+    uint64_t step = (hash >> 32) | 1;
+    return ((uint32_t)hash + probe * step) & (filter_bytes * 8 - 1);
+}
+
+bool archive_may_hold(const struct archive *archive, struct conversation_id conversation)
+{
+    uint64_t hash = archive_conversation_hash(&archive->key, conversation);
+    for (uint32_t probe = 0; probe < ARCHIVE_FILTER_PROBES; probe++) {
+        size_t bit = archive_filter_bit(hash, probe, archive->footer.filter_bytes);
+        if ((archive->filter[bit / 8] >> bit % 8 & 1) == 0)
+            return false;
+    }
+    return true;
+}
+
+/* fence_find: the last of count fences at or before (conversation, seq); 0 if none is. Fences of
+ * directories have no number: with seq UINT64_MAX none is compared. */
+static uint32_t fence_find(const uint8_t *fences, size_t size, uint32_t count,
+                           struct conversation_id conversation, uint64_t seq)
+{
+    uint32_t low = 0;
+    uint32_t high = count;
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        const uint8_t *p = fences + (size_t)middle * size;
+        struct conversation_id id = {load_u64(p), load_u64(p + 8)};
+        int order = conversation_order(id, conversation);
+        if (order == 0 && seq != UINT64_MAX)
+            order = load_u64(p + 16) <= seq ? 0 : 1;
+        if (order <= 0)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+uint64_t archive_directory_at(const struct archive *archive, struct conversation_id conversation)
+{
+    if (archive->footer.directory_blocks == 0)
+        return 0;
+    uint32_t at = fence_find(archive->directory_fences, ARCHIVE_DIRECTORY_FENCE,
+                             archive->footer.directory_blocks, conversation, UINT64_MAX);
+    return load_u64(archive->directory_fences + (size_t)at * ARCHIVE_DIRECTORY_FENCE + 16);
+}
+
+/* page: a directory, table or print block that was read, of that many entries at most. */
+static enum err page(const struct archive *archive, struct bytes read, uint64_t offset,
+                     enum archive_kind kind, size_t entry_bytes, struct bytes *content,
+                     uint32_t *count)
+{
+    struct archive_block block;
+    TRY(archive_block_decode(&block, content, read, &archive->key, offset));
+    *count = block.count;
+    bool sound = block.kind == kind && block.codec == ARCHIVE_PLAIN &&
+                 block.stored == block.count * entry_bytes && block.count > 0;
+    return sound ? OK : ERR_CORRUPT;
+}
+
+enum err archive_directory_find(const struct archive *archive, struct bytes read, uint64_t offset,
+                                struct conversation_id conversation, struct archive_entry *entry)
+{
+    struct bytes content;
+    uint32_t high;
+    TRY(page(archive, read, offset, ARCHIVE_DIRECTORY, ARCHIVE_ENTRY_BYTES, &content, &high));
+    uint32_t low = 0;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        archive_entry_decode(entry, content.data + (size_t)middle * ARCHIVE_ENTRY_BYTES);
+        int order = conversation_order(entry->conversation, conversation);
+        if (order == 0)
+            return entry->blocks > 0 && entry->stored >= ARCHIVE_HEAD_BYTES &&
+                           entry->offset < archive->footer.summary
+                       ? OK
+                       : ERR_CORRUPT;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return ERR_NOT_FOUND;
+}
+
+uint32_t archive_table_at(const struct archive *archive, struct conversation_id conversation,
+                          uint64_t seq)
+{
+    if (seq == UINT64_MAX)
+        seq--;
+    return fence_find(archive->table_fences, ARCHIVE_TABLE_FENCE, archive->footer.table_blocks,
+                      conversation, seq);
+}
+
+uint64_t archive_table_offset(const struct archive *archive, uint32_t number)
+{
+    if (number >= archive->footer.table_blocks)
+        return 0;
+    return load_u64(archive->table_fences + (size_t)number * ARCHIVE_TABLE_FENCE + 24);
+}
+
+bool archive_table_first(const struct archive *archive, uint32_t number, struct archive_row *row)
+{
+    if (number >= archive->footer.table_blocks)
+        return false;
+    const uint8_t *p = archive->table_fences + (size_t)number * ARCHIVE_TABLE_FENCE;
+    *row = (struct archive_row){.conversation = {load_u64(p), load_u64(p + 8)},
+                                .seq = load_u64(p + 16),
+                                .offset = load_u64(p + 32),
+                                .bytes = load_u32(p + 40)};
+    return true;
+}
+
+enum err archive_rows(const struct archive *archive, struct bytes read, uint64_t offset,
+                      struct archive_row rows[ARCHIVE_PAGE_ROWS], uint32_t *count)
+{
+    struct bytes content;
+    TRY(page(archive, read, offset, ARCHIVE_TABLE, ARCHIVE_ROW_BYTES, &content, count));
+    if (*count > ARCHIVE_PAGE_ROWS)
+        return ERR_CORRUPT;
+    for (uint32_t i = 0; i < *count; i++) {
+        archive_row_decode(&rows[i], content.data + (size_t)i * ARCHIVE_ROW_BYTES);
+        if (rows[i].bytes < ARCHIVE_HEAD_BYTES || rows[i].offset >= archive->footer.summary ||
+            (i > 0 && rows[i].offset < rows[i - 1].offset + rows[i - 1].bytes))
+            return ERR_CORRUPT;
+    }
+    return OK;
+}
+
+uint64_t archive_prints_offset(const struct archive *archive, uint32_t number)
+{
+    if (number >= archive->footer.print_blocks)
+        return 0;
+    return load_u64(archive->print_offsets + (size_t)number * 8);
+}
+
+enum err archive_prints(const struct archive *archive, struct bytes read, uint64_t offset,
+                        struct bytes *prints)
+{
+    uint32_t count;
+    return page(archive, read, offset, ARCHIVE_PRINTS, ARCHIVE_PRINT_BYTES, prints, &count);
+}

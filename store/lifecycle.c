@@ -1,0 +1,457 @@
+/* lifecycle.c: what becomes of sealed segments: merged, dropped, moved. One job at a time, on a
+ * DISK worker, in portions with pauses that keep it within its rate; the shard takes the result up.
+ *
+ *   plan (lifecycle_plan.c) → portion, portion … → swap: the new entry stands where the old ones
+ *   stood; reads look for their places anew → the old files go when no read uses them
+ *
+ * A crash at any instant leaves files whose names tell which of them count (listing.c). */
+#include "store/lifecycle.h"
+
+#include "core/file.h"
+#include "core/logging.h"
+#include "core/memory.h"
+#include "store/floor.h"
+#include "store/merge.h"
+
+#include <stdio.h>
+
+#define PORTION_BYTES_MIN (256u << 10)
+#define PORTION_BYTES_MAX (8u << 20)
+#define RETRY_NS          (10 * NS_PER_S) /* after a failure */
+#define FAILURES_MAX      5
+
+enum work_kind { WORK_MERGE, WORK_REMOVE, WORK_FLOOR };
+
+struct lifecycle_job {
+    struct worker_job job;
+    struct log *log;
+    enum work_kind kind;
+    const struct log_options *options;
+    const char *directory;
+    enum err err;
+    uint64_t budget;
+    uint64_t moved; /* by the portion */
+    /* MERGE */
+    struct merge *merge;
+    uint32_t first_id; /* the entries that it replaces: by the ids of the first and the last */
+    uint32_t last_id;
+    bool cold;
+    struct merge_result result;
+    struct archive *archive;
+    /* REMOVE: up to two files; FLOOR: the new floor */
+    char paths[2][STORE_PATH_BYTES];
+    uint32_t floor;
+};
+
+enum err lane_archive_path(const struct log *log, const struct lane_segment *segment,
+                           char out[STORE_PATH_BYTES])
+{
+    const struct archive_header header = {
+        .first = segment->first_id, .last = segment->id, .generation = segment->generation};
+    char name[ARCHIVE_NAME_BYTES];
+    const char *directory = segment->cold ? log->options.cold_directory : log->directory;
+    archive_name(name, &header, ".archive");
+    int size = snprintf(out, STORE_PATH_BYTES, "%s/%s", directory, name);
+    return size > 0 && size < STORE_PATH_BYTES ? OK : ERR_TOO_BIG;
+}
+
+/* ---- on the worker */
+
+static enum err merge_portion(struct lifecycle_job *job)
+{
+    uint64_t space = 0;
+    char path[STORE_PATH_BYTES];
+    uint64_t before =
+        merge_result(job->merge)->bytes_read + merge_result(job->merge)->bytes_written;
+    TRY(file_free_bytes(job->directory, &space));
+    if (space < job->options->reserve_bytes + 2 * job->options->segment_bytes)
+        return ERR_NO_SPACE;
+    enum err err = merge_step(job->merge, job->budget);
+    job->result = *merge_result(job->merge);
+    job->moved = job->result.bytes_read + job->result.bytes_written - before;
+    TRY(err);
+    TRY(merge_path(job->merge, path));
+    return archive_load(&job->archive, path);
+}
+
+static enum err remove_files(struct lifecycle_job *job)
+{
+    for (size_t i = 0; i < COUNT_OF(job->paths); i++) {
+        if (job->paths[i][0] == 0)
+            continue;
+        enum err err = file_remove(job->paths[i]);
+        if (err != OK && err != ERR_NOT_FOUND)
+            return err;
+    }
+    return OK; /* a name that a power cut brings back is removed at the next start */
+}
+
+static void job_run(struct worker_job *worker_job)
+{
+    struct lifecycle_job *job = CONTAINER_OF(worker_job, struct lifecycle_job, job);
+    job->moved = 0;
+    switch (job->kind) {
+    case WORK_MERGE:
+        job->err = merge_portion(job);
+        if (job->err != ERR_AGAIN && job->err != ERR_NO_SPACE) {
+            merge_destroy(job->merge);
+            job->merge = NULL;
+        }
+        break;
+    case WORK_REMOVE:
+        job->err = remove_files(job);
+        break;
+    case WORK_FLOOR:
+        job->err = floor_write(job->directory, job->floor);
+        break;
+    }
+}
+
+/* ---- the shard takes results up */
+
+static void job_destroy(struct lifecycle_job *job)
+{
+    if (job == NULL)
+        return;
+    merge_destroy(job->merge);
+    archive_destroy(job->archive);
+    memory_give(job, MEMORY_STORE);
+}
+
+static void job_end(struct log *log)
+{
+    job_destroy(log->lifecycle.job);
+    log->lifecycle.job = NULL;
+}
+
+static uint32_t find(const struct log *log, uint32_t id)
+{
+    uint32_t i = 0;
+    while (i < log->segment_count && log->segments[i]->id != id)
+        i++;
+    CHECK(i < log->segment_count); /* what is being merged stays */
+    return i;
+}
+
+/* take_out: entries lo … hi leave the array; `by` takes their place, or nothing does. */
+static void take_out(struct log *log, uint32_t lo, uint32_t hi, struct lane_segment *by)
+{
+    for (uint32_t i = lo; i <= hi; i++) {
+        log->segments[i]->retired_next = log->lifecycle.retired;
+        log->lifecycle.retired = log->segments[i];
+    }
+    uint32_t at = lo;
+    if (by != NULL)
+        log->segments[at++] = by;
+    uint32_t gone = hi + 1 - at;
+    memmove(log->segments + at, log->segments + hi + 1,
+            (log->segment_count - hi - 1) * sizeof *log->segments);
+    log->segment_count -= gone;
+    CHECK(log->active > hi);
+    log->active -= gone;
+    reader_restart(log);
+}
+
+static void measure(struct log *log)
+{
+    if (log->metrics == NULL)
+        return;
+    uint32_t archives = 0;
+    for (uint32_t i = 0; i < log->segment_count; i++)
+        archives += log->segments[i]->archived;
+    metric_set(log->metrics, METRIC_LOG_SEGMENTS, log->segment_count - archives);
+    metric_set(log->metrics, METRIC_LOG_ARCHIVES, archives);
+    metric_set(log->metrics, METRIC_LOG_BYTES, (int64_t)lifecycle_bytes(log));
+    metric_set(log->metrics, METRIC_MERGE_WAITING, lifecycle_waiting(log));
+}
+
+static void swap_in(struct log *log, struct lifecycle_job *job)
+{
+    uint32_t lo = find(log, job->first_id);
+    uint32_t hi = find(log, job->last_id);
+    struct lane_segment *made = memory_take_zeroed(sizeof *made, MEMORY_STORE);
+    if (made == NULL)
+        return; /* the next start finds the archive; until then the old files serve */
+    const struct archive_header *header = &job->archive->header;
+    *made = (struct lane_segment){.id = header->last,
+                                  .first_id = header->first,
+                                  .state = SEGMENT_SEALED,
+                                  .archived = true,
+                                  .cold = job->cold,
+                                  .level = header->level,
+                                  .generation = header->generation,
+                                  .footer = job->archive->footer,
+                                  .archive = job->archive,
+                                  .expires_min_ms = job->archive->footer.expires_min_ms,
+                                  .expiry_known = true,
+                                  .rewritten_ms = io_wall_ms(log->io),
+                                  .used = ++log->clock,
+                                  .write_fd = -1,
+                                  .read_fd = -1};
+    job->archive = NULL;
+    log_event(LOG_INFO, "log_merged", LOG_U64("first", made->first_id), LOG_U64("last", made->id),
+              LOG_U64("level", made->level), LOG_U64("inputs", hi + 1 - lo),
+              LOG_U64("records", made->footer.records), LOG_U64("bytes", made->footer.bytes),
+              LOG_U64("expired", job->result.expired),
+              LOG_U64("retained_away", job->result.retained_away),
+              LOG_U64("damaged", job->result.damaged), LOG_END);
+    lane_count(log, METRIC_MERGE_INPUTS, hi + 1 - lo);
+    lane_count(log, METRIC_LOG_CORRUPT, job->result.damaged);
+    lane_count(log, METRIC_RECORDS_EXPIRED, job->result.expired);
+    lane_count(log, METRIC_RECORDS_RETAINED_AWAY, job->result.retained_away);
+    take_out(log, lo, hi, made);
+    lane_evict(log);
+}
+
+/* merge_failed: nothing has changed. What will fail again, or has failed too often, is left as it
+ * is until the next start. */
+static void merge_failed(struct log *log, const struct lifecycle_job *job)
+{
+    log_event(LOG_ERROR, "log_not_merged", LOG_U64("first", job->first_id),
+              LOG_U64("last", job->last_id), LOG_ERR(job->err), LOG_END);
+    bool final = job->err == ERR_CORRUPT || job->err == ERR_NEWER || job->err == ERR_NOT_FOUND;
+    for (uint32_t i = 0; i < log->segment_count; i++) {
+        struct lane_segment *segment = log->segments[i];
+        bool bad = job->result.bad_segment != 0
+                       ? segment->id == job->result.bad_segment
+                       : segment->id >= job->first_id && segment->id <= job->last_id;
+        segment->merge_failures += bad && job->err == ERR_IO;
+        segment->unmergeable =
+            segment->unmergeable || (bad && (final || segment->merge_failures >= FAILURES_MAX));
+    }
+    log->lifecycle.due_ns = io_now_ns(log->io) + RETRY_NS;
+}
+
+static void on_merge(struct log *log, struct lifecycle_job *job)
+{
+    struct lifecycle *life = &log->lifecycle;
+    bool short_of_space = job->err == ERR_NO_SPACE;
+    if (short_of_space != life->no_space)
+        log_event(LOG_WARN, short_of_space ? "merge_paused" : "merge_resumed", LOG_ERR(job->err),
+                  LOG_END);
+    life->no_space = short_of_space;
+    lane_count(log, METRIC_MERGE_BYTES, job->moved);
+    if (log->options.merge_rate != 0)
+        life->due_ns = io_now_ns(log->io) +
+                       (uint64_t)((double)job->moved * 1e9 / (double)log->options.merge_rate);
+    if (job->err == ERR_AGAIN)
+        return;
+    if (short_of_space) {
+        life->due_ns = io_now_ns(log->io) + RETRY_NS;
+        return;
+    }
+    if (job->err == OK)
+        swap_in(log, job);
+    else
+        merge_failed(log, job);
+    job_end(log);
+}
+
+static void on_floor(struct log *log, struct lifecycle_job *job)
+{
+    if (job->err != OK) {
+        log_event(LOG_ERROR, "log_floor_not_written", LOG_ERR(job->err), LOG_END);
+        log->lifecycle.due_ns = io_now_ns(log->io) + RETRY_NS;
+    } else {
+        struct lane_segment *oldest = log->segments[find(log, job->last_id)];
+        log->lifecycle.floor = job->floor;
+        log_event(LOG_INFO, "log_freed", LOG_U64("first", oldest->first_id),
+                  LOG_U64("last", oldest->id), LOG_U64("records", oldest->footer.records), LOG_END);
+        lane_count(log, METRIC_RECORDS_RETAINED_AWAY, oldest->footer.records);
+        take_out(log, 0, 0, NULL);
+    }
+    job_end(log);
+}
+
+static void job_done(struct worker_job *worker_job, void *shard)
+{
+    (void)shard;
+    struct lifecycle_job *job = CONTAINER_OF(worker_job, struct lifecycle_job, job);
+    struct log *log = job->log;
+    log->jobs--;
+    log->lifecycle.running = false;
+    switch (job->kind) {
+    case WORK_MERGE:
+        on_merge(log, job);
+        break;
+    case WORK_REMOVE:
+        if (job->err != OK)
+            log_event(LOG_WARN, "log_file_not_removed", LOG_TEXT("file", job->paths[0]),
+                      LOG_ERR(job->err), LOG_END);
+        job_end(log);
+        break;
+    case WORK_FLOOR:
+        on_floor(log, job);
+        break;
+    }
+    measure(log);
+    reader_wake(log);
+}
+
+/* ---- the shard starts jobs */
+
+static void submit(struct log *log)
+{
+    struct lifecycle *life = &log->lifecycle;
+    uint64_t portion =
+        log->options.merge_rate == 0 ? PORTION_BYTES_MAX : log->options.merge_rate / 4;
+    portion = portion < PORTION_BYTES_MIN ? PORTION_BYTES_MIN : portion;
+    life->job->budget = portion > PORTION_BYTES_MAX ? PORTION_BYTES_MAX : portion;
+    if (worker_submit(log->workers, &life->job->job, WORKER_DISK, log->options.shard) != OK)
+        return; /* queue full: the next turn tries again */
+    log->jobs++;
+    life->running = true;
+}
+
+static struct lifecycle_job *job_make(struct log *log, enum work_kind kind)
+{
+    struct lifecycle_job *job = memory_take_zeroed(sizeof *job, MEMORY_STORE);
+    if (job == NULL)
+        return NULL;
+    job->job.run = job_run;
+    job->job.done = job_done;
+    job->log = log;
+    job->kind = kind;
+    job->options = &log->options;
+    job->directory = log->directory;
+    return job;
+}
+
+/* removal: of the first retired one that nobody reads any more. */
+static bool start_removal(struct log *log)
+{
+    struct lane_segment **at = &log->lifecycle.retired;
+    while (*at != NULL && ((*at)->users > 0 || (*at)->busy))
+        at = &(*at)->retired_next;
+    struct lane_segment *segment = *at;
+    struct lifecycle_job *job = segment == NULL ? NULL : job_make(log, WORK_REMOVE);
+    if (job == NULL)
+        return false;
+    enum err err;
+    if (segment->archived) {
+        err = lane_archive_path(log, segment, job->paths[0]);
+    } else {
+        err = store_path(job->paths[0], log->directory, segment->id, ".segment");
+        if (err == OK)
+            err = store_path(job->paths[1], log->directory, segment->id, ".index");
+    }
+    CHECK(err == OK); /* it was opened by that path */
+    *at = segment->retired_next;
+    lane_segment_destroy(segment);
+    log->lifecycle.job = job;
+    return true;
+}
+
+static void output_header(struct log *log, struct archive_header *header,
+                          const struct lifecycle_plan *plan)
+{
+    const struct lane_segment *first = log->segments[plan->lo];
+    uint32_t level = 0;
+    for (uint32_t i = plan->lo; i <= plan->hi; i++)
+        if (log->segments[i]->level > level)
+            level = log->segments[i]->level;
+    bool anew = plan->lo == plan->hi && first->archived;
+    *header = (struct archive_header){.lane = log->options.lane,
+                                      .first = first->first_id,
+                                      .last = log->segments[plan->hi]->id,
+                                      .level = anew ? level : level + 1,
+                                      .generation = anew ? first->generation + 1 : 0,
+                                      .created_ms = io_wall_ms(log->io)};
+    io_entropy(log->io, &header->nonce, sizeof header->nonce);
+}
+
+static enum err start_merge(struct log *log, const struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    uint32_t count = plan->hi + 1 - plan->lo;
+    bool cold = log->segments[plan->lo]->cold;
+    const char *target = cold ? log->options.cold_directory : log->directory;
+    struct merge_options options = {.directory = log->directory,
+                                    .compress = log->options.compress,
+                                    .now_ms = now_ms,
+                                    .drop_all = plan->drop_all,
+                                    .retention = log->options.retention};
+    output_header(log, &options.header, plan);
+    memcpy(options.target, target, strlen(target) + 1);
+    struct merge_input *inputs = memory_take_zeroed(count * sizeof *inputs, MEMORY_STORE);
+    struct lifecycle_job *job = inputs == NULL ? NULL : job_make(log, WORK_MERGE);
+    enum err err = job == NULL ? ERR_NO_MEMORY : OK;
+    for (uint32_t i = 0; i < count && err == OK; i++) {
+        struct lane_segment *segment = log->segments[plan->lo + i];
+        segment->rewritten_ms = now_ms;
+        inputs[i].id = segment->id;
+        inputs[i].archived = segment->archived;
+        if (segment->archived)
+            err = lane_archive_path(log, segment, inputs[i].path);
+    }
+    if (err == OK)
+        err = merge_create(&job->merge, &options, inputs, count);
+    memory_give(inputs, MEMORY_STORE);
+    if (err != OK) {
+        job_destroy(job);
+        return err;
+    }
+    job->cold = cold;
+    job->first_id = log->segments[plan->lo]->id;
+    job->last_id = log->segments[plan->hi]->id;
+    log->lifecycle.job = job;
+    return OK;
+}
+
+/* roll: records of the active segment have expired: it ends, so that it can be merged. */
+static void roll(struct log *log)
+{
+    if (log->gather.size == 0 && !log->in_flight && log->gather.offset > SEGMENT_DATA_OFFSET &&
+        log->state == LOG_OPEN && lane_next_ready(log) != NULL)
+        lane_roll(log);
+}
+
+static void begin(struct log *log, uint64_t now_ms)
+{
+    struct lifecycle_plan plan;
+    if (!lifecycle_plan(log, &plan, now_ms))
+        return;
+    enum err err = OK;
+    switch (plan.kind) {
+    case LIFECYCLE_MERGE:
+        err = start_merge(log, &plan, now_ms);
+        break;
+    case LIFECYCLE_FREE:
+        log->lifecycle.job = job_make(log, WORK_FLOOR);
+        if (log->lifecycle.job == NULL)
+            break;
+        log->lifecycle.job->last_id = log->segments[0]->id;
+        log->lifecycle.job->floor = log->segments[0]->id + 1;
+        break;
+    case LIFECYCLE_LOAD:
+        err = lane_load(log, log->segments[plan.lo]);
+        break;
+    case LIFECYCLE_ROLL:
+        roll(log);
+        break;
+    }
+    if (err != OK && err != ERR_AGAIN)
+        log->lifecycle.due_ns = io_now_ns(log->io) + RETRY_NS;
+}
+
+void lifecycle_turn(struct log *log)
+{
+    struct lifecycle *life = &log->lifecycle;
+    if (life->running || log->closing || log->state == LOG_FAILED)
+        return;
+    if (io_now_ns(log->io) < life->due_ns)
+        return;
+    if (life->job == NULL && !start_removal(log))
+        begin(log, lifecycle_purge_ms(log));
+    if (life->job != NULL)
+        submit(log);
+}
+
+void lifecycle_close(struct log *log)
+{
+    job_end(log);
+    while (log->lifecycle.retired != NULL) {
+        struct lane_segment *segment = log->lifecycle.retired;
+        log->lifecycle.retired = segment->retired_next;
+        lane_segment_destroy(segment); /* its files are removed at the next start */
+    }
+}

@@ -1,0 +1,247 @@
+/* lifecycle_plan.c: what is due, most urgent first:
+ *
+ * - free: the oldest archive, when its newest record is older than any rule keeps one
+ * - expiry: what has records that expired longer ago than expiry_delay: segments are merged early,
+ *   an archive is written anew, the active segment ends
+ * - bytes: the log is larger than retention.bytes: the oldest is written anew without what may go
+ * - age: an archive of which by its times half is due is written anew: so everything goes late by
+ *   its own span at most, and is rewritten seldom
+ * - merge: merge_segments segments, or merge_inputs archives of one level, the lowest level first
+ */
+#include "store/lifecycle.h"
+
+#include "core/logging.h"
+
+#define CLOCK_TOLERANCE_MS (3600ull * 1000)
+#define CLOCK_SETTLE_NS    (24ull * 3600 * NS_PER_S)
+#define REWRITE_PAUSE_MS   (24ull * 3600 * 1000) /* before retention looks at an archive again */
+#define RETRY_SOON_MS      (60ull * 1000)
+
+uint64_t lifecycle_bytes(const struct log *log)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < log->segment_count; i++)
+        bytes += log->segments[i]->archived ? log->segments[i]->footer.bytes
+                                            : log->options.segment_bytes;
+    return bytes;
+}
+
+uint32_t lifecycle_waiting(const struct log *log)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < log->segment_count; i++)
+        count += !log->segments[i]->archived && log->segments[i]->state == SEGMENT_SEALED;
+    return count;
+}
+
+/* ---- the clock */
+
+void lifecycle_open(struct log *log, uint64_t newest_ms)
+{
+    struct lifecycle *life = &log->lifecycle;
+    uint64_t now_ms = io_wall_ms(log->io);
+    for (uint32_t i = 0; i < log->segment_count; i++)
+        if (log->segments[i]->archived && log->segments[i]->footer.time_max_ms > newest_ms)
+            newest_ms = log->segments[i]->footer.time_max_ms;
+    life->clock_boot_ns = io_now_ns(log->io);
+    life->clock_wall_ms = now_ms;
+    if (newest_ms != 0 && newest_ms > now_ms + CLOCK_TOLERANCE_MS)
+        life->clock_wall_ms = newest_ms; /* behind: wrong until it agrees */
+    else if (newest_ms != 0 && newest_ms + CLOCK_TOLERANCE_MS < now_ms)
+        life->clock_settles_ns = life->clock_boot_ns + CLOCK_SETTLE_NS; /* ahead, or was off */
+}
+
+uint64_t lifecycle_purge_ms(struct log *log)
+{
+    struct lifecycle *life = &log->lifecycle;
+    uint64_t now_ns = io_now_ns(log->io);
+    uint64_t now_ms = io_wall_ms(log->io);
+    uint64_t expected_ms = life->clock_wall_ms + (now_ns - life->clock_boot_ns) / NS_PER_MS;
+    bool wrong = now_ns < life->clock_settles_ns || now_ms > expected_ms + CLOCK_TOLERANCE_MS ||
+                 now_ms + CLOCK_TOLERANCE_MS < expected_ms;
+    wrong = wrong && !log->options.trust_clock;
+    if (wrong != life->clock_wrong) {
+        life->clock_wrong = wrong;
+        log_event(wrong ? LOG_ERROR : LOG_INFO, wrong ? "purge_paused" : "purge_resumed",
+                  LOG_U64("wall_ms", now_ms), LOG_U64("expected_ms", expected_ms),
+                  LOG_TEXT("advice",
+                           wrong ? "set the clock, or confirm it: store.trust_clock = yes" : ""),
+                  LOG_END);
+        if (log->metrics != NULL)
+            metric_set(log->metrics, METRIC_PURGE_PAUSED, wrong);
+    }
+    return wrong ? 0 : now_ms;
+}
+
+/* ---- what may be touched */
+
+static bool below_checkpoint(const struct log *log, const struct lane_segment *segment)
+{
+    return segment->id < position_segment(log->checkpointed) ||
+           (segment->data_end != 0 &&
+            position_of(segment->id, segment->data_end) <= log->checkpointed);
+}
+
+static bool mergeable(const struct log *log, const struct lane_segment *segment)
+{
+    return segment->state == SEGMENT_SEALED && !segment->unmergeable && !segment->busy &&
+           (segment->archived || below_checkpoint(log, segment));
+}
+
+static uint64_t bytes_of_entry(const struct log *log, const struct lane_segment *segment)
+{
+    return segment->archived ? segment->footer.bytes : log->options.segment_bytes;
+}
+
+static bool older(uint64_t time_ms, uint64_t age_ms, uint64_t now_ms)
+{
+    return now_ms > age_ms && time_ms < now_ms - age_ms;
+}
+
+/* alone: write one entry anew; a segment takes its unmerged neighbours with it. */
+static void plan_from(const struct log *log, struct lifecycle_plan *plan, uint32_t at)
+{
+    *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .lo = at, .hi = at};
+    if (log->segments[at]->archived)
+        return;
+    while (plan->hi + 1 < log->segment_count && plan->hi + 1 - at < log->options.merge_inputs &&
+           !log->segments[plan->hi + 1]->archived && mergeable(log, log->segments[plan->hi + 1]))
+        plan->hi++;
+}
+
+/* ---- each rule */
+
+static bool plan_free(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    const struct retention *retention = &log->options.retention;
+    const struct lane_segment *oldest = log->segments[0];
+    if (log->active == 0 || retention->age_ms == 0 || !oldest->archived ||
+        oldest->state != SEGMENT_SEALED)
+        return false;
+    uint64_t age_ms =
+        retention->age_max_ms > retention->age_ms ? retention->age_max_ms : retention->age_ms;
+    if (age_ms < retention->undelivered_ms)
+        age_ms = retention->undelivered_ms;
+    *plan = (struct lifecycle_plan){.kind = LIFECYCLE_FREE};
+    return older(oldest->footer.time_max_ms, age_ms, now_ms);
+}
+
+static bool expired(const struct log *log, uint64_t expires_min_ms, uint64_t now_ms)
+{
+    return expires_min_ms != 0 &&
+           older(expires_min_ms, log->options.retention.expiry_delay_ms, now_ms);
+}
+
+static bool plan_expiry(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    for (uint32_t i = 0; i < log->active; i++) {
+        const struct lane_segment *segment = log->segments[i];
+        if (!mergeable(log, segment))
+            continue;
+        *plan = (struct lifecycle_plan){.kind = LIFECYCLE_LOAD, .lo = i, .hi = i};
+        if (!segment->expiry_known && segment->retry_ns > io_now_ns(log->io))
+            continue;
+        if (!segment->expiry_known)
+            return true;
+        plan_from(log, plan, i);
+        if (expired(log, segment->expires_min_ms, now_ms) &&
+            older(segment->rewritten_ms, RETRY_SOON_MS, now_ms))
+            return true;
+    }
+    const struct lane_segment *active = log->segments[log->active];
+    *plan = (struct lifecycle_plan){.kind = LIFECYCLE_ROLL};
+    return active->index != NULL && expired(log, active->index->expires_min_ms, now_ms);
+}
+
+static bool plan_bytes(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    uint64_t bytes_max = log->options.retention.bytes;
+    if (bytes_max == 0 || lifecycle_bytes(log) <= bytes_max)
+        return false;
+    for (uint32_t i = 0; i < log->active; i++) {
+        const struct lane_segment *segment = log->segments[i];
+        if (!mergeable(log, segment) || !older(segment->rewritten_ms, REWRITE_PAUSE_MS, now_ms))
+            continue;
+        if (segment->archived && segment->footer.records == 0 && i == 0) {
+            *plan = (struct lifecycle_plan){.kind = LIFECYCLE_FREE};
+            return true;
+        }
+        if (segment->archived && segment->footer.records == 0)
+            continue;
+        plan_from(log, plan, i);
+        plan->drop_all = true;
+        return true;
+    }
+    return false;
+}
+
+static bool plan_age(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    uint64_t age_ms = log->options.retention.age_ms;
+    if (age_ms == 0 || now_ms <= age_ms)
+        return false;
+    uint64_t cut_ms = now_ms - age_ms;
+    for (uint32_t i = 0; i < log->active; i++) {
+        const struct lane_segment *segment = log->segments[i];
+        const struct archive_footer *footer = &segment->footer;
+        if (!segment->archived || !mergeable(log, segment) || footer->records == 0 ||
+            footer->time_min_ms >= cut_ms ||
+            cut_ms - footer->time_min_ms < (footer->time_max_ms - footer->time_min_ms) / 2 ||
+            !older(segment->rewritten_ms, REWRITE_PAUSE_MS, now_ms))
+            continue;
+        plan_from(log, plan, i);
+        return true;
+    }
+    return false;
+}
+
+/* plan_level: the oldest of a run of that level, as many as are merged at a time. */
+static bool plan_level(const struct log *log, struct lifecycle_plan *plan, uint32_t level)
+{
+    uint32_t wanted = level == 0 && log->options.merge_segments != 0 ? log->options.merge_segments
+                                                                     : log->options.merge_inputs;
+    uint32_t run = 0;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < log->active; i++) {
+        const struct lane_segment *segment = log->segments[i];
+        bool same_tier = run == 0 || log->segments[i - 1]->cold == segment->cold;
+        if (!mergeable(log, segment) || segment->level != level || !same_tier) {
+            run = 0;
+            bytes = 0;
+            if (!mergeable(log, segment) || segment->level != level)
+                continue;
+        }
+        run++;
+        bytes += bytes_of_entry(log, segment);
+        if (run < wanted)
+            continue;
+        *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .lo = i + 1 - run, .hi = i};
+        if (bytes <= log->options.archive_bytes_max || level == 0)
+            return true;
+        run--;
+        bytes -= bytes_of_entry(log, log->segments[plan->lo]);
+    }
+    return false;
+}
+
+static bool plan_merge(const struct log *log, struct lifecycle_plan *plan)
+{
+    uint32_t highest = 0;
+    for (uint32_t i = 0; i < log->active; i++)
+        if (log->segments[i]->level > highest)
+            highest = log->segments[i]->level;
+    for (uint32_t level = 0; level <= highest; level++)
+        if (plan_level(log, plan, level))
+            return true;
+    return false;
+}
+
+bool lifecycle_plan(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    if (log->options.merge_inputs == 0)
+        return false;
+    if (now_ms != 0 && (plan_free(log, plan, now_ms) || plan_expiry(log, plan, now_ms) ||
+                        plan_bytes(log, plan, now_ms) || plan_age(log, plan, now_ms)))
+        return true;
+    return plan_merge(log, plan);
+}

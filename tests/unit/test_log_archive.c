@@ -1,0 +1,655 @@
+/* test_log_archive.c: merging under reads, reopening, crashes at every operation, damage; retention
+ * and expiry. */
+#include "store/archive_walk.h"
+#include "store/lane.h"
+#include "tests/unit/log_rig.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+static struct rig *rig;
+
+static int setup(void **state)
+{
+    (void)state;
+    fault_reset();
+    rig = malloc(sizeof *rig);
+    rig_init(rig);
+    rig->merged_replay = true;
+    rig->options.segment_bytes = 64 << 10;
+    rig->options.batch_bytes_max = 16 << 10;
+    rig->options.merge_inputs = 4;
+    rig->options.archive_bytes_max = 1 << 30;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fault_calm();
+    if (rig->log != NULL)
+        rig_close(rig);
+    assert_int_equal(fault_open_descriptors(), 0);
+    free(rig);
+    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
+    return 0;
+}
+
+/* fill: records in `conversations` conversations, and now and then a watermark. */
+static void fill(uint32_t records, uint32_t conversations)
+{
+    for (uint32_t i = 0; i < records; i++) {
+        assert_int_equal(rig_append_now(rig, (i * 7 + i / 5) % conversations), OK);
+        if (i % 50 == 0)
+            while (rig_append_watermark(rig, i % conversations) == ERR_FULL)
+                rig_turn(rig);
+        if (i % 8 == 0)
+            rig_turn(rig);
+    }
+    rig_settle(rig);
+}
+
+/* merge_all: everything that is due, from the present checkpoint on. */
+static void merge_all(void)
+{
+    log_checkpointed(rig->log, log_durable(rig->log));
+    for (uint32_t i = 0; i < 400; i++) {
+        fault_pass(NS_PER_S);
+        rig_turn(rig);
+    }
+}
+
+static uint32_t archives(void)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < rig->log->segment_count; i++)
+        count += rig->log->segments[i]->archived;
+    return count;
+}
+
+static void find_some(uint32_t conversations)
+{
+    for (uint32_t c = 0; c < conversations; c++)
+        for (uint64_t seq = 1; seq <= rig->acked[c]; seq += 7)
+            assert_int_equal(rig_find(rig, c, seq), OK);
+    assert_int_equal(rig_find(rig, 0, rig->acked[0] + 1), ERR_NOT_FOUND);
+}
+
+static void reopen(uint64_t checkpoint)
+{
+    rig_close(rig);
+    rig->options.checkpoint = checkpoint;
+    memcpy(rig->found, rig->acked, sizeof rig->found);
+    assert_int_equal(rig_open(rig), OK);
+    assert_int_equal(rig->damaged, 0);
+    rig_adopt(rig);
+}
+
+static void test_merged_is_read_and_found(void **state)
+{
+    (void)state;
+    assert_int_equal(rig_open(rig), OK);
+    fill(6000, 20);
+    uint32_t before = rig->log->segment_count;
+    merge_all();
+    assert_true(archives() >= 2 && rig->log->segment_count < before / 2);
+    rig_read_all(rig);
+    find_some(20);
+    reopen(log_durable(rig->log));
+    assert_true(archives() >= 2);
+    rig_read_all(rig);
+    find_some(20);
+    fill(2000, 20);
+    merge_all();
+    rig_read_all(rig);
+}
+
+/* Pages backwards, over what is merged and what is not. */
+static void test_pages_backwards(void **state)
+{
+    (void)state;
+    assert_int_equal(rig_open(rig), OK);
+    fill(6000, 20);
+    merge_all();
+    fill(500, 20);
+    for (uint32_t c = 0; c < 20; c++) {
+        uint64_t to = UINT64_MAX;
+        uint64_t next = rig->acked[c];
+        while (next > 0) {
+            struct log_read read = rig_range(rig, c, 0, to, 50, RIG_OUT_BYTES);
+            read.kind = LOG_READ_BACK;
+            assert_int_equal(rig_await(rig, &read), OK);
+            uint64_t first = next > 50 ? next - 49 : 1;
+            assert_int_equal(read.from_seq, first);
+            assert_int_equal(rig_check(rig, &read, c, first), next + 1 - first);
+            next = to = first - 1;
+        }
+    }
+    struct log_read read = rig_range(rig, 40, 0, UINT64_MAX, 50, RIG_OUT_BYTES);
+    read.kind = LOG_READ_BACK;
+    assert_int_equal(rig_await(rig, &read), ERR_NOT_FOUND);
+}
+
+static void test_one_long_conversation(void **state)
+{
+    (void)state;
+    rig->body_max = 3000;
+    assert_int_equal(rig_open(rig), OK);
+    fill(3000, 1);
+    merge_all();
+    assert_true(archives() >= 1);
+    rig_read_all(rig);
+    find_some(1);
+    for (uint64_t from = 1; from < 2900; from += 37) {
+        struct log_read read = rig_range(rig, 0, from, from + 49, 50, RIG_OUT_BYTES);
+        enum err err = rig_await(rig, &read);
+        assert_int_equal(err, OK);
+        assert_int_equal(rig_check(rig, &read, 0, from), 50);
+    }
+}
+
+/* ---- damage */
+
+static uint32_t findings;
+
+static void count_finding(void *context, const char *line)
+{
+    (void)context;
+    findings++;
+    if (strstr(line, ": sound") == NULL && getenv("ROOST_SHOW") != NULL)
+        printf("%s\n", line);
+}
+
+static void archive_file(char path[STORE_PATH_BYTES], uint32_t n)
+{
+    for (uint32_t i = 0; i < rig->log->segment_count; i++)
+        if (rig->log->segments[i]->archived && n-- == 0) {
+            assert_int_equal(lane_archive_path(rig->log, rig->log->segments[i], path), OK);
+            return;
+        }
+    fail();
+}
+
+/* read_what_is_there: everything or an exact missing range; returns how many are missing. */
+static uint64_t read_what_is_there(uint32_t conversations)
+{
+    uint64_t missing = 0;
+    for (uint32_t c = 0; c < conversations; c++)
+        for (uint64_t next = 1; next <= rig->acked[c];) {
+            struct log_read read = rig_range(rig, c, next, rig->acked[c], 1000, RIG_OUT_BYTES);
+            enum err err = rig_await(rig, &read);
+            next += rig_check(rig, &read, c, next);
+            if (err == ERR_NOT_FOUND) { /* the newest ones are lost, and nothing says so */
+                missing += rig->acked[c] + 1 - next;
+                break;
+            }
+            assert_true(err == OK || err == ERR_CORRUPT);
+            if (err == OK)
+                continue;
+            assert_true(read.missing_from == next && read.missing_to >= next);
+            missing += read.missing_to + 1 - next;
+            next = read.missing_to + 1;
+        }
+    return missing;
+}
+
+static void test_every_bit_flip_is_detected(void **state)
+{
+    (void)state;
+    char path[STORE_PATH_BYTES];
+    uint64_t size;
+    rig->body_max = 40;
+    rig->options.merge_inputs = 2;
+    assert_int_equal(rig_open(rig), OK);
+    fill(1500, 5);
+    merge_all();
+    archive_file(path, 0);
+    rig_close(rig);
+    assert_int_equal(log_verify(RIG_DIRECTORY, count_finding, NULL), OK);
+    uint8_t *data = fault_data(path, &size);
+    for (uint64_t at = 0; at < size; at += at < 4096 + 600 || at > size - 400 ? 1 : 97) {
+        data[at] ^= (uint8_t)(1u << at % 8);
+        enum err err = log_verify(RIG_DIRECTORY, count_finding, NULL);
+        assert_true(err == ERR_CORRUPT || (err == ERR_NEWER && at < 64));
+        data[at] ^= (uint8_t)(1u << at % 8);
+    }
+    assert_int_equal(log_verify(RIG_DIRECTORY, count_finding, NULL), OK);
+}
+
+static void test_damaged_archive_degrades_its_conversations(void **state)
+{
+    (void)state;
+    char path[STORE_PATH_BYTES];
+    uint64_t size;
+    assert_int_equal(rig_open(rig), OK);
+    fill(6000, 20);
+    merge_all();
+    uint64_t most = 0;
+    archive_file(path, 0);
+    for (uint64_t seed = 1; seed < 60; seed++) {
+        uint8_t *data = fault_data(path, &size);
+        struct fault_image *image = fault_save();
+        uint64_t at = 4096 + rig_hash(seed, 1) % (size - 4096);
+        uint64_t length = 1 + rig_hash(seed, 2) % (seed % 2 == 0 ? 8 : 3000);
+        for (uint64_t i = at; i < at + length && i < size; i++)
+            data[i] ^= 0x5a;
+        fault_settle();
+        uint64_t missing = read_what_is_there(20);
+        most = missing > most ? missing : most;
+        data = fault_data(path, &size);
+        for (uint64_t i = at; i < at + length && i < size; i++)
+            data[i] ^= 0x5a;
+        fault_settle();
+        fault_free(image);
+        for (uint32_t i = 0; i < rig->log->segment_count; i++) /* forget what was found damaged */
+            if (rig->log->segments[i]->state == SEGMENT_LOST)
+                rig->log->segments[i]->state = SEGMENT_SEALED;
+    }
+    assert_true(most > 0);
+    assert_int_equal(read_what_is_there(20), 0);
+}
+
+/* Damage in what is merged: its numbers stay missing, and are counted; the rest is there. */
+static void test_damage_is_not_carried_over(void **state)
+{
+    (void)state;
+    for (uint32_t merged = 0; merged < 2; merged++) {
+        char path[STORE_PATH_BYTES];
+        uint64_t size;
+        fault_reset();
+        rig_init(rig);
+        rig->merged_replay = true;
+        rig->options.segment_bytes = 64 << 10;
+        rig->options.batch_bytes_max = 16 << 10;
+        rig->options.merge_inputs = merged == 0 ? 0 : 4;
+        rig->options.archive_bytes_max = 1 << 30;
+        assert_int_equal(rig_open(rig), OK);
+        fill(merged == 0 ? 3000 : 6000, 20);
+        if (merged == 1) {
+            log_checkpointed(rig->log, log_durable(rig->log));
+            while (archives() == 0) {
+                fault_pass(NS_PER_S);
+                rig_turn(rig);
+            }
+            archive_file(path, 0);
+        } else {
+            assert_int_equal(store_path(path, RIG_DIRECTORY, 2, ".segment"), OK);
+        }
+        uint64_t checkpoint = log_durable(rig->log);
+        rig_close(rig);
+        uint8_t *data = fault_data(path, &size);
+        memset(data + 20000, 0xa5, 600);
+        fault_settle();
+        rig->options.checkpoint = checkpoint;
+        rig->options.merge_inputs = 4;
+        memcpy(rig->found, rig->acked, sizeof rig->found);
+        assert_int_equal(rig_open(rig), OK);
+        uint64_t before = read_what_is_there(20);
+        assert_true(before > 0);
+        if (merged == 1)
+            fill(6000, 20);
+        merge_all();
+        assert_true(archives() >= 1);
+        assert_int_equal(read_what_is_there(20), before);
+        findings = 0;
+        rig_close(rig);
+        (void)!log_verify(RIG_DIRECTORY, count_finding, NULL);
+        assert_true(findings > 1);
+    }
+}
+
+/* ---- crashes */
+
+static void prepare(struct fault_image **image, uint64_t *checkpoint)
+{
+    assert_int_equal(rig_open(rig), OK);
+    fill(1600, 12);
+    *checkpoint = log_durable(rig->log);
+    rig_close(rig);
+    fault_settle();
+    *image = fault_save();
+    memcpy(rig->found, rig->acked, sizeof rig->found);
+    rig->options.checkpoint = *checkpoint;
+}
+
+/* Every N-th operation of a merge fails, once or for good; then the power goes. */
+static void test_every_operation_of_a_merge_fails(void **state)
+{
+    (void)state;
+    struct fault_image *image;
+    uint64_t checkpoint;
+    uint64_t acked[RIG_CONVERSATIONS];
+    rig->options.merge_inputs = 3;
+    rig->options.merge_rate = 40 << 20;
+    prepare(&image, &checkpoint);
+    memcpy(acked, rig->acked, sizeof acked);
+    uint32_t runs = 0;
+    uint32_t merged = 0;
+    for (uint32_t op = 0; op < FAULT_OP_COUNT; op++)
+        for (uint64_t n = 1, done = 0; done == 0; n += 1 + n / 8) {
+            fault_load(image);
+            fault_calm();
+            assert_int_equal(rig_open(rig), OK);
+            rig_settle(rig);
+            fault.fail_at[op] = n;
+            fault.fail_sticky = n % 3 == 0;
+            fault.fail_err = n % 5 == 0 ? ERR_NO_SPACE : ERR_IO;
+            for (uint32_t i = 0; i < 60; i++) {
+                fault_pass(NS_PER_S);
+                rig_turn(rig);
+            }
+            done = fault.fail_at[op] > 1;
+            fault_calm();
+            merged += archives() > 0;
+            rig_crash(rig, n % 4);
+            assert_int_equal(rig_open(rig), OK);
+            assert_int_equal(rig->damaged, 0);
+            memcpy(rig->acked, acked, sizeof acked);
+            rig_read_all(rig);
+            rig_close(rig);
+            runs++;
+        }
+    assert_true(runs > 60 && merged > 10);
+    fault_free(image);
+}
+
+/* The power goes between any two portions: the old files or the new one count. */
+static void test_crash_at_every_turn_of_a_merge(void **state)
+{
+    (void)state;
+    struct fault_image *image;
+    uint64_t checkpoint;
+    uint64_t acked[RIG_CONVERSATIONS];
+    rig->options.merge_inputs = 3;
+    rig->options.merge_rate = 1 << 20; /* portions of 256 KiB */
+    prepare(&image, &checkpoint);
+    memcpy(acked, rig->acked, sizeof acked);
+    uint32_t merged = 0;
+    for (uint32_t turns = 1; turns < 60; turns++) {
+        fault_load(image);
+        assert_int_equal(rig_open(rig), OK);
+        for (uint32_t i = 0; i < turns; i++) {
+            fault_pass(NS_PER_S / 3);
+            rig_turn(rig);
+        }
+        rig_crash(rig, turns % 5);
+        assert_int_equal(rig_open(rig), OK);
+        assert_int_equal(rig->damaged, 0);
+        merged += archives();
+        memcpy(rig->acked, acked, sizeof acked);
+        rig_read_all(rig);
+        rig_close(rig);
+        assert_int_equal(log_verify(RIG_DIRECTORY, count_finding, NULL), OK);
+    }
+    assert_true(merged > 20);
+    fault_free(image);
+}
+
+/* ---- retention and expiry */
+
+#define DAY_MS  86400000ull
+#define WALL_MS 1700000000000ull /* the test disk's clock begins here */
+
+static uint64_t times_rise(uint32_t conversation, uint64_t seq)
+{
+    return WALL_MS - 100 * DAY_MS + seq * (DAY_MS / 4) + conversation;
+}
+
+static uint64_t times_now(uint32_t conversation, uint64_t seq)
+{
+    return WALL_MS + conversation + seq;
+}
+
+/* thirds_expire: every third record of even conversations disappears a day after the beginning. */
+static uint64_t thirds_expire(uint32_t conversation, uint64_t seq)
+{
+    return conversation % 2 == 0 && seq % 3 == 0 ? WALL_MS + DAY_MS : 0;
+}
+
+static struct retention_rule rules[RIG_CONVERSATIONS];
+static uint32_t looks;
+
+static enum err begin_looks(void *context, void **session)
+{
+    *session = context;
+    return OK;
+}
+
+static enum err look(void *session, struct conversation_id conversation,
+                     struct retention_rule *rule)
+{
+    assert_ptr_equal(session, &looks);
+    looks++;
+    *rule = rules[conversation.lo - 1000];
+    return OK;
+}
+
+static void end_looks(void *session)
+{
+    assert_ptr_equal(session, &looks);
+}
+
+static void use_retention(uint64_t age_ms, uint64_t undelivered_ms)
+{
+    memset(rules, 0, sizeof rules);
+    rig->options.trust_clock = true;
+    rig->options.retention = (struct retention){.age_ms = age_ms,
+                                                .undelivered_ms = undelivered_ms,
+                                                .expiry_delay_ms = DAY_MS,
+                                                .begin = begin_looks,
+                                                .look = look,
+                                                .end = end_looks,
+                                                .context = &looks};
+}
+
+/* walk_numbers: every number is served, gone or missing, once, in order; how many are gone. */
+static uint64_t walk_numbers(uint32_t c, uint64_t *served)
+{
+    uint64_t gone = 0;
+    *served = 0;
+    for (uint64_t next = 1; next <= rig->acked[c];) {
+        struct log_read read = rig_range(rig, c, next, rig->acked[c], 1000, RIG_OUT_BYTES);
+        enum err err = rig_await(rig, &read);
+        uint64_t count = rig_check(rig, &read, c, next);
+        *served += count;
+        next += count;
+        if (err == OK)
+            continue;
+        assert_int_equal(err, ERR_EXPIRED);
+        assert_int_equal(read.missing_from, next);
+        gone += read.missing_to + 1 - next;
+        next = read.missing_to + 1;
+    }
+    return gone;
+}
+
+static void test_retention_by_age(void **state)
+{
+    (void)state;
+    use_retention(90 * DAY_MS, 30 * DAY_MS);
+    rig->time = times_rise;
+    for (uint32_t c = 0; c < 8; c++)
+        rules[c].delivered_seq = c == 5 ? 0 : UINT64_MAX; /* 5: somebody has nothing */
+    rules[6].age_ms = 95 * DAY_MS;
+    rules[7].age_ms = 80 * DAY_MS;
+    assert_int_equal(rig_open(rig), OK);
+    fill(1600, 8);
+    merge_all();
+    assert_true(looks > 0);
+    for (uint32_t c = 0; c < 8; c++) {
+        uint64_t served;
+        uint64_t gone = walk_numbers(c, &served);
+        uint64_t days = c == 6 ? 5 : c == 7 ? 20 : 10;
+        /* what was not merged yet is not dropped yet; nothing young goes */
+        assert_true(gone + served == rig->acked[c] && gone <= days * 4 + 1);
+        assert_true(gone > 0);
+    }
+    reopen(log_durable(rig->log));
+    uint64_t served;
+    assert_true(walk_numbers(0, &served) > 0);
+}
+
+static void test_undelivered_is_kept(void **state)
+{
+    (void)state;
+    use_retention(10 * DAY_MS, 120 * DAY_MS);
+    rig->time = times_rise;
+    for (uint32_t c = 0; c < 8; c++)
+        rules[c].delivered_seq = c * 10;
+    assert_int_equal(rig_open(rig), OK);
+    fill(1600, 8);
+    merge_all();
+    for (uint32_t c = 0; c < 8; c++) {
+        uint64_t served;
+        assert_int_equal(walk_numbers(c, &served), c * 10);
+    }
+}
+
+static void test_whole_files_are_freed(void **state)
+{
+    (void)state;
+    uint64_t served;
+    use_retention(200 * DAY_MS, 30 * DAY_MS);
+    for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
+        rules[c].delivered_seq = UINT64_MAX;
+    rig->time = times_rise;
+    assert_int_equal(rig_open(rig), OK);
+    fill(1600, 8);
+    merge_all();
+    assert_int_equal(walk_numbers(0, &served), 0);
+    fault_pass(150 * DAY_MS * NS_PER_MS);
+    uint32_t looked = looks;
+    merge_all();
+    assert_true(looks - looked < 400); /* no conversation of what is freed whole is looked at */
+    assert_true(rig->log->lifecycle.floor > 1);
+    uint64_t gone = walk_numbers(0, &served);
+    assert_true(gone > 0 && served > 0); /* the newest segments are not merged */
+    struct log_read read = rig_range(rig, 0, rig->acked[0] + 1, UINT64_MAX, 10, RIG_OUT_BYTES);
+    assert_int_equal(rig_await(rig, &read), ERR_NOT_FOUND);
+    reopen(log_durable(rig->log));
+    assert_true(rig->log->lifecycle.floor > 1);
+    assert_int_equal(walk_numbers(0, &served), gone);
+}
+
+static void test_retention_by_bytes(void **state)
+{
+    (void)state;
+    uint64_t served;
+    use_retention(0, 30 * DAY_MS);
+    rig->options.retention.bytes = 700 << 10;
+    for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
+        rules[c].delivered_seq = c == 3 ? 0 : UINT64_MAX;
+    rig->time = times_now;
+    assert_int_equal(rig_open(rig), OK);
+    fill(6000, 8);
+    merge_all();
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < rig->log->segment_count; i++)
+        bytes += rig->log->segments[i]->archived ? rig->log->segments[i]->footer.bytes : 64 << 10;
+    assert_true(bytes <= 700 << 10);
+    assert_true(walk_numbers(0, &served) > 0);
+    assert_int_equal(walk_numbers(3, &served), 0); /* undelivered and young */
+}
+
+/* on_disk: some file has these bytes. */
+static bool on_disk(const struct log_record *record)
+{
+    uint8_t key[16];
+    memcpy(key, record->message_id.v, 16);
+    for (uint32_t first = 1; first < 300; first++) {
+        char path[STORE_PATH_BYTES];
+        uint64_t size;
+        assert_int_equal(store_path(path, RIG_DIRECTORY, first, ".segment"), OK);
+        const uint8_t *data = fault_data(path, &size);
+        if (data != NULL && memmem(data, size, key, sizeof key) != NULL)
+            return true;
+    }
+    for (uint32_t i = 0; i < rig->log->segment_count; i++) {
+        char path[STORE_PATH_BYTES];
+        uint64_t size;
+        if (!rig->log->segments[i]->archived)
+            continue;
+        assert_int_equal(lane_archive_path(rig->log, rig->log->segments[i], path), OK);
+        const uint8_t *data = fault_data(path, &size);
+        if (data != NULL && memmem(data, size, key, sizeof key) != NULL)
+            return true;
+    }
+    return false;
+}
+
+static void test_expired_leaves_the_disk(void **state)
+{
+    (void)state;
+    use_retention(0, 30 * DAY_MS);
+    rig->time = times_now;
+    rig->expires = thirds_expire;
+    assert_int_equal(rig_open(rig), OK);
+    fill(900, 8);
+    uint32_t early = rig->log->segment_count;
+    merge_all();
+    fault_pass((DAY_MS + DAY_MS / 2) * NS_PER_MS);
+    merge_all(); /* expired, but within the delay: what is not merged anyway stays */
+    fault_pass(DAY_MS * NS_PER_MS);
+    merge_all();
+    assert_true(rig->log->segment_count < early);
+    for (uint32_t c = 0; c < 8; c++) {
+        uint64_t served;
+        assert_int_equal(walk_numbers(c, &served), c % 2 == 0 ? rig->acked[c] / 3 : 0);
+        for (uint64_t seq = 1; seq <= rig->acked[c]; seq++) {
+            struct log_record record = rig_record(rig, c, seq);
+            assert_int_equal(on_disk(&record), record.expires_ms == 0);
+        }
+    }
+    reopen(log_durable(rig->log));
+    fill(100, 8);
+}
+
+static void test_wrong_clock_purges_nothing(void **state)
+{
+    (void)state;
+    uint64_t served;
+    use_retention(10 * DAY_MS, 0);
+    rig->options.trust_clock = false;
+    rig->time = times_now;
+    assert_int_equal(rig_open(rig), OK);
+    fill(1600, 8);
+    uint64_t checkpoint = log_durable(rig->log);
+    rig_close(rig);
+    fault_pass(100 * DAY_MS * NS_PER_MS); /* the machine was off, or its clock is wrong */
+    rig->options.checkpoint = checkpoint;
+    memcpy(rig->found, rig->acked, sizeof rig->found);
+    assert_int_equal(rig_open(rig), OK);
+    merge_all();
+    assert_true(archives() > 0);
+    for (uint32_t c = 0; c < 8; c++)
+        assert_int_equal(walk_numbers(c, &served), 0);
+    rig_close(rig);
+    rig->options.trust_clock = true;
+    assert_int_equal(rig_open(rig), OK);
+    merge_all();
+    assert_true(walk_numbers(0, &served) > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_merged_is_read_and_found, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pages_backwards, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_long_conversation, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_bit_flip_is_detected, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_archive_degrades_its_conversations, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_damage_is_not_carried_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_operation_of_a_merge_fails, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_crash_at_every_turn_of_a_merge, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_retention_by_age, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_undelivered_is_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_whole_files_are_freed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_retention_by_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_expired_leaves_the_disk, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wrong_clock_purges_nothing, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -146,7 +146,7 @@ out/.packages-test: Makefile
 out/.packages-6.1: Makefile
 	$(call install,$(PACKAGES_61))
 
-.PHONY: always help run build binaries unit fuzz benches sim test kill-test crash test-6.1 demo proof format clean
+.PHONY: always help run build binaries unit fuzz benches sim test kill-test crash model test-6.1 demo proof format clean
 help: ## this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 run: build ## build and serve on wss://localhost:8443/connect
@@ -163,6 +163,8 @@ kill-test: build out/.packages-test ## ROUNDS=200: SIGKILL under load and restar
 	@ROUNDS=$(or $(ROUNDS),200) tests/e2e/check_kill
 crash: out/.packages-test ## POINTS=20000: power cuts under the store on ext4 and xfs (root; 300 are in make test)
 	@POINTS=$(or $(POINTS),20000) tests/crash/check_crash
+model: $(OUT)/test/test_log_model ## STEPS=1000000: the log against a model (100,000 are in make test)
+	@ROOST_LOG_STEPS=$(or $(STEPS),1000000) $(OUT)/test/test_log_model
 test-6.1: out/.packages-6.1 ## io and end-to-end on Debian 12's own kernel, emulated (some minutes)
 	@SUDO=$(SUDO) tests/e2e/kernel_6_1
 demo: build ## 2,000 users chat for 30 s; a report with the oracle's verdict

@@ -323,7 +323,7 @@ static enum err deliver_to(struct shard *shard, struct session *session, struct 
     if (border_record_expired(record, shard->wall_ms)) {
         cursor->sent = record->seq;
         session_gone(shard, session, deliver->conversation, record->seq, record->seq);
-        return;
+        return OK;
     }
     enum encoding encoding = (enum encoding)session->connection->encoding;
     if (encoded[encoding].size == 0)

@@ -1,6 +1,7 @@
 /* test_log_fault.c: the N-th call fails, for every N, while a log with history, a torn tail and a
  * lost index is opened, appended to and read: the open is refused or works; nothing is leaked; what
  * was acknowledged before or meanwhile is there when the machine works again. */
+#include "store/lane.h"
 #include "tests/unit/log_rig.h"
 
 #include <setjmp.h>
@@ -150,13 +151,36 @@ static void test_every_allocation_fails(void **state)
     assert_true(n > 30);
 }
 
+/* A read that fails is repeated: who is told that a range is missing passes over it. */
+static void test_a_failed_read_is_repeated(void **state)
+{
+    (void)state;
+    start_over();
+    assert_int_equal(rig_open(rig), OK);
+    rig_adopt(rig);
+    rig_read_all(rig); /* everything is loaded: what fails next is a read of records */
+    struct log_read read = rig_range(rig, 0, 1, 3, 3, RIG_OUT_BYTES);
+    fault.fail_at[FAULT_READ] = 1;
+    assert_int_equal(rig_await(rig, &read), OK);
+    assert_int_equal(fault.fail_at[FAULT_READ], 0);
+    assert_int_equal(rig_check(rig, &read, 0, 1), 3);
+    read = rig_range(rig, 0, 1, 3, 3, RIG_OUT_BYTES);
+    fault.fail_at[FAULT_READ] = 1;
+    fault.fail_sticky = true;
+    assert_int_equal(rig_await(rig, &read), ERR_IO); /* not now; nothing is called missing */
+    fault_calm();
+    fault_pass(2 * LANE_RETRY_NS);
+    rig_read_all(rig);
+    rig_close(rig);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_every_read_fails),       TEST(test_every_write_fails),
         TEST(test_every_sync_fails),       TEST(test_every_other_call_fails),
-        TEST(test_every_allocation_fails),
+        TEST(test_every_allocation_fails), TEST(test_a_failed_read_is_repeated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

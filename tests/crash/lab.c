@@ -263,20 +263,29 @@ static bool verdict(const struct lab *lab)
     return good;
 }
 
-bool lab_run(const struct lab_options *options)
+static int skipped(const struct lab *lab)
+{
+    printf("skipped: no %s on a loop device over FUSE for us here (the reason is above)\n",
+           lab->options->filesystem);
+    return LAB_SKIPPED;
+}
+
+int lab_run(const struct lab_options *options)
 {
     struct lab *lab = calloc(1, sizeof *lab);
     CHECK(lab != NULL);
     lab->options = options;
-    if (!lab_start(lab) || !record(lab))
-        return false;
+    if (!lab_start(lab))
+        return skipped(lab);
+    if (!record(lab))
+        return 1;
     struct point *points = draw_points(lab);
     for (uint64_t i = 0; i < options->points; i++)
         try_point(lab, &points[i], i % AGAIN_EVERY == 0 && !options->control);
     bool good = verdict(lab);
     free(points);
     lab_stop(lab);
-    return good;
+    return good ? 0 : 1;
 }
 
 int lab_with(const struct lab_options *options, const char *command)
@@ -285,7 +294,7 @@ int lab_with(const struct lab_options *options, const char *command)
     CHECK(lab != NULL);
     lab->options = options;
     if (!lab_start(lab))
-        return 2;
+        return skipped(lab);
     const char *const variables[] = {NULL};
     int status = run(lab, command, "", variables, NULL);
     if (!hands_unmount(&lab->hands))

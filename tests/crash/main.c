@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SKIPPED    77
 #define EXT4_BYTES (96ull << 20)
 #define XFS_BYTES  (320ull << 20) /* mkfs.xfs makes none below 300 MB */
 
@@ -72,12 +71,12 @@ int main(int count, char **values)
     const char *missing = host_missing();
     if (missing != NULL) {
         printf("skipped: no %s here\n", missing);
-        return SKIPPED;
+        return LAB_SKIPPED;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (getenv("CRASH_RECORDS") == NULL)
         setenv("CRASH_RECORDS", "2400", 1);
     if (lab)
-        return lab_run(&options) ? 0 : 1;
+        return lab_run(&options);
     return lab_with(&options, options.write);
 }

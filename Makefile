@@ -13,6 +13,7 @@ PACKAGES := build-essential pkg-config openssl android-libboringssl-dev libwslay
 PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev protobuf-compiler python3 python3-protobuf \
   python3-websockets chromium curl prometheus libfuse3-dev fuse3 xfsprogs e2fsprogs mount $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_61 := $(PACKAGES) libcmocka-dev qemu-system-x86 busybox-static cpio e2fsprogs curl
+PACKAGES_STORE := $(PACKAGES) librocksdb-dev redis-tools postgresql-15 python3
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 define install
   @mkdir -p out; missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || printf ' %s' $$p; done); \
@@ -124,7 +125,7 @@ $(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
 ifeq ($(BUILD),fuzz)
-out/fuzz/fuzz_recovery out/fuzz/fuzz_sidecar: out/fuzz/%: out/fuzz/obj/tests/fuzz/%.o $(FAULT) $(LIB)
+out/fuzz/fuzz_recovery out/fuzz/fuzz_archive out/fuzz/fuzz_sidecar: out/fuzz/%: out/fuzz/obj/tests/fuzz/%.o $(FAULT) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
@@ -145,8 +146,10 @@ out/.packages-test: Makefile
 	$(call install,$(PACKAGES) $(PACKAGES_TEST))
 out/.packages-6.1: Makefile
 	$(call install,$(PACKAGES_61))
+out/.packages-store: Makefile
+	$(call install,$(PACKAGES_STORE))
 
-.PHONY: always help run build binaries unit fuzz benches sim test kill-test crash model test-6.1 demo proof format clean
+.PHONY: always help run build binaries unit fuzz benches sim test kill-test crash model test-6.1 demo proof bench-store format clean
 help: ## this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 run: build ## build and serve on wss://localhost:8443/connect
@@ -171,6 +174,8 @@ demo: build ## 2,000 users chat for 30 s; a report with the oracle's verdict
 	@bench/demo
 proof: build ## CONNECTIONS=100000 DURATION=30: memory, rates, latency, oracle → out/proof/report.json
 	@bench/proof $(CONNECTIONS) $(DURATION)
+bench-store: out/.packages-store $(OUT)/bin/bench_log ## the log beside RocksDB, Redis and PostgreSQL, each ack synced → out/bench-store/store.txt
+	@bench/store
 format: ## clang-format over the tree
 	@clang-format -i $$(git ls-files '*.c' '*.h')
 clean: ## remove what was built

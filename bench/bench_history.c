@@ -7,7 +7,7 @@
 #include "core/logging.h"
 #include "core/memory.h"
 #include "core/worker.h"
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>

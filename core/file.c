@@ -73,6 +73,11 @@ enum err file_read(int fd, uint64_t offset, uint8_t *data, size_t size, size_t *
     return OK;
 }
 
+void file_read_ahead(int fd, uint64_t offset, uint64_t size)
+{
+    (void)posix_fadvise(fd, (off_t)offset, (off_t)size, POSIX_FADV_WILLNEED);
+}
+
 enum err file_write(int fd, uint64_t offset, struct bytes data)
 {
     while (data.size > 0) {

@@ -22,6 +22,8 @@ void file_close(int fd);
 MUST_USE enum err file_size(int fd, uint64_t *size);
 /* file_read: up to size bytes, short only at the end of the file. */
 MUST_USE enum err file_read(int fd, uint64_t offset, uint8_t *data, size_t size, size_t *done);
+/* file_read_ahead: that part will be read soon; a hint, returns at once. */
+void file_read_ahead(int fd, uint64_t offset, uint64_t size);
 MUST_USE enum err file_write(int fd, uint64_t offset, struct bytes data);
 MUST_USE enum err file_sync(int fd);
 MUST_USE enum err file_truncate(int fd, uint64_t size);

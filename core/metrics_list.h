@@ -74,6 +74,11 @@ METRIC(RECORDS_EXPIRED, COUNTER, "roost_log_expired_records_total",
        "Disappearing messages removed from the disk.")
 METRIC(RECORDS_RETAINED_AWAY, COUNTER, "roost_log_retained_away_records_total",
        "Records removed by retention.")
+METRIC(MOVED_COLD, COUNTER, "roost_log_moved_cold_total", "Archives moved to the cold directory.")
+METRIC(SCRUBBED_BYTES, COUNTER, "roost_log_scrubbed_bytes_total",
+       "Bytes of segments and archives read and checked in the background.")
+METRIC(SCRUB_DAMAGED, COUNTER, "roost_log_scrub_damaged_total",
+       "Damaged blocks and batches that scrubbing found; again at every round.")
 METRIC(PURGE_PAUSED, GAUGE, "roost_log_purge_paused",
        "1: the wall clock disagrees with the log, nothing is purged until it agrees or is trusted.")
 METRIC(LOG_STATE, GAUGE, "roost_log_state",

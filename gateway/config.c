@@ -24,7 +24,7 @@
 #define MS_PER_MIN      (60 * MS_PER_S)
 #define MS_PER_H        (60 * MS_PER_MIN)
 #define MS_PER_D        (24 * MS_PER_H)
-#define CONFIG_KEYS_MAX 64
+#define CONFIG_KEYS_MAX 96
 
 enum kind {
     KIND_TEXT,
@@ -113,6 +113,12 @@ static const struct key keys[] = {
     {"store", "trust_clock", KIND_BOOL, FIELD(trust_clock), "no", UNBOUNDED,
      "Confirm the wall clock: purge although it disagrees with the newest batch by more than an "
      "hour."},
+    {"store", "cold_directory", KIND_TEXT, FIELD(cold_directory), "", UNBOUNDED,
+     "Where old archives are kept, on cheaper disks; it must exist; empty: they stay."},
+    {"store", "cold_age", KIND_S, FIELD(cold_age_s), "30 d", 1, 3153600000u,
+     "Archives whose newest message is older move to cold_directory."},
+    {"store", "scrub_rate", KIND_BYTES, FIELD(scrub_rate), "1 MiB", 0, 64 * GIB,
+     "Segments and archives that are read and checked per second, round and round; 0 B: none are."},
     {"shards", "count", KIND_COUNT, FIELD(shards), "0", 0, 256,
      "Threads that serve connections; 0: one per CPU of this process."},
     {"shards", "pin", KIND_BOOL, FIELD(pin), "yes", UNBOUNDED, "Pin each shard to its CPU."},

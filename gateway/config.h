@@ -44,6 +44,9 @@ struct config {
     uint32_t undelivered_age_s;
     uint32_t expiry_delay_s;
     bool trust_clock;
+    char cold_directory[CONFIG_TEXT_BYTES]; /* "": none */
+    uint32_t cold_age_s;
+    uint64_t scrub_rate; /* bytes per second */
     /* [shards] */
     uint32_t shards; /* 0: one per CPU of the process's affinity */
     bool pin;

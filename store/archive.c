@@ -386,6 +386,18 @@ void archive_entry_decode(struct archive_entry *entry, const uint8_t in[ARCHIVE_
     };
 }
 
+bool archive_entry_sound(const struct archive *archive, const struct archive_entry *entry)
+{
+    const struct archive_footer *footer = &archive->footer;
+    uint64_t prints = (uint64_t)footer->print_blocks * ARCHIVE_PAGE_PRINTS;
+    return entry->blocks > 0 &&
+           (uint64_t)entry->first_block + entry->blocks <= footer->data_blocks &&
+           entry->stored >= ARCHIVE_HEAD_BYTES && entry->offset < footer->summary &&
+           entry->stored <= footer->summary - entry->offset && entry->first_print <= prints &&
+           entry->prints <= prints - entry->first_print &&
+           (entry->first_seq == 0) == (entry->last_seq == 0) && entry->first_seq <= entry->last_seq;
+}
+
 void archive_row_encode(uint8_t out[ARCHIVE_ROW_BYTES], const struct archive_row *row)
 {
     store_u64(out, row->conversation.hi);
@@ -456,7 +468,8 @@ static enum err load_parts(struct archive *archive)
         return ERR_CORRUPT;
     TRY(read_exact(archive->fd, file - ARCHIVE_FOOTER_BYTES, footer, sizeof footer));
     TRY(archive_footer_decode(&archive->footer, footer, &archive->key));
-    if (archive->footer.bytes != file ||
+    uint32_t tables = (archive->footer.data_blocks + ARCHIVE_PAGE_ROWS - 1) / ARCHIVE_PAGE_ROWS;
+    if (archive->footer.bytes != file || archive->footer.table_blocks != tables ||
         archive->footer.summary > file - ARCHIVE_FOOTER_BYTES - ARCHIVE_HEAD_BYTES ||
         file - archive->footer.summary > 4ull << 30)
         return ERR_CORRUPT;
@@ -572,10 +585,7 @@ enum err archive_directory_find(const struct archive *archive, struct bytes read
         archive_entry_decode(entry, content.data + (size_t)middle * ARCHIVE_ENTRY_BYTES);
         int order = conversation_order(entry->conversation, conversation);
         if (order == 0)
-            return entry->blocks > 0 && entry->stored >= ARCHIVE_HEAD_BYTES &&
-                           entry->offset < archive->footer.summary
-                       ? OK
-                       : ERR_CORRUPT;
+            return archive_entry_sound(archive, entry) ? OK : ERR_CORRUPT;
         if (order < 0)
             low = middle + 1;
         else
@@ -622,6 +632,7 @@ enum err archive_rows(const struct archive *archive, struct bytes read, uint64_t
     for (uint32_t i = 0; i < *count; i++) {
         archive_row_decode(&rows[i], content.data + (size_t)i * ARCHIVE_ROW_BYTES);
         if (rows[i].bytes < ARCHIVE_HEAD_BYTES || rows[i].offset >= archive->footer.summary ||
+            rows[i].bytes > archive->footer.summary - rows[i].offset ||
             (i > 0 && rows[i].offset < rows[i - 1].offset + rows[i - 1].bytes))
             return ERR_CORRUPT;
     }

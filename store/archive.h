@@ -175,6 +175,8 @@ MUST_USE enum err archive_record_next(struct log_record *record, struct bytes *e
 
 void archive_entry_encode(uint8_t out[ARCHIVE_ENTRY_BYTES], const struct archive_entry *entry);
 void archive_entry_decode(struct archive_entry *entry, const uint8_t in[ARCHIVE_ENTRY_BYTES]);
+/* archive_entry_sound: what it names can be in the archive. */
+bool archive_entry_sound(const struct archive *archive, const struct archive_entry *entry);
 void archive_row_encode(uint8_t out[ARCHIVE_ROW_BYTES], const struct archive_row *row);
 void archive_row_decode(struct archive_row *row, const uint8_t in[ARCHIVE_ROW_BYTES]);
 

@@ -10,6 +10,7 @@
 #include "core/file.h"
 #include "core/logging.h"
 #include "core/memory.h"
+#include "store/background_read.h"
 #include "store/floor.h"
 #include "store/merge.h"
 
@@ -20,7 +21,7 @@
 #define RETRY_NS          (10 * NS_PER_S) /* after a failure */
 #define FAILURES_MAX      5
 
-enum work_kind { WORK_MERGE, WORK_REMOVE, WORK_FLOOR };
+enum work_kind { WORK_MERGE, WORK_MOVE, WORK_REMOVE, WORK_FLOOR };
 
 struct lifecycle_job {
     struct worker_job job;
@@ -31,6 +32,7 @@ struct lifecycle_job {
     enum err err;
     uint64_t budget;
     uint64_t moved; /* by the portion */
+    bool paused;    /* the disk is short of space: nothing was done, it goes on later */
     /* MERGE */
     struct merge *merge;
     uint32_t first_id; /* the entries that it replaces: by the ids of the first and the last */
@@ -38,6 +40,7 @@ struct lifecycle_job {
     bool cold;
     struct merge_result result;
     struct archive *archive;
+    struct move *move; /* MOVE */
     /* REMOVE: up to two files; FLOOR: the new floor */
     char paths[2][STORE_PATH_BYTES];
     uint32_t floor;
@@ -64,7 +67,8 @@ static enum err merge_portion(struct lifecycle_job *job)
     uint64_t before =
         merge_result(job->merge)->bytes_read + merge_result(job->merge)->bytes_written;
     TRY(file_free_bytes(job->directory, &space));
-    if (space < job->options->reserve_bytes + 2 * job->options->segment_bytes)
+    job->paused = space < job->options->reserve_bytes + 2 * job->options->segment_bytes;
+    if (job->paused)
         return ERR_NO_SPACE;
     enum err err = merge_step(job->merge, job->budget);
     job->result = *merge_result(job->merge);
@@ -72,6 +76,13 @@ static enum err merge_portion(struct lifecycle_job *job)
     TRY(err);
     TRY(merge_path(job->merge, path));
     return archive_load(&job->archive, path);
+}
+
+static enum err move_portion(struct lifecycle_job *job)
+{
+    char to[STORE_PATH_BYTES];
+    TRY(move_step(job->move, job->budget, &job->moved, to));
+    return archive_load(&job->archive, to);
 }
 
 static enum err remove_files(struct lifecycle_job *job)
@@ -93,9 +104,16 @@ static void job_run(struct worker_job *worker_job)
     switch (job->kind) {
     case WORK_MERGE:
         job->err = merge_portion(job);
-        if (job->err != ERR_AGAIN && job->err != ERR_NO_SPACE) {
+        if (job->err != ERR_AGAIN && !job->paused) {
             merge_destroy(job->merge);
             job->merge = NULL;
+        }
+        break;
+    case WORK_MOVE:
+        job->err = move_portion(job);
+        if (job->err != ERR_AGAIN) {
+            move_destroy(job->move);
+            job->move = NULL;
         }
         break;
     case WORK_REMOVE:
@@ -114,6 +132,7 @@ static void job_destroy(struct lifecycle_job *job)
     if (job == NULL)
         return;
     merge_destroy(job->merge);
+    move_destroy(job->move);
     archive_destroy(job->archive);
     memory_give(job, MEMORY_STORE);
 }
@@ -189,13 +208,14 @@ static void swap_in(struct log *log, struct lifecycle_job *job)
                                   .write_fd = -1,
                                   .read_fd = -1};
     job->archive = NULL;
-    log_event(LOG_INFO, "log_merged", LOG_U64("first", made->first_id), LOG_U64("last", made->id),
+    log_event(LOG_INFO, job->kind == WORK_MOVE ? "log_moved" : "log_merged",
+              LOG_U64("first", made->first_id), LOG_U64("last", made->id),
               LOG_U64("level", made->level), LOG_U64("inputs", hi + 1 - lo),
               LOG_U64("records", made->footer.records), LOG_U64("bytes", made->footer.bytes),
               LOG_U64("expired", job->result.expired),
               LOG_U64("retained_away", job->result.retained_away),
               LOG_U64("damaged", job->result.damaged), LOG_END);
-    lane_count(log, METRIC_MERGE_INPUTS, hi + 1 - lo);
+    lane_count(log, job->kind == WORK_MOVE ? METRIC_MOVED_COLD : METRIC_MERGE_INPUTS, hi + 1 - lo);
     lane_count(log, METRIC_LOG_CORRUPT, job->result.damaged);
     lane_count(log, METRIC_RECORDS_EXPIRED, job->result.expired);
     lane_count(log, METRIC_RECORDS_RETAINED_AWAY, job->result.retained_away);
@@ -207,8 +227,9 @@ static void swap_in(struct log *log, struct lifecycle_job *job)
  * is until the next start. */
 static void merge_failed(struct log *log, const struct lifecycle_job *job)
 {
-    log_event(LOG_ERROR, "log_not_merged", LOG_U64("first", job->first_id),
-              LOG_U64("last", job->last_id), LOG_ERR(job->err), LOG_END);
+    log_event(LOG_ERROR, job->kind == WORK_MOVE ? "log_not_moved" : "log_not_merged",
+              LOG_U64("first", job->first_id), LOG_U64("last", job->last_id), LOG_ERR(job->err),
+              LOG_END);
     bool final = job->err == ERR_CORRUPT || job->err == ERR_NEWER || job->err == ERR_NOT_FOUND;
     for (uint32_t i = 0; i < log->segment_count; i++) {
         struct lane_segment *segment = log->segments[i];
@@ -225,18 +246,17 @@ static void merge_failed(struct log *log, const struct lifecycle_job *job)
 static void on_merge(struct log *log, struct lifecycle_job *job)
 {
     struct lifecycle *life = &log->lifecycle;
-    bool short_of_space = job->err == ERR_NO_SPACE;
-    if (short_of_space != life->no_space)
-        log_event(LOG_WARN, short_of_space ? "merge_paused" : "merge_resumed", LOG_ERR(job->err),
+    if (job->paused != life->no_space)
+        log_event(LOG_WARN, job->paused ? "merge_paused" : "merge_resumed", LOG_ERR(job->err),
                   LOG_END);
-    life->no_space = short_of_space;
+    life->no_space = job->paused;
     lane_count(log, METRIC_MERGE_BYTES, job->moved);
     if (log->options.merge_rate != 0)
         life->due_ns = io_now_ns(log->io) +
                        (uint64_t)((double)job->moved * 1e9 / (double)log->options.merge_rate);
     if (job->err == ERR_AGAIN)
         return;
-    if (short_of_space) {
+    if (job->paused) {
         life->due_ns = io_now_ns(log->io) + RETRY_NS;
         return;
     }
@@ -272,6 +292,7 @@ static void job_done(struct worker_job *worker_job, void *shard)
     log->lifecycle.running = false;
     switch (job->kind) {
     case WORK_MERGE:
+    case WORK_MOVE:
         on_merge(log, job);
         break;
     case WORK_REMOVE:
@@ -321,7 +342,7 @@ static struct lifecycle_job *job_make(struct log *log, enum work_kind kind)
 static bool start_removal(struct log *log)
 {
     struct lane_segment **at = &log->lifecycle.retired;
-    while (*at != NULL && ((*at)->users > 0 || (*at)->busy))
+    while (*at != NULL && ((*at)->users > 0 || (*at)->busy || (*at)->scrubbing))
         at = &(*at)->retired_next;
     struct lane_segment *segment = *at;
     struct lifecycle_job *job = segment == NULL ? NULL : job_make(log, WORK_REMOVE);
@@ -397,6 +418,27 @@ static enum err start_merge(struct log *log, const struct lifecycle_plan *plan, 
     return OK;
 }
 
+static enum err start_move(struct log *log, const struct lifecycle_plan *plan)
+{
+    struct lane_segment *segment = log->segments[plan->lo];
+    const struct archive_header name = {
+        .first = segment->first_id, .last = segment->id, .generation = segment->generation};
+    char from[STORE_PATH_BYTES];
+    TRY(lane_archive_path(log, segment, from));
+    struct lifecycle_job *job = job_make(log, WORK_MOVE);
+    if (job == NULL)
+        return ERR_NO_MEMORY;
+    enum err err = move_create(&job->move, from, log->options.cold_directory, &name);
+    if (err != OK) {
+        job_destroy(job);
+        return err;
+    }
+    job->cold = true;
+    job->first_id = job->last_id = segment->id;
+    log->lifecycle.job = job;
+    return OK;
+}
+
 /* roll: records of the active segment have expired: it ends, so that it can be merged. */
 static void roll(struct log *log)
 {
@@ -422,6 +464,9 @@ static void begin(struct log *log, uint64_t now_ms)
         log->lifecycle.job->last_id = log->segments[0]->id;
         log->lifecycle.job->floor = log->segments[0]->id + 1;
         break;
+    case LIFECYCLE_MOVE:
+        err = start_move(log, &plan);
+        break;
     case LIFECYCLE_LOAD:
         err = lane_load(log, log->segments[plan.lo]);
         break;
@@ -436,7 +481,10 @@ static void begin(struct log *log, uint64_t now_ms)
 void lifecycle_turn(struct log *log)
 {
     struct lifecycle *life = &log->lifecycle;
-    if (life->running || log->closing || log->state == LOG_FAILED)
+    if (log->closing || log->state == LOG_FAILED)
+        return;
+    lifecycle_scrub_turn(log);
+    if (life->running)
         return;
     if (io_now_ns(log->io) < life->due_ns)
         return;
@@ -449,6 +497,7 @@ void lifecycle_turn(struct log *log)
 void lifecycle_close(struct log *log)
 {
     job_end(log);
+    lifecycle_scrub_close(log);
     while (log->lifecycle.retired != NULL) {
         struct lane_segment *segment = log->lifecycle.retired;
         log->lifecycle.retired = segment->retired_next;

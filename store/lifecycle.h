@@ -5,11 +5,12 @@
 #ifndef STORE_LIFECYCLE_H
 #define STORE_LIFECYCLE_H
 
-#include "store/lane.h"
+#include "store/log_private.h"
 
 enum lifecycle_kind {
     LIFECYCLE_MERGE, /* entries lo … hi into one archive; of one: it is written anew */
     LIFECYCLE_FREE,  /* the oldest entry, whole: everything in it is due */
+    LIFECYCLE_MOVE,  /* entry lo to the cold directory */
     LIFECYCLE_LOAD,  /* entry lo: when its records expire is not known */
     LIFECYCLE_ROLL,  /* the active segment has expired records: begin another */
 };
@@ -23,6 +24,9 @@ struct lifecycle_plan {
 
 /* lifecycle_plan: false: nothing is due. now_ms: wall clock for purging, 0: none. */
 bool lifecycle_plan(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms);
+/* lifecycle_scrub_turn: begin or go on with scrubbing, beside everything else; scrub_turn.c. */
+void lifecycle_scrub_turn(struct log *log);
+void lifecycle_scrub_close(struct log *log);
 /* lifecycle_bytes: of all files of the log. */
 uint64_t lifecycle_bytes(const struct log *log);
 /* lifecycle_waiting: sealed segments that are not merged yet. */

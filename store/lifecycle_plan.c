@@ -7,6 +7,7 @@
  * - age: an archive of which by its times half is due is written anew: so everything goes late by
  *   its own span at most, and is rewritten seldom
  * - merge: merge_segments segments, or merge_inputs archives of one level, the lowest level first
+ * - cold: an archive whose newest record is older than cold_ms moves to the cold directory
  */
 #include "store/lifecycle.h"
 
@@ -236,6 +237,21 @@ static bool plan_merge(const struct log *log, struct lifecycle_plan *plan)
     return false;
 }
 
+static bool plan_move(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    if (log->options.cold_directory == NULL || log->options.cold_ms == 0)
+        return false;
+    for (uint32_t i = 0; i < log->active; i++) {
+        const struct lane_segment *segment = log->segments[i];
+        if (!segment->archived || segment->cold || !mergeable(log, segment) ||
+            !older(segment->footer.time_max_ms, log->options.cold_ms, now_ms))
+            continue;
+        *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MOVE, .lo = i, .hi = i};
+        return true;
+    }
+    return false;
+}
+
 bool lifecycle_plan(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
 {
     if (log->options.merge_inputs == 0)
@@ -243,5 +259,5 @@ bool lifecycle_plan(const struct log *log, struct lifecycle_plan *plan, uint64_t
     if (now_ms != 0 && (plan_free(log, plan, now_ms) || plan_expiry(log, plan, now_ms) ||
                         plan_bytes(log, plan, now_ms) || plan_age(log, plan, now_ms)))
         return true;
-    return plan_merge(log, plan);
+    return plan_merge(log, plan) || (now_ms != 0 && plan_move(log, plan, now_ms));
 }

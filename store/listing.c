@@ -8,7 +8,7 @@
  * An archive is given its name after its bytes were synced, and what it replaces goes after its
  * name was: whatever instant a crash takes, either the old files or the new one are whole. An
  * archive that cannot be read all the same replaces nothing while its segments are there. */
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include "core/file.h"
 #include "core/logging.h"
@@ -231,6 +231,18 @@ static enum err list_both(struct listing *listing)
     return err;
 }
 
+/* look_for_missing: a log begins with segment 1 or where retention has freed it to. */
+static void look_for_missing(const struct log *log)
+{
+    uint32_t first = log->segment_count == 0 ? 0 : log->segments[0]->first_id;
+    if (first > 1 && first > log->lifecycle.floor)
+        log_event(LOG_ERROR, "log_files_missing", LOG_TEXT("directory", log->directory),
+                  LOG_U64("first_found", first),
+                  LOG_TEXT("advice", "set store.cold_directory if older archives are there, or "
+                                     "restore the files from a back-up"),
+                  LOG_END);
+}
+
 enum err lane_list(struct log *log)
 {
     struct listing listing = {.log = log};
@@ -248,6 +260,8 @@ enum err lane_list(struct log *log)
     }
     if (err == OK)
         err = make_entries(&listing);
+    if (err == OK)
+        look_for_missing(log);
     memory_give(listing.list, MEMORY_STORE);
     return err;
 }

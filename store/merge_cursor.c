@@ -172,6 +172,8 @@ static enum err directory_next(struct cursor *cursor)
         return OK;
     archive_entry_decode(&cursor->entry, cursor->page + ARCHIVE_HEAD_BYTES +
                                              (size_t)cursor->page_at++ * ARCHIVE_ENTRY_BYTES);
+    if (!archive_entry_sound(cursor->archive, &cursor->entry))
+        return ERR_CORRUPT;
     cursor->conversation = cursor->entry.conversation;
     cursor->seq_last = cursor->entry.first_seq == 0 ? 0 : cursor->entry.first_seq - 1;
     cursor->block_wanted = cursor->entry.first_block;

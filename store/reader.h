@@ -6,7 +6,7 @@
 #ifndef STORE_READER_H
 #define STORE_READER_H
 
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #define READ_SPANS      8u           /* data blocks of an archive fetched with one disk read, */
 #define READ_SPAN_BYTES (128u << 10) /* unless one alone is larger */

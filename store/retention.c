@@ -15,7 +15,11 @@ enum retention_verdict retention_due(const struct retention *retention,
         return RETENTION_KEEP;
     if (record->expires_ms != 0 && record->expires_ms <= now_ms)
         return RETENTION_EXPIRED;
+    uint64_t most_ms =
+        retention->age_max_ms > retention->age_ms ? retention->age_max_ms : retention->age_ms;
     uint64_t age_ms = rule->age_ms != 0 ? rule->age_ms : retention->age_ms;
+    if (retention->age_ms != 0 && age_ms > most_ms)
+        age_ms = most_ms; /* whole files are freed by that */
     if (!drop_all && (age_ms == 0 || !older(record, age_ms, now_ms)))
         return RETENTION_KEEP;
     if (record->seq > rule->delivered_seq && !older(record, retention->undelivered_ms, now_ms))

@@ -334,7 +334,8 @@ void checkpoint_turn(struct shard *shard)
 
 /* ---- revocations */
 
-void revocation_add(struct shard *shard, struct user_id user, struct device_id device)
+void revocation_add(struct shard *shard, struct user_id user, struct device_id device,
+                    uint64_t generation)
 {
     struct revocation *revocation = memory_take(sizeof *revocation, MEMORY_CHAT);
     if (revocation == NULL) {
@@ -342,7 +343,7 @@ void revocation_add(struct shard *shard, struct user_id user, struct device_id d
                   LOG_TEXT("effect", "the session lives until its token expires"));
         return;
     }
-    *revocation = (struct revocation){shard->revocations, user, device};
+    *revocation = (struct revocation){shard->revocations, user, device, generation};
     shard->revocations = revocation;
 }
 
@@ -360,6 +361,7 @@ void revocation_flush(struct shard *shard)
             .border = {BORDER_REVOKE, (uint16_t)shard->index, 0},
             .user = revocation->user,
             .device = revocation->device,
+            .generation = revocation->generation,
         };
         mesh_commit(mesh, shard->index, target, MESH_FANOUT, sizeof *out);
         shard->revocations = revocation->next;

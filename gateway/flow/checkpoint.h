@@ -41,6 +41,7 @@ struct revocation {
     struct revocation *next;
     struct user_id user;
     struct device_id device;
+    uint64_t generation;
 };
 
 MUST_USE enum err checkpoint_read_meta(struct catalog *catalog, struct checkpoint_meta *meta);
@@ -58,7 +59,8 @@ void checkpoint_on_message(struct shard *shard, struct bytes message);
 void checkpoint_turn(struct shard *shard);
 
 /* revocation_add: told to the user's shard when there is room; never dropped. */
-void revocation_add(struct shard *shard, struct user_id user, struct device_id device);
+void revocation_add(struct shard *shard, struct user_id user, struct device_id device,
+                    uint64_t generation);
 void revocation_flush(struct shard *shard);
 
 #endif

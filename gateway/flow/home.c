@@ -5,6 +5,7 @@
 #include "gateway/flow/ingress.h"
 #include "gateway/flow/login.h"
 #include "gateway/flow/requests.h"
+#include "gateway/flow/revoked.h"
 #include "gateway/flow/shard.h"
 
 static struct table_key user_key(struct user_id id)
@@ -467,11 +468,13 @@ void home_on_revoke(struct shard *shard, struct bytes message)
 {
     const struct border_revoke *revoke = (const void *)message.data;
     struct inbox *user = find(shard, revoke->user);
+    /* those that are on their way, or wait for their user to load, look there when they begin */
+    revoked_add(shard, revoke->user, revoke->device, revoke->generation);
     if (user == NULL)
         return;
     for (struct session *session = user->sessions; session != NULL;) {
         struct session *next = session->sibling;
-        if (revoke->device.v == 0 || revoke->device.v == session->device.v)
+        if (revoke->device.v == session->device.v && session->generation <= revoke->generation)
             ingress_fail(shard, session->connection, CODE_REVOKED, 0, "this device was logged out");
         session = next;
     }

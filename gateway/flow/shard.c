@@ -14,6 +14,7 @@
 #include "gateway/flow/migrate.h"
 #include "gateway/flow/relay.h"
 #include "gateway/flow/requests.h"
+#include "gateway/flow/revoked.h"
 #include "gateway/flow/session.h"
 
 #include <stdio.h>
@@ -210,6 +211,7 @@ static void free_all(struct shard *shard)
         connection_release(shard, connection);
     }
     commit_deinit(shard);
+    revoked_free_all(shard);
     struct inbox *user;
     while ((user = table_next(&shard->users, &user_at)) != NULL) {
         inbox_deinit(user);

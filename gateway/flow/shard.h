@@ -133,6 +133,9 @@ struct shard {
     struct inbox *flush_users;
     struct flush_job *flush_waiting; /* rows gathered, not yet submitted */
     struct revocation *revocations;  /* not yet told to their shard */
+    struct revoked *revoked_oldest;  /* logins of users of this shard that ended (revoked.h) */
+    struct revoked *revoked_newest;
+    uint32_t revoked_count;
     /* scratch, valid within one step of a turn */
     struct io_event *events;
     uint8_t *plaintext; /* PLAINTEXT_BYTES */

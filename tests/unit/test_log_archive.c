@@ -1,7 +1,7 @@
 /* test_log_archive.c: merging under reads, reopening, crashes at every operation, damage; retention
  * and expiry. */
 #include "store/archive_walk.h"
-#include "store/lane.h"
+#include "store/log_private.h"
 #include "tests/unit/log_rig.h"
 
 #include <setjmp.h>
@@ -472,6 +472,7 @@ static void test_retention_by_age(void **state)
     rig->time = times_rise;
     for (uint32_t c = 0; c < 8; c++)
         rules[c].delivered_seq = c == 5 ? 0 : UINT64_MAX; /* 5: somebody has nothing */
+    rig->options.retention.age_max_ms = 95 * DAY_MS;
     rules[6].age_ms = 95 * DAY_MS;
     rules[7].age_ms = 80 * DAY_MS;
     assert_int_equal(rig_open(rig), OK);
@@ -632,6 +633,120 @@ static void test_wrong_clock_purges_nothing(void **state)
     assert_true(walk_numbers(0, &served) > 0);
 }
 
+/* ---- the cold directory, scrubbing */
+
+static void test_old_archives_move(void **state)
+{
+    (void)state;
+    char path[STORE_PATH_BYTES];
+    uint64_t size;
+    use_retention(0, 0);
+    rig->options.cold_directory = "cold";
+    rig->options.cold_ms = 2 * DAY_MS;
+    rig->time = times_now;
+    assert_int_equal(rig_open(rig), OK);
+    fill(3000, 8);
+    merge_all();
+    archive_file(path, 0);
+    assert_memory_equal(path, "disk/", 5);
+    fault_pass(3 * DAY_MS * NS_PER_MS);
+    merge_all();
+    rig_read_all(rig);
+    char moved[STORE_PATH_BYTES];
+    archive_file(moved, 0);
+    assert_memory_equal(moved, "cold/", 5);
+    assert_non_null(fault_data(moved, &size));
+    assert_null(fault_data(path, &size));
+    reopen(log_durable(rig->log));
+    archive_file(moved, 0);
+    assert_memory_equal(moved, "cold/", 5);
+    rig_read_all(rig);
+    find_some(8);
+    fill(3000, 8);
+    merge_all();
+    fault_pass(3 * DAY_MS * NS_PER_MS);
+    merge_all(); /* what is cold is merged there */
+    rig_read_all(rig);
+    for (uint32_t i = 0; i < rig->log->segment_count; i++)
+        assert_true(!rig->log->segments[i]->archived || rig->log->segments[i]->cold);
+}
+
+/* The power goes between any two portions of a move. */
+static void test_crash_while_moving(void **state)
+{
+    (void)state;
+    uint64_t acked[RIG_CONVERSATIONS];
+    use_retention(0, 0);
+    rig->options.merge_rate = 1 << 20;
+    rig->time = times_now;
+    assert_int_equal(rig_open(rig), OK);
+    fill(1600, 12);
+    merge_all();
+    uint64_t checkpoint = log_durable(rig->log);
+    rig_close(rig);
+    fault_pass(3 * DAY_MS * NS_PER_MS);
+    fault_settle();
+    struct fault_image *image = fault_save();
+    memcpy(rig->found, rig->acked, sizeof rig->found);
+    memcpy(acked, rig->acked, sizeof acked);
+    rig->options.checkpoint = checkpoint;
+    rig->options.cold_directory = "cold";
+    rig->options.cold_ms = DAY_MS;
+    uint32_t cold = 0;
+    for (uint32_t turns = 1; turns < 30; turns++) {
+        fault_load(image);
+        assert_int_equal(rig_open(rig), OK);
+        for (uint32_t i = 0; i < turns; i++) {
+            fault_pass(NS_PER_S / 3);
+            rig_turn(rig);
+        }
+        rig_crash(rig, turns % 5);
+        assert_int_equal(rig_open(rig), OK);
+        for (uint32_t i = 0; i < rig->log->segment_count; i++)
+            cold += rig->log->segments[i]->cold;
+        memcpy(rig->acked, acked, sizeof acked);
+        rig_read_all(rig);
+        rig_close(rig);
+    }
+    assert_true(cold > 5);
+    fault_free(image);
+}
+
+static void test_scrub_finds_damage(void **state)
+{
+    (void)state;
+    struct metrics *metrics;
+    char path[STORE_PATH_BYTES];
+    uint64_t size;
+    uint64_t damaged;
+    assert_int_equal(metrics_create(&metrics), OK);
+    assert_int_equal(rig_open(rig), OK);
+    fill(3000, 8);
+    merge_all();
+    archive_file(path, 0);
+    uint64_t checkpoint = log_durable(rig->log);
+    rig_close(rig);
+    rig->options.checkpoint = checkpoint;
+    rig->options.scrub_rate = 1 << 20;
+    rig->options.writer_epoch++;
+    assert_int_equal(log_open(&rig->log, &rig->options, fault_io(), fault_workers(), metrics, NULL,
+                              NULL, &damaged),
+                     OK);
+    for (uint32_t pass = 0; pass < 2; pass++) {
+        for (uint32_t i = 0; i < 300; i++) {
+            fault_pass(NS_PER_S);
+            rig_turn(rig);
+        }
+        struct metrics *const all[] = {metrics};
+        assert_true(metrics_sum(all, 1, METRIC_SCRUBBED_BYTES) > 200000);
+        assert_int_equal(metrics_sum(all, 1, METRIC_SCRUB_DAMAGED) > 0, pass == 1);
+        fault_data(path, &size)[9000] ^= 4;
+        fault_settle();
+    }
+    rig_close(rig);
+    metrics_destroy(metrics);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -650,6 +765,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_retention_by_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_expired_leaves_the_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wrong_clock_purges_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_old_archives_move, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_crash_while_moving, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_scrub_finds_damage, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

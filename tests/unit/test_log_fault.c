@@ -1,7 +1,7 @@
 /* test_log_fault.c: the N-th call fails, for every N, while a log with history, a torn tail and a
  * lost index is opened, appended to and read: the open is refused or works; nothing is leaked; what
  * was acknowledged before or meanwhile is there when the machine works again. */
-#include "store/lane.h"
+#include "store/log_private.h"
 #include "tests/unit/log_rig.h"
 
 #include <setjmp.h>

@@ -1,5 +1,5 @@
-/* lane.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and reader*.c
- * share. Nobody else includes it.
+/* log_private.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and
+ * reader*.c share. Nobody else includes it.
  * Flow:       log.c appends and commits; background.c makes, seals and loads segments on workers;
  *             lifecycle.c merges, drops and moves them; recovery.c fills all this in at log_open;
  *             reader.c serves reads
@@ -12,8 +12,8 @@
  *
  * Failure:    lane_fail: LOG_FAILED, sticky
  * Bounds:     the sums below */
-#ifndef STORE_LANE_H
-#define STORE_LANE_H
+#ifndef STORE_LOG_PRIVATE_H
+#define STORE_LOG_PRIVATE_H
 
 #include "core/worker.h"
 #include "store/archive.h"
@@ -42,6 +42,7 @@ struct lane_segment {
     enum lane_segment_state state;
     bool archived;
     bool cold;        /* in the cold directory */
+    bool scrubbing;   /* its file is being read: it is not removed */
     bool unmergeable; /* it cannot be read through: left as it is */
     uint32_t merge_failures;
     uint32_t first_id;
@@ -95,7 +96,10 @@ struct lifecycle {
     uint64_t clock_wall_ms; /* the wall clock was this … */
     uint64_t clock_boot_ns; /* … at this time of the boot clock */
     uint64_t clock_settles_ns;
-    uint32_t scrub_id; /* scrubbed last */
+    struct scrub_job *scrub; /* beside the job */
+    bool scrub_running;
+    uint64_t scrub_due_ns;
+    uint32_t scrub_id; /* of what is or was scrubbed last */
 };
 
 struct log {
@@ -115,6 +119,7 @@ struct log {
     uint32_t id_next;
     bool segment_full; /* nothing more goes into the active one */
 
+    uint8_t *buffers; /* of both batches, one region */
     struct lane_batch gather;
     struct lane_batch flight;
     bool gather_closed; /* refused a record: refuses all until it is written, to keep their order */

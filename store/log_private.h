@@ -24,6 +24,7 @@
 #define LANE_LOADED_MAX   256u          /* loaded segments: two descriptors each */
 #define LANE_RETRY_NS     NS_PER_S      /* between attempts to make, seal or load a segment */
 #define READ_BUFFER_BYTES (64u << 10)   /* one merged disk read, unless a record is larger */
+#define READ_TRIES_MAX    3u            /* of one disk read, before what it wanted is missing */
 #define READ_GAP_BYTES    (16u << 10)   /* records nearer than that are read together */
 
 enum lane_segment_state {
@@ -63,6 +64,7 @@ struct lane_segment {
     uint32_t users;          /* disk reads in flight on its descriptors */
     bool busy;               /* a job works on it */
     bool rebuild;            /* its sidecar was found damaged */
+    bool unread;             /* recovery could not read all of it: its index lacks something */
     uint64_t retry_ns;       /* a failed job is not repeated before */
     enum err load_err;       /* of the newest load, if it failed */
     uint64_t used;           /* log.clock at its last use */

@@ -29,6 +29,7 @@ struct read_state {
     bool lost;         /* a segment on the way could not be looked at */
     bool waiting;      /* for an operation of its own */
     bool arrived;      /* that operation is through */
+    uint32_t tries;    /* of that operation that failed */
     struct lane_segment *segment; /* of the operation in flight */
     uint64_t base;                /* file offset of what is in data */
     struct io_file_op op;

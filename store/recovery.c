@@ -202,6 +202,7 @@ static enum err walk_items(struct recovery *r, uint32_t at, struct scan *scan, i
         if (is_tail(r, segment, scan, &item))
             return cut_tail(r, segment, fd, &item);
         r->unknown = r->unknown || item.kind == SCAN_DAMAGE;
+        segment->unread = segment->unread || item.unreadable;
         if (item.kind != SCAN_BATCH)
             continue;
         TRY(take_batch(r, segment, scan, &item));
@@ -232,8 +233,9 @@ static enum err finish_sealed(struct recovery *r, struct lane_segment *segment)
     struct log *log = r->log;
     if (segment->state == SEGMENT_LOST || segment->index == NULL)
         return OK;
-    enum err err =
-        sidecar_write(log->directory, &segment->header, segment->index, segment->data_end);
+    enum err err = OK;
+    if (!segment->unread) /* what it lacks would be hidden for good */
+        err = sidecar_write(log->directory, &segment->header, segment->index, segment->data_end);
     if (err == ERR_NO_MEMORY)
         return err;
     segment->expires_min_ms = segment->index->expires_min_ms;

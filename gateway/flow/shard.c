@@ -393,11 +393,9 @@ static enum err on_fanout(struct shard *shard, struct bytes message)
     const struct border *border = (const void *)message.data;
     switch (border->kind) {
     case BORDER_DELIVER:
-        home_on_deliver(shard, message);
-        return OK;
+        return home_on_deliver(shard, message);
     case BORDER_MOVED:
-        home_on_moved(shard, message);
-        return OK;
+        return home_on_moved(shard, message);
     case BORDER_RECEIPT:
         home_on_receipt(shard, message);
         return OK;

@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define PAGE       50
-#define BODY       200
+#define PAGE       50u
+#define BODY       200u
 #define OUT_BYTES  (256u << 10)
 #define TURNS_IDLE 200
 

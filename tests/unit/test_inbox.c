@@ -154,20 +154,21 @@ static void an_entry_of_a_cold_user_waits_for_its_row(void **state)
 static void loading_merges_what_moved_meanwhile(void **state)
 {
     static const struct inbox_row rows[] = {
+        /* 1: phone, 2: laptop */
         {.last_seq = 6,
          .activity_ms = 600,
          .read_seq = 5,
          .peer_delivered = 6,
          .peer_read = 2,
          .cursor_count = 2,
-         .cursors = {{phone, 6}, {laptop, 4}}},
+         .cursors = {{{1}, 6}, {{2}, 4}}},
         {.last_seq = 4,
          .activity_ms = 400,
          .read_seq = 2,
          .cursor_count = 1,
-         .cursors = {{phone, 3}}},
+         .cursors = {{{1}, 3}}},
         {.last_seq = 2},
-        {.last_seq = 1, .cursor_count = 1, .cursors = {{phone, 1}}}}; /* large */
+        {.last_seq = 1, .cursor_count = 1, .cursors = {{{1}, 1}}}}; /* large */
     struct rig *rig = *state;
     struct inbox *inbox = &rig->inbox;
     struct entry *ahead = make(inbox, 20, 9); /* fan-out came before the row */

@@ -43,7 +43,7 @@ gateway_start() {
     {
         printf '[listen]\naddress = 127.0.0.1:%s\nadmin_address = 127.0.0.1:%s\n' $gateway_port $gateway_admin_port
         printf '[store]\ndirectory = %s/data\nsegment_size = 8 MiB\nreserve_size = 0\n' "$gateway_dir"
-        printf '[shards]\ncount = 2\npin = no\n[auth]\n%s\n' "$gateway_hashing"
+        printf '[shards]\ncount = 2\npin = no\n[limits]\nmax_connections = 2000\n[auth]\n%s\n' "$gateway_hashing"
         cat "$gateway_dir/extra.ini"
     } >"$gateway_dir/roost.ini"
     : >"$gateway_dir/start"

@@ -4,6 +4,7 @@ A Gateway listens on free ports of 127.0.0.1 with its data under out/e2e/NAME; a
 ever signalled. Client speaks roost.v1.json: events wait in a list until somebody expects them, in whatever order.
 """
 import asyncio
+import atexit
 import base64
 import http.client
 import json
@@ -45,9 +46,10 @@ class Gateway:
         self.directory = f"{ROOT}/out/e2e/{name}"
         self.settings = {"listen.address": "127.0.0.1:0", "listen.admin_address": "127.0.0.1:0",
                          "store.directory": self.directory + "/data", "store.segment_size": "8 MiB", "store.reserve_size": "0",
-                         "shards.count": 2, "shards.pin": "no", "auth.hash_memory": "8 KiB", "auth.hash_passes": 1}
+                         "shards.count": 2, "shards.pin": "no", "limits.max_connections": 2000, "auth.hash_memory": "8 KiB", "auth.hash_passes": 1}
         self.settings.update(settings or {})
         self.process = None
+        atexit.register(self.end)  # also where a later one's start fails
         shutil.rmtree(self.directory, ignore_errors=True)
         os.makedirs(self.directory)
         if start:

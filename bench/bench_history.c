@@ -7,14 +7,14 @@
 #include "core/logging.h"
 #include "core/memory.h"
 #include "core/worker.h"
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-#define PAGE       50
-#define BODY       200
+#define PAGE       50u
+#define BODY       200u
 #define OUT_BYTES  (256u << 10)
 #define TURNS_IDLE 200
 

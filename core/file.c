@@ -73,6 +73,11 @@ enum err file_read(int fd, uint64_t offset, uint8_t *data, size_t size, size_t *
     return OK;
 }
 
+void file_read_ahead(int fd, uint64_t offset, uint64_t size)
+{
+    (void)posix_fadvise(fd, (off_t)offset, (off_t)size, POSIX_FADV_WILLNEED);
+}
+
 enum err file_write(int fd, uint64_t offset, struct bytes data)
 {
     while (data.size > 0) {
@@ -104,6 +109,15 @@ enum err file_truncate(int fd, uint64_t size)
     return res < 0 ? last_error() : OK;
 }
 
+enum err file_link(const char *source, const char *target)
+{
+    if (link(source, target) == 0)
+        return OK;
+    return errno == EXDEV || errno == EPERM || errno == EMLINK || errno == EOPNOTSUPP
+               ? ERR_UNSUPPORTED
+               : last_error();
+}
+
 enum err file_rename(const char *source, const char *target)
 {
     return rename(source, target) < 0 ? last_error() : OK;
@@ -127,6 +141,16 @@ enum err file_make_directory(const char *path)
     if (stat(path, &status) < 0)
         return last_error();
     return S_ISDIR(status.st_mode) ? file_sync_directory(parent) : ERR_EXISTS;
+}
+
+enum err file_make_private_directory(const char *path)
+{
+    char parent[PATH_MAX];
+    if ((size_t)snprintf(parent, sizeof parent, "%s/..", path) >= sizeof parent)
+        return ERR_TOO_BIG;
+    if (mkdir(path, 0700) < 0)
+        return last_error();
+    return file_sync_directory(parent);
 }
 
 enum err file_sync_directory(const char *path)

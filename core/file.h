@@ -22,14 +22,21 @@ void file_close(int fd);
 MUST_USE enum err file_size(int fd, uint64_t *size);
 /* file_read: up to size bytes, short only at the end of the file. */
 MUST_USE enum err file_read(int fd, uint64_t offset, uint8_t *data, size_t size, size_t *done);
+/* file_read_ahead: that part will be read soon; a hint, returns at once. */
+void file_read_ahead(int fd, uint64_t offset, uint64_t size);
 MUST_USE enum err file_write(int fd, uint64_t offset, struct bytes data);
 MUST_USE enum err file_sync(int fd);
 MUST_USE enum err file_truncate(int fd, uint64_t size);
+/* file_link: another name for source's bytes. ERR_UNSUPPORTED: not on this file system, or between
+ * two. Tools on real files only: the simulated disk has none. */
+MUST_USE enum err file_link(const char *source, const char *target);
 MUST_USE enum err file_rename(const char *source, const char *target);
 MUST_USE enum err file_remove(const char *path);
 /* file_make_directory: OK if it exists; its parent is synced, so that no power cut takes it away.
  */
 MUST_USE enum err file_make_directory(const char *path);
+/* file_make_private_directory: mode 0700; ERR_EXISTS if there is anything of that name. */
+MUST_USE enum err file_make_private_directory(const char *path);
 MUST_USE enum err file_sync_directory(const char *path);
 /* file_is_private: nobody but the owner has any right on it (mode & 077 is 0). */
 MUST_USE enum err file_is_private(int fd, bool *private);

@@ -178,6 +178,8 @@ struct io {
 
     struct listener listeners[LISTENERS_MAX];
     uint32_t files_inflight;
+    const uint8_t *pinned; /* io_file_pin: fixed buffer 0 of bank 0 */
+    size_t pinned_size;
 
     uint64_t now_ns;
     uint64_t wall_ms;

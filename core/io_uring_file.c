@@ -3,7 +3,8 @@
  * A write with sync is WRITE linked to FSYNC(DATASYNC). A short write breaks the link: the sync
  * comes back cancelled and both are submitted again for the rest. op->flags counts what is with
  * the kernel; the answer is given when both have completed, and both results count. A failed sync
- * is never tried again (the page cache may have dropped the data). */
+ * is never tried again (the page cache may have dropped the data). What lies in the pinned region
+ * goes out as a fixed buffer: the kernel then neither looks up nor counts its pages each time. */
 #include "core/io_uring.h"
 
 #include "core/errno.h"
@@ -15,6 +16,12 @@ enum file_flag {
     FILE_OP_SYNCED = 8, /* a sync after the last write succeeded */
 };
 
+static bool is_pinned(const struct io *io, const uint8_t *data, size_t size)
+{
+    return io->pinned != NULL && data >= io->pinned && size <= io->pinned_size &&
+           (size_t)(data - io->pinned) <= io->pinned_size - size;
+}
+
 static void transfer_submit(struct io *io, struct io_file_op *op, enum op kind)
 {
     struct bank *bank = &io->banks[0];
@@ -25,7 +32,10 @@ static void transfer_submit(struct io *io, struct io_file_op *op, enum op kind)
     bool sync = kind == OP_FILE_WRITE && (op->flags & FILE_OP_SYNC) != 0 && last;
     bank_reserve(bank, 2);
     struct io_uring_sqe *sqe = bank_sqe(bank);
-    if (kind == OP_FILE_WRITE)
+    if (kind == OP_FILE_WRITE && is_pinned(io, op->data, op->size))
+        io_uring_prep_write_fixed(sqe, op->fd, op->data + op->done_bytes, length,
+                                  op->offset + op->done_bytes, 0);
+    else if (kind == OP_FILE_WRITE)
         io_uring_prep_write(sqe, op->fd, op->data + op->done_bytes, length,
                             op->offset + op->done_bytes);
     else
@@ -121,4 +131,24 @@ bool file_on_completion(struct io *io, enum op kind, struct io_file_op *op, int 
     if (op->err == OK && (op->flags & FILE_OP_SYNC) != 0 && (op->flags & FILE_OP_SYNCED) == 0)
         op->err = ERR_IO;
     return file_done(io, op, event);
+}
+
+enum err io_file_pin(struct io *io, uint8_t *data, size_t size)
+{
+    if (io->pinned != NULL)
+        return ERR_FULL;
+    const struct iovec region = {data, size};
+    if (io_uring_register_buffers(&io->banks[0].ring, &region, 1) != 0)
+        return ERR_UNSUPPORTED;
+    io->pinned = data;
+    io->pinned_size = size;
+    return OK;
+}
+
+void io_file_unpin(struct io *io, const uint8_t *data)
+{
+    if (data == NULL || io->pinned != data)
+        return;
+    (void)io_uring_unregister_buffers(&io->banks[0].ring); /* else with the ring */
+    io->pinned = NULL;
 }

@@ -169,7 +169,9 @@ const char *memory_purpose_name(enum memory_purpose purpose)
     return "unknown";
 }
 
-void memory_fail_at(uint64_t n)
+uint64_t memory_fail_at(uint64_t n)
 {
+    uint64_t left = fail_at;
     fail_at = n;
+    return left;
 }

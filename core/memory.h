@@ -29,7 +29,7 @@ void *memory_take_aligned(size_t size, size_t alignment, enum memory_purpose pur
 int64_t memory_bytes(enum memory_purpose purpose);
 const char *memory_purpose_name(enum memory_purpose purpose);
 /* memory_fail_at: tests: the n-th take (or resize) of this thread from now fails, once (0: never).
- */
-void memory_fail_at(uint64_t n);
+ * Returns how many the order before still had to go: 0: it was carried out, or there was none. */
+uint64_t memory_fail_at(uint64_t n);
 
 #endif

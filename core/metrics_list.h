@@ -86,6 +86,10 @@ METRIC(LOG_STATE, GAUGE, "roost_log_state",
 METRIC(LOG_CORRUPT, COUNTER, "roost_log_corrupt_records_total",
        "Damaged records found and not served.")
 METRIC(CHECKPOINTS, COUNTER, "roost_checkpoints_total", "Checkpoints committed to the catalog.")
+METRIC(CHECKPOINTS_REFUSED, COUNTER, "roost_checkpoint_writes_refused_total",
+       "Writes of checkpoints for which the catalog's map or its disk had no space.")
+METRIC(CHECKPOINT_STATE, GAUGE, "roost_checkpoint_state",
+       "0 working, 1 no space in the catalog (tried again), 2 failed (not until a restart).")
 METRIC(CHECKPOINTS_FAILED, COUNTER, "roost_checkpoints_failed_total",
        "Checkpoints that could not be written: the log keeps what they would have freed.")
 METRIC(EVICTED, COUNTER, "roost_state_evicted_total",

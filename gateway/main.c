@@ -3,6 +3,8 @@
  *             listen → signals → drain
  * Owns:       struct gateway and everything that shards share; the threads
  * Exit:       as usage() says */
+#include "gateway/main.h"
+
 #include "core/file.h"
 #include "core/text.h"
 #include "gateway/api/api.h"
@@ -18,7 +20,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -53,30 +54,14 @@ static void usage(FILE *out)
     fputs(
         "usage: roost serve [--config FILE]         run the gateway\n"
         "       roost check-config [--config FILE]  print every setting as it would be used\n"
-        "       roost log verify DIR                check every record of a log (DATA/log)\n"
+        "       roost log …                         look at, check or repair a log (DATA/log)\n"
+        "       roost store …                       snapshot, restore or rebuild a store (DATA)\n"
         "       roost --version\n\n"
         "exit: 0 done (serve: after an orderly end; log verify: nothing is damaged); 1 could not, "
         "one line says\n"
         "why (check-config: the configuration is refused; log verify: damage, or no log); 2 wrong "
         "usage\n",
         out);
-}
-
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
-static void entropy(void *context, void *out, size_t size)
-{
-    (void)context;
-    for (size_t done = 0; done < size;) {
-        ssize_t got = getrandom((char *)out + done, size - done, 0);
-        CHECK(got > 0);
-        done += (size_t)got;
-    }
 }
 
 /* fail: one line that says why; in the log's own form where others read it. */
@@ -117,8 +102,9 @@ static enum err open_directory(struct process *process)
 
 static enum err make_certificate(struct process *process)
 {
-    enum err err = tls_make_certificate(process->certificate, process->key,
-                                        "localhost,127.0.0.1,::1", CERTIFICATE_DAYS, now_ms());
+    enum err err =
+        tls_make_certificate(process->certificate, process->key, "localhost,127.0.0.1,::1",
+                             CERTIFICATE_DAYS, command_now_ms());
     if (err != OK)
         snprintf(process->explanation, EXPLANATION_BYTES,
                  "%s cannot be written (%s): check the disk's space and the directory's rights",
@@ -143,7 +129,7 @@ static enum err load_tls(struct process *process, struct tls_context **context)
     if (err != OK)
         snprintf(process->explanation, EXPLANATION_BYTES, "%s", explanation);
     else
-        tls_context_set_period(*context, now_ms() / 21600000);
+        tls_context_set_period(*context, command_now_ms() / 21600000);
     if (err == OK && explanation[0] != '\0')
         log_event(LOG_WARN, "certificate", LOG_TEXT("warning", explanation),
                   LOG_TEXT("advice", "replace it and send SIGHUP"));
@@ -268,7 +254,7 @@ static enum err prepare(struct process *process, uint32_t shard_count)
     gateway->shard_count = shard_count;
     TRY(load_addresses(process));
     TRY(open_directory(process));
-    TRY(secrets_load(&process->secrets, config->directory, entropy, NULL, now_ms(),
+    TRY(secrets_load(&process->secrets, config->directory, command_entropy, NULL, command_now_ms(),
                      process->explanation, EXPLANATION_BYTES));
     gateway->placement = process->secrets.placement;
     memcpy(gateway->store_epoch, process->secrets.store_epoch, sizeof gateway->store_epoch);
@@ -530,7 +516,7 @@ static int serve(const char *config_path)
     }
     logging_init(process->config.log_level, process->config.log_format);
     uint32_t seed;
-    entropy(NULL, &seed, sizeof seed);
+    command_entropy(NULL, &seed, sizeof seed);
     json_text_init(seed);
     int32_t cpus[SHARDS_MAX];
     uint32_t cpu_count = count_cpus(cpus, SHARDS_MAX);
@@ -544,7 +530,7 @@ static int serve(const char *config_path)
     return status;
 }
 
-/* ---- the other commands */
+/* ---- check-config, and the groups of other files */
 
 static void print_host(const struct checkup *checkup)
 {
@@ -576,25 +562,6 @@ static int check_config(const char *path)
     return 0;
 }
 
-static void print_finding(void *context, const char *line)
-{
-    (void)context;
-    puts(line);
-}
-
-static int verify(const char *directory)
-{
-    enum err err = log_verify(directory, print_finding, NULL);
-    if (err == ERR_NOT_FOUND)
-        fprintf(stderr,
-                "roost: %s: there is no log: name the log directory of a store, like "
-                "./data/log\n",
-                directory);
-    else if (err != OK)
-        fprintf(stderr, "roost: %s: %s\n", directory, err_name(err));
-    return err == OK ? 0 : 1;
-}
-
 int main(int argc, char **argv)
 {
     const char *command = argc > 1 ? argv[1] : "";
@@ -607,8 +574,10 @@ int main(int argc, char **argv)
         usage(stdout);
         return 0;
     }
-    if (strcmp(command, "log") == 0 && argc == 4 && strcmp(argv[2], "verify") == 0)
-        return verify(argv[3]);
+    if (strcmp(command, "log") == 0)
+        return main_log(argc - 2, argv + 2);
+    if (strcmp(command, "store") == 0)
+        return main_store(argc - 2, argv + 2);
     if (argc == 4 && strcmp(argv[2], "--config") == 0)
         config_path = argv[3];
     else if (argc != 2) {

@@ -6,7 +6,7 @@
  *   seal  index → "<id>.index", load what of it stays resident: SEALED
  *   load  open a sealed segment and its sidecar; rebuild the sidecar if it is missing or damaged;
  *         or what of an archive is resident */
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include "core/file.h"
 #include "core/logging.h"

@@ -41,6 +41,15 @@ void catalog_close(struct catalog *catalog);
 /* catalog_used_bytes: of map_bytes, free pages inside included; any thread. */
 uint64_t catalog_used_bytes(const struct catalog *catalog);
 
+/* catalog_open_beside: to read and to copy only, beside a process that has it open (or none): does
+ * not ask for the directory's owner lock and writes no row. ERR_NOT_FOUND: there is no catalog. Of
+ * the real catalog only, as is catalog_copy. */
+MUST_USE enum err catalog_open_beside(struct catalog **catalog, const char *directory,
+                                      const char **explanation);
+/* catalog_copy: all of one transaction's state to a new file, compacted and synced, while others go
+ * on writing; a copy opens as a catalog of its own. ERR_EXISTS: path is there. Blocks. */
+MUST_USE enum err catalog_copy(struct catalog *catalog, const char *path);
+
 /* Transactions outside jobs: start-up, recovery and tools only; they block. */
 MUST_USE enum err catalog_begin(struct catalog *catalog, struct catalog_txn **txn, bool write);
 MUST_USE enum err

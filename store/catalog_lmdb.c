@@ -11,6 +11,12 @@
  * Reading:    renewing a transaction's reader slot is cheap, making one is not: finished read
  *             transactions are reset (they then pin no page) and kept in `idle` for the next job,
  *             under a mutex, because jobs run on any reader thread.
+ * Beside:     a tool of another process may read and copy: LMDB's readers of several processes
+ * share lock.mdb. One that is killed leaves its slot, which would pin pages for ever: the writer
+ *             looks for such slots now and then.
+ * Space:      LMDB calls a short write, which is what a full disk gives first, EIO. So an EIO where
+ *             the file system has next to nothing left is ERR_NO_SPACE. To go on is safe: what was
+ *             not committed stands in pages that nothing refers to, and is written again.
  * Failure:    a commit that fails other than for space leaves it unknown what the page cache still
  *             holds: `failed`, sticky; reading goes on, writing answers ERR_IO until the process
  *             is restarted */
@@ -26,16 +32,20 @@
 #include <stdio.h>
 
 #define CATALOG_VERSION 1u
-#define KEY_BYTES_MAX   511  /* LMDB's compiled-in limit */
-#define READERS_MAX     256  /* reader slots: worker threads, start-up and tools, with room */
-#define IDLE_MAX        32   /* more reader threads than this begin anew each time */
-#define PATH_BYTES      4096 /* PATH_MAX of Linux */
+#define KEY_BYTES_MAX   511        /* LMDB's compiled-in limit */
+#define READERS_MAX     256        /* reader slots: worker threads, start-up and tools, with room */
+#define STALE_EVERY     256        /* batches between two looks for readers that are gone */
+#define SPACE_BYTES     (4u << 20) /* less than this on the file system: it is full */
+#define IDLE_MAX        32         /* more reader threads than this begin anew each time */
+#define PATH_BYTES      4096       /* PATH_MAX of Linux */
 
 struct catalog {
     MDB_env *env;
     MDB_dbi tables[CATALOG_TABLE_COUNT];
     int owner_fd;
     atomic_bool failed;
+    char directory[PATH_BYTES];
+    uint32_t batches;      /* written, on the writer's thread */
     pthread_mutex_t mutex; /* idle */
     MDB_txn *idle[IDLE_MAX];
     uint32_t idle_count;
@@ -159,6 +169,16 @@ static void txn_abort(struct catalog_txn *txn)
         read_end(txn->catalog, txn->mdb);
 }
 
+/* write_err: what a failed write or commit was. */
+static enum err write_err(const struct catalog *catalog, int code)
+{
+    enum err err = err_of_mdb(code);
+    uint64_t space;
+    if (err == ERR_IO && file_free_bytes(catalog->directory, &space) == OK && space < SPACE_BYTES)
+        return ERR_NO_SPACE;
+    return err;
+}
+
 static enum err txn_commit(struct catalog_txn *txn)
 {
     CHECK(txn->scans == 0);
@@ -166,7 +186,7 @@ static enum err txn_commit(struct catalog_txn *txn)
         txn_abort(txn);
         return txn->failed;
     }
-    enum err err = err_of_mdb(mdb_txn_commit(txn->mdb));
+    enum err err = write_err(txn->catalog, mdb_txn_commit(txn->mdb));
     if (err != OK && err != ERR_NO_SPACE && err != ERR_FULL && err != ERR_NO_MEMORY)
         atomic_store(&txn->catalog->failed, true);
     return err;
@@ -251,7 +271,8 @@ enum err catalog_put(struct catalog_txn *txn, enum catalog_table table, struct b
     MDB_val v = val_of(value);
     if (txn->failed != OK)
         return txn->failed;
-    return written(txn, err_of_mdb(mdb_put(txn->mdb, txn->catalog->tables[table], &k, &v, 0)));
+    int code = mdb_put(txn->mdb, txn->catalog->tables[table], &k, &v, 0);
+    return written(txn, write_err(txn->catalog, code));
 }
 
 enum err catalog_delete(struct catalog_txn *txn, enum catalog_table table, struct bytes key)
@@ -260,7 +281,8 @@ enum err catalog_delete(struct catalog_txn *txn, enum catalog_table table, struc
     MDB_val k = val_of_key(key);
     if (txn->failed != OK)
         return txn->failed;
-    enum err err = err_of_mdb(mdb_del(txn->mdb, txn->catalog->tables[table], &k, NULL));
+    int code = mdb_del(txn->mdb, txn->catalog->tables[table], &k, NULL);
+    enum err err = write_err(txn->catalog, code);
     return err == ERR_NOT_FOUND ? OK : written(txn, err);
 }
 
@@ -329,7 +351,11 @@ static void run_bodies(struct catalog_txn *txn, struct worker_job *first)
 void catalog_write_batch(void *context, struct worker_job *first)
 {
     struct catalog_txn txn;
-    enum err err = txn_begin(context, &txn, true);
+    struct catalog *catalog = context;
+    int dead;
+    if (++catalog->batches % STALE_EVERY == 0)
+        (void)mdb_reader_check(catalog->env, &dead); /* none of ours: those of killed tools */
+    enum err err = txn_begin(catalog, &txn, true);
     if (err == OK) {
         run_bodies(&txn, first);
         err = txn_commit(&txn);
@@ -375,7 +401,9 @@ static enum err own_directory(int *fd, const char *directory)
     return err;
 }
 
-static enum err open_env(struct catalog *catalog, const char *directory, uint64_t map_bytes)
+/* map_bytes 0: as large as the file says. */
+static enum err open_env(struct catalog *catalog, const char *directory, uint64_t map_bytes,
+                         unsigned flags)
 {
     TRY(err_of_mdb(mdb_env_create(&catalog->env)));
     enum err err = err_of_mdb(mdb_env_set_mapsize(catalog->env, map_bytes & ~(uint64_t)0xfff));
@@ -384,7 +412,8 @@ static enum err open_env(struct catalog *catalog, const char *directory, uint64_
     if (err == OK)
         err = err_of_mdb(mdb_env_set_maxreaders(catalog->env, READERS_MAX));
     if (err == OK) /* point reads at random places: read-ahead would only evict what is useful */
-        err = err_of_mdb(mdb_env_open(catalog->env, directory, MDB_NOTLS | MDB_NORDAHEAD, 0600));
+        err = err_of_mdb(
+            mdb_env_open(catalog->env, directory, MDB_NOTLS | MDB_NORDAHEAD | flags, 0600));
     if (err != OK)
         mdb_env_close(catalog->env);
     return err;
@@ -395,6 +424,8 @@ static enum err check_version(struct catalog_txn *txn)
     struct bytes key = bytes_of_text("version");
     struct bytes value;
     enum err err = catalog_get(txn, CATALOG_META, key, &value);
+    if (err == ERR_NOT_FOUND && !txn->write)
+        return ERR_CORRUPT;
     if (err == ERR_NOT_FOUND) {
         uint8_t version[4];
         store_u32(version, CATALOG_VERSION);
@@ -476,9 +507,12 @@ static const char *explain_open(enum err err)
 
 static enum err open_all(struct catalog *catalog, const char *directory, uint64_t map_bytes)
 {
+    if (strlen(directory) >= sizeof catalog->directory)
+        return ERR_INVALID;
+    memcpy(catalog->directory, directory, strlen(directory) + 1);
     TRY(file_make_directory(directory));
     TRY(own_directory(&catalog->owner_fd, directory));
-    enum err err = open_env(catalog, directory, map_bytes);
+    enum err err = open_env(catalog, directory, map_bytes, 0);
     if (err != OK)
         goto fail_env;
     err = open_tables(catalog);
@@ -521,12 +555,64 @@ uint64_t catalog_used_bytes(const struct catalog *catalog)
     return ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
 }
 
+/* ---- beside another process */
+
+static enum err open_tables_beside(struct catalog *catalog)
+{
+    struct catalog_txn txn = {.catalog = catalog};
+    TRY(err_of_mdb(mdb_txn_begin(catalog->env, NULL, MDB_RDONLY, &txn.mdb)));
+    enum err err = OK;
+    for (size_t i = 0; i < CATALOG_TABLE_COUNT && err == OK; i++)
+        err = err_of_mdb(mdb_dbi_open(txn.mdb, table_names[i], 0, &catalog->tables[i]));
+    if (err == OK)
+        err = check_version(&txn);
+    if (err == OK)
+        return err_of_mdb(mdb_txn_commit(txn.mdb)); /* keeps the tables' handles */
+    mdb_txn_abort(txn.mdb);
+    return err;
+}
+
+enum err catalog_open_beside(struct catalog **out, const char *directory, const char **explanation)
+{
+    int dead;
+    *explanation = "";
+    struct catalog *catalog = memory_take_zeroed(sizeof *catalog, MEMORY_STORE);
+    enum err err = catalog != NULL ? open_env(catalog, directory, 0, MDB_RDONLY) : ERR_NO_MEMORY;
+    if (err == OK) {
+        (void)mdb_reader_check(catalog->env, &dead); /* slots of tools that were killed pin pages */
+        err = open_tables_beside(catalog);
+        if (err != OK)
+            mdb_env_close(catalog->env);
+    }
+    if (err != OK) {
+        memory_give(catalog, MEMORY_STORE);
+        *explanation = explain_open(err);
+        return err;
+    }
+    catalog->owner_fd = -1;
+    pthread_mutex_init(&catalog->mutex, NULL);
+    *out = catalog;
+    return OK;
+}
+
+enum err catalog_copy(struct catalog *catalog, const char *path)
+{
+    int fd;
+    TRY(file_open(&fd, path, FILE_WRITE | FILE_CREATE | FILE_EXCLUSIVE | FILE_PRIVATE));
+    enum err err = err_of_mdb(mdb_env_copyfd2(catalog->env, fd, MDB_CP_COMPACT));
+    if (err == OK)
+        err = file_sync(fd);
+    file_close(fd);
+    return err;
+}
+
 void catalog_close(struct catalog *catalog)
 {
     while (catalog->idle_count > 0)
         mdb_txn_abort(catalog->idle[--catalog->idle_count]);
     mdb_env_close(catalog->env);
-    file_close(catalog->owner_fd);
+    if (catalog->owner_fd >= 0)
+        file_close(catalog->owner_fd);
     pthread_mutex_destroy(&catalog->mutex);
     memory_give(catalog, MEMORY_STORE);
 }

@@ -119,11 +119,10 @@ static void jump_next(const struct index *index, struct index_conversation *c)
     uint32_t depth = c->records - 1; /* of newest */
     if (c->jump_jump_depth != INDEX_NONE &&
         depth - c->jump_depth == c->jump_depth - c->jump_jump_depth) {
-        c->jump = index_entry(index, c->jump)->jump;
+        const struct index_entry *over = index_entry(index, c->jump);
+        c->jump = over->jump;
         c->jump_depth = c->jump_jump_depth;
-        uint32_t further = index_entry(index, c->jump)->jump;
-        c->jump_jump_depth =
-            further == INDEX_NONE ? INDEX_NONE : index_entry(index, further)->depth;
+        c->jump_jump_depth = over->jump_jump_depth;
     } else {
         c->jump_jump_depth = c->jump_depth;
         c->jump = c->newest;
@@ -131,19 +130,33 @@ static void jump_next(const struct index *index, struct index_conversation *c)
     }
 }
 
-enum err index_add(struct index *index, const struct log_record *record, uint32_t offset,
-                   uint32_t size)
+struct index_place index_prepare(const struct index *index, const struct log_record *record)
+{
+    struct index_place place = {0};
+    if (!record_has_seq(record->kind))
+        return place;
+    place.bucket = conversation_bucket(index, record->conversation);
+    __builtin_prefetch(&index->conversation_buckets[place.bucket]);
+    struct segment_key key = {.id = (uint32_t)index->hash.k1, .nonce = index->hash.k0};
+    place.print = message_print(&key, record->conversation, record->sender, record->device,
+                                record->message_id);
+    __builtin_prefetch(&index->print_buckets[place.print & index->mask], 1);
+    return place;
+}
+
+void index_approach(const struct index *index, const struct index_place *place)
+{
+    uint32_t at = index->conversation_buckets[place->bucket];
+    if (at != INDEX_NONE)
+        __builtin_prefetch(index_conversation(index, at), 1);
+}
+
+enum err index_add_at(struct index *index, const struct index_place *place,
+                      const struct log_record *record, uint32_t offset, uint32_t size)
 {
     if (!record_has_seq(record->kind))
         return OK;
-    uint32_t bucket = conversation_bucket(index, record->conversation);
-    __builtin_prefetch(&index->conversation_buckets[bucket]);
-    struct segment_key key = {.id = (uint32_t)index->hash.k1, .nonce = index->hash.k0};
-    uint32_t print = message_print(&key, record->conversation, record->sender, record->device,
-                                   record->message_id);
-    uint32_t *head = &index->print_buckets[print & index->mask];
-    __builtin_prefetch(head, 1);
-    uint32_t conversation = conversation_find(index, record->conversation, bucket);
+    uint32_t conversation = conversation_find(index, record->conversation, place->bucket);
     if (conversation != INDEX_NONE &&
         index_conversation(index, conversation)->newest_seq >= record->seq)
         return ERR_INVALID;
@@ -153,7 +166,7 @@ enum err index_add(struct index *index, const struct log_record *record, uint32_
     TRY(make_room(conversations, index->chunks_max, index->conversation_count,
                   sizeof(struct index_conversation)));
     if (conversation == INDEX_NONE)
-        conversation = conversation_add(index, record->conversation, bucket);
+        conversation = conversation_add(index, record->conversation, place->bucket);
     struct index_conversation *c = index_conversation(index, conversation);
     if (c->records > 0)
         jump_next(index, c);
@@ -163,11 +176,12 @@ enum err index_add(struct index *index, const struct log_record *record, uint32_
         .seq = record->seq,
         .offset = offset,
         .size = size,
-        .print = print,
+        .print = place->print,
         .print_next = INDEX_NONE,
         .older = c->newest,
         .jump = c->jump,
         .depth = c->records,
+        .jump_jump_depth = c->jump_jump_depth,
     };
     c->newest = at;
     c->newest_seq = record->seq;
@@ -176,10 +190,18 @@ enum err index_add(struct index *index, const struct log_record *record, uint32_
         (index->expires_min_ms == 0 || record->expires_ms < index->expires_min_ms))
         index->expires_min_ms = record->expires_ms;
     if (message_id_given(record->message_id)) {
+        uint32_t *head = &index->print_buckets[place->print & index->mask];
         entry->print_next = *head;
         *head = at;
     }
     return OK;
+}
+
+enum err index_add(struct index *index, const struct log_record *record, uint32_t offset,
+                   uint32_t size)
+{
+    struct index_place place = index_prepare(index, record);
+    return index_add_at(index, &place, record, offset, size);
 }
 
 /* oldest_from: the oldest entry with seq ≥ from on the chain below `at`, which has; INDEX_NONE if

@@ -20,9 +20,10 @@ struct index_entry {
     uint32_t size;  /* with padding */
     uint32_t print; /* fingerprint of the message key */
     uint32_t print_next;
-    uint32_t older; /* previous record of the conversation in this segment */
-    uint32_t jump;  /* an older one still: skew-binary skip pointer, O(log n) search */
-    uint32_t depth; /* records of the conversation before it in this segment */
+    uint32_t older;           /* previous record of the conversation in this segment */
+    uint32_t jump;            /* an older one still: skew-binary skip pointer, O(log n) search */
+    uint32_t depth;           /* records of the conversation before it in this segment */
+    uint32_t jump_jump_depth; /* of jump's jump, INDEX_NONE: there is none; saves a look at it */
 };
 
 struct index_conversation {
@@ -61,6 +62,18 @@ MUST_USE enum err index_create(struct index **index, const struct segment_key *k
                                uint64_t segment_bytes);
 void index_destroy(struct index *index);
 
+/* index_place: where a record's look-ups begin. */
+struct index_place {
+    uint32_t bucket;
+    uint32_t print;
+};
+/* index_prepare, index_approach, index_add_at: index_add in three steps. The first two have memory
+ * fetched for the next one, so that a caller with other work to do between them does not wait for
+ * it. */
+struct index_place index_prepare(const struct index *index, const struct log_record *record);
+void index_approach(const struct index *index, const struct index_place *place);
+MUST_USE enum err index_add_at(struct index *index, const struct index_place *place,
+                               const struct log_record *record, uint32_t offset, uint32_t size);
 /* index_add: a record of size bytes at offset. Those without a sequence number are passed over.
  * ERR_INVALID: the conversation already has that sequence number or a higher one here. */
 MUST_USE enum err index_add(struct index *index, const struct log_record *record, uint32_t offset,

@@ -5,7 +5,7 @@
 #ifndef STORE_LIFECYCLE_H
 #define STORE_LIFECYCLE_H
 
-#include "store/lane.h"
+#include "store/log_private.h"
 
 enum lifecycle_kind {
     LIFECYCLE_MERGE, /* entries lo … hi into one archive; of one: it is written anew */

@@ -8,7 +8,7 @@
  * An archive is given its name after its bytes were synced, and what it replaces goes after its
  * name was: whatever instant a crash takes, either the old files or the new one are whole. An
  * archive that cannot be read all the same replaces nothing while its segments are there. */
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include "core/file.h"
 #include "core/logging.h"

@@ -10,7 +10,7 @@
  *
  *   LOG_OPEN --segment full, none can be made--> LOG_NO_SPACE --made (background.c)--> LOG_OPEN
  *   any --lane_fail--> LOG_FAILED */
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include "core/file.h"
 #include "core/logging.h"
@@ -100,10 +100,12 @@ static enum err log_init(struct log *log, const struct log_options *options, str
         acks *= 2;
     log->ack_mask = acks - 1;
     log->acks = memory_take(acks * sizeof *log->acks, MEMORY_STORE);
-    log->gather.data = memory_take_aligned(log->batch_bytes_max, SEGMENT_BLOCK, MEMORY_STORE);
-    log->flight.data = memory_take_aligned(log->batch_bytes_max, SEGMENT_BLOCK, MEMORY_STORE);
-    if (log->acks == NULL || log->gather.data == NULL || log->flight.data == NULL)
+    log->buffers = memory_take_aligned(2 * log->batch_bytes_max, SEGMENT_BLOCK, MEMORY_STORE);
+    if (log->acks == NULL || log->buffers == NULL)
         return ERR_NO_MEMORY;
+    log->gather.data = log->buffers;
+    log->flight.data = log->buffers + log->batch_bytes_max;
+    (void)!io_file_pin(io, log->buffers, 2 * log->batch_bytes_max); /* it may not be possible */
     return lock_directory(log);
 }
 
@@ -113,8 +115,8 @@ static void log_free(struct log *log)
         lane_segment_destroy(log->segments[i]);
     memory_give(log->segments, MEMORY_STORE);
     memory_give(log->acks, MEMORY_STORE);
-    memory_give(log->gather.data, MEMORY_STORE);
-    memory_give(log->flight.data, MEMORY_STORE);
+    io_file_unpin(log->io, log->buffers);
+    memory_give(log->buffers, MEMORY_STORE);
     if (log->lock_fd >= 0)
         file_close(log->lock_fd);
     memory_give(log, MEMORY_STORE);
@@ -265,8 +267,11 @@ enum err log_append(struct log *log, const struct log_record *record, uint64_t c
     struct lane_segment *segment = gather->segment;
     size_t at = gather->size == 0 ? BATCH_HEADER_BYTES : gather->size;
     uint32_t offset = (uint32_t)(gather->offset + at);
-    TRY(index_add(segment->index, record, offset, (uint32_t)size));
-    record_encode(gather->data + at, record, &segment->key, offset);
+    struct index_place place = index_prepare(segment->index, record);
+    record_copy(gather->data + at, record);
+    index_approach(segment->index, &place);
+    record_seal(gather->data + at, size, &segment->key, offset);
+    TRY(index_add_at(segment->index, &place, record, offset, (uint32_t)size));
     gather->size = at + size;
     gather->records++;
     log->acks[log->ack_appended++ & log->ack_mask] =

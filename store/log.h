@@ -26,6 +26,9 @@ enum record_kind {                       /* of the log, not of the protocol */
                    RECORD_WATERMARK = 2, /* sequence number = delivered; body: read watermark u64 */
                    RECORD_MEMBERSHIP = 3, /* has a sequence number */
                    RECORD_GONE = 4, /* in archives only: numbers that no longer exist (archive.h) */
+                   RECORD_LOST = 5, /* written by repair: this number was damaged; the body is
+                                       filling */
+                   RECORD_VOID = 6, /* the same for a record of which nothing is known */
 };
 
 struct log_record {

@@ -81,7 +81,7 @@ static enum err segment_read(struct cursor *cursor, const struct sidecar_entry *
     TRY(record_decode(record, bytes_of(cursor->record.data, done), &cursor->scan.key, entry->offset,
                       &taken));
     bool same = record->seq == entry->seq && record_has_seq(record->kind) &&
-                record->kind != RECORD_GONE &&
+                record->kind != RECORD_GONE && record->kind != RECORD_LOST &&
                 conversation_id_equal(record->conversation, entry->conversation);
     return same ? OK : ERR_CORRUPT;
 }

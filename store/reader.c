@@ -196,6 +196,7 @@ enum err read_fetch(struct read_state *state, struct lane_segment *segment, int 
         return err == ERR_FULL ? ERR_AGAIN : err;
     state->base = base;
     state->segment = segment;
+    state->tries = 0;
     state->waiting = true;
     segment->users++;
     state->log->read_ops++;
@@ -203,9 +204,21 @@ enum err read_fetch(struct read_state *state, struct lane_segment *segment, int 
     return OK;
 }
 
+/* again: a read that failed is repeated: what is called missing is passed over by whoever asked. */
+static bool again(struct read_state *state)
+{
+    const struct io_file_op op = state->op;
+    if (op.err == OK || state->log->closing || state->restart || ++state->tries >= READ_TRIES_MAX)
+        return false;
+    MARK("log_read_again");
+    return io_file_read(state->log->io, &state->op, op.fd, op.offset, op.data, op.size) == OK;
+}
+
 void reader_on_file(struct log *log, struct io_file_op *op)
 {
     struct read_state *state = CONTAINER_OF(op, struct read_state, op);
+    if (again(state))
+        return;
     log->read_ops--;
     state->segment->users--;
     state->waiting = false;
@@ -260,7 +273,7 @@ static enum err hit_record(const struct read_state *state, const struct lane_seg
         return ERR_CORRUPT;
     *encoded = bytes_of(data.data + skip, hit->size);
     TRY(record_decode(record, *encoded, &segment->key, hit->offset, &taken));
-    return taken == hit->size ? OK : ERR_CORRUPT;
+    return taken == hit->size && record->kind != RECORD_LOST ? OK : ERR_CORRUPT;
 }
 
 /* ---- looking at one segment */

@@ -6,7 +6,7 @@
 #ifndef STORE_READER_H
 #define STORE_READER_H
 
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #define READ_SPANS      8u           /* data blocks of an archive fetched with one disk read, */
 #define READ_SPAN_BYTES (128u << 10) /* unless one alone is larger */
@@ -29,6 +29,7 @@ struct read_state {
     bool lost;         /* a segment on the way could not be looked at */
     bool waiting;      /* for an operation of its own */
     bool arrived;      /* that operation is through */
+    uint32_t tries;    /* of that operation that failed */
     struct lane_segment *segment; /* of the operation in flight */
     uint64_t base;                /* file offset of what is in data */
     struct io_file_op op;

@@ -12,7 +12,7 @@
  * - What was read here may still be only in a cache of the machine (a process that was killed, not
  * a power cut), perhaps of one that failed to write: what stands above the mark is written again,
  * and synced, before anything is called durable. */
-#include "store/lane.h"
+#include "store/log_private.h"
 
 #include "core/file.h"
 #include "core/logging.h"
@@ -115,7 +115,9 @@ static enum err take_batch(struct recovery *r, struct lane_segment *segment,
     struct batch_walk walk;
     batch_walk_init(&walk, &scan->key, item);
     while (batch_walk_next(&walk)) {
-        enum err err = index_add(segment->index, &walk.record, walk.offset, walk.size);
+        enum err err = OK;
+        if (segment->index != NULL)
+            err = index_add(segment->index, &walk.record, walk.offset, walk.size);
         if (err == ERR_INVALID)
             log_event(LOG_ERROR, "log_out_of_order", LOG_U64("segment", segment->id),
                       LOG_U64("offset", walk.offset), LOG_END);
@@ -200,6 +202,7 @@ static enum err walk_items(struct recovery *r, uint32_t at, struct scan *scan, i
         if (is_tail(r, segment, scan, &item))
             return cut_tail(r, segment, fd, &item);
         r->unknown = r->unknown || item.kind == SCAN_DAMAGE;
+        segment->unread = segment->unread || item.unreadable;
         if (item.kind != SCAN_BATCH)
             continue;
         TRY(take_batch(r, segment, scan, &item));
@@ -210,17 +213,28 @@ static enum err walk_items(struct recovery *r, uint32_t at, struct scan *scan, i
     return OK;
 }
 
+/* has_sidecar: it was sealed before: no index need be built of it. *data_end: what it covers. */
+static enum err has_sidecar(const struct recovery *r, const struct lane_segment *segment,
+                            bool *found, uint32_t *data_end)
+{
+    struct sidecar *sidecar;
+    enum err err = sidecar_load(&sidecar, r->log->directory, &segment->header);
+    *found = err == OK;
+    if (err != OK)
+        return err == ERR_NO_MEMORY ? err : OK;
+    *data_end = sidecar->data_end;
+    sidecar_destroy(sidecar);
+    return OK;
+}
+
 /* finish_sealed: a walked segment that is not the last: only its sidecar need stay. */
 static enum err finish_sealed(struct recovery *r, struct lane_segment *segment)
 {
     struct log *log = r->log;
-    if (segment->state == SEGMENT_LOST)
+    if (segment->state == SEGMENT_LOST || segment->index == NULL)
         return OK;
-    struct sidecar *sidecar;
-    enum err err = sidecar_load(&sidecar, log->directory, &segment->header);
-    if (err == OK)
-        sidecar_destroy(sidecar);
-    else
+    enum err err = OK;
+    if (!segment->unread) /* what it lacks would be hidden for good */
         err = sidecar_write(log->directory, &segment->header, segment->index, segment->data_end);
     if (err == ERR_NO_MEMORY)
         return err;
@@ -250,11 +264,16 @@ static enum err walk_segment(struct recovery *r, uint32_t at)
     segment->header = scan.header;
     segment->key = scan.key;
     segment->data_end = SEGMENT_DATA_OFFSET;
-    err = index_create(&segment->index, &scan.key, scan.header.bytes);
+    bool sealed;
+    uint32_t sealed_end = 0;
+    err = has_sidecar(r, segment, &sealed, &sealed_end);
+    if (err == OK && !sealed)
+        err = index_create(&segment->index, &scan.key, scan.header.bytes);
     uint32_t used_before = r->last_used;
     bool had_used = r->have_used;
     if (err == OK)
         err = walk_items(r, at, &scan, fd);
+    segment->rebuild = sealed && sealed_end != segment->data_end;
     scan_close(&scan);
     file_close(fd);
     if (err == OK && had_used && r->last_used != used_before)
@@ -444,6 +463,26 @@ static enum err secure_tail(struct recovery *r)
     return OK;
 }
 
+/* index_again: the last used segment had been sealed already, and none behind it has a batch. Its
+ * sidecar goes, since it does not have what will be appended. */
+static enum err index_again(struct recovery *r, struct lane_segment *segment)
+{
+    struct scan scan;
+    int fd;
+    uint32_t data_end;
+    TRY(segment_scan_open(r, &scan, &fd, segment));
+    enum err err = index_rebuild(&segment->index, &scan, &data_end);
+    scan_close(&scan);
+    file_close(fd);
+    segment->rebuild = false;
+    char path[STORE_PATH_BYTES];
+    if (err == OK)
+        err = store_path(path, r->log->directory, segment->id, ".index");
+    if (err == OK)
+        err = file_remove(path);
+    return err;
+}
+
 /* activate: append behind the last valid batch. */
 static enum err activate(struct recovery *r)
 {
@@ -457,6 +496,8 @@ static enum err activate(struct recovery *r)
     struct lane_segment *active = log->segments[at];
     log->active = at;
     active->state = SEGMENT_ACTIVE;
+    if (active->index == NULL)
+        TRY(index_again(r, active));
     TRY(open_for_writing(log, active));
     TRY(file_sync_directory(log->directory));
     log->gather.segment = active;

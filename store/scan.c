@@ -35,6 +35,21 @@ static void fill_blocks(struct scan *scan, uint64_t offset, size_t size)
     }
 }
 
+/* read_ahead: keep the disk at work while this part is looked through. */
+static void read_ahead(struct scan *scan, uint64_t from)
+{
+    uint64_t to = from + SCAN_AHEAD_BYTES;
+    if (to > scan->header.bytes)
+        to = scan->header.bytes;
+    if (from > scan->ahead)
+        scan->ahead = from;
+    if (to >= scan->ahead + SCAN_AHEAD_BYTES / 2 ||
+        (to == scan->header.bytes && to > scan->ahead)) {
+        file_read_ahead(scan->fd, scan->ahead, to - scan->ahead);
+        scan->ahead = to;
+    }
+}
+
 /* window_get: size bytes at offset, valid until the next call; zeros behind the end of the file. */
 static enum err window_get(struct scan *scan, uint64_t offset, size_t size, const uint8_t **data)
 {
@@ -53,6 +68,7 @@ static enum err window_get(struct scan *scan, uint64_t offset, size_t size, cons
         }
         size_t done = 0;
         scan->unreadable_from = scan->unreadable_to = 0;
+        read_ahead(scan, offset);
         if (file_read(scan->fd, offset, scan->window, want, &done) != OK)
             fill_blocks(scan, offset, want);
         else
@@ -99,6 +115,7 @@ void scan_close(struct scan *scan)
 void scan_rewind(struct scan *scan)
 {
     scan->offset = SEGMENT_DATA_OFFSET;
+    scan->ahead = 0;
 }
 
 /* find_batch: the next valid header at or behind offset; found = false: none up to the end. */

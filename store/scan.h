@@ -12,6 +12,7 @@
 #include "store/segment.h"
 
 #define SCAN_WINDOW_BYTES (1u << 20)
+#define SCAN_AHEAD_BYTES  (8u << 20) /* asked of the disk before they are needed */
 
 struct scan {
     struct segment_header header;
@@ -24,6 +25,7 @@ struct scan {
     size_t window_capacity;
     uint64_t window_start;
     size_t window_size;
+    uint64_t ahead;           /* asked for up to here */
     uint64_t unreadable_from; /* what could not be read lies in this part of the window */
     uint64_t unreadable_to;
 };

@@ -163,8 +163,7 @@ enum err batch_header_decode(struct batch_header *header, const uint8_t *data,
     return sound ? OK : ERR_CORRUPT;
 }
 
-void record_encode(uint8_t *out, const struct log_record *record, const struct segment_key *key,
-                   uint32_t offset)
+void record_copy(uint8_t *out, const struct log_record *record)
 {
     size_t size = RECORD_HEADER_BYTES + record->body.size;
     size_t padded = record_bytes(record->body.size);
@@ -183,7 +182,18 @@ void record_encode(uint8_t *out, const struct log_record *record, const struct s
     if (record->body.size != 0)
         memcpy(out + RECORD_HEADER_BYTES, record->body.data, record->body.size);
     memset(out + size, 0, padded - size);
-    store_u32(out, crc32c(seed_at(key, offset), bytes_of(out + 4, padded - 4)));
+}
+
+void record_seal(uint8_t *out, size_t size, const struct segment_key *key, uint32_t offset)
+{
+    store_u32(out, crc32c(seed_at(key, offset), bytes_of(out + 4, size - 4)));
+}
+
+void record_encode(uint8_t *out, const struct log_record *record, const struct segment_key *key,
+                   uint32_t offset)
+{
+    record_copy(out, record);
+    record_seal(out, record_bytes(record->body.size), key, offset);
 }
 
 enum err record_parse(struct log_record *record, struct bytes data, size_t *taken)

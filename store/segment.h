@@ -90,6 +90,10 @@ static inline size_t record_bytes(size_t body)
 /* record_encode: record_bytes(record->body.size) bytes at out, which stand at offset. */
 void record_encode(uint8_t *out, const struct log_record *record, const struct segment_key *key,
                    uint32_t offset);
+/* record_copy, record_seal: the two halves of record_encode: all but the checksum; the checksum of
+ * a record of `size` bytes, padding included. */
+void record_copy(uint8_t *out, const struct log_record *record);
+void record_seal(uint8_t *out, size_t size, const struct segment_key *key, uint32_t offset);
 /* record_parse: fields only, no checksum (of bytes that were validated before). *taken: with
  * padding. ERR_CORRUPT: does not fit in data. */
 MUST_USE enum err record_parse(struct log_record *record, struct bytes data, size_t *taken);
@@ -100,7 +104,7 @@ MUST_USE enum err record_decode(struct log_record *record, struct bytes data,
 /* record_has_seq: has a sequence number of its own, so that range reads serve it. */
 static inline bool record_has_seq(uint16_t kind)
 {
-    return kind != RECORD_WATERMARK;
+    return kind != RECORD_WATERMARK && kind != RECORD_VOID;
 }
 
 /* segment_name: "0000002a" and suffix (".segment", ".index", ".making"). */

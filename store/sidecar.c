@@ -568,3 +568,23 @@ uint64_t sidecar_conversations(const struct sidecar *sidecar)
 {
     return (uint64_t)sidecar->filter_bytes * 8 / 10;
 }
+
+/* ---- for repair */
+
+enum err sidecar_nonce(uint64_t *nonce, const char *directory, uint32_t id)
+{
+    char path[STORE_PATH_BYTES];
+    uint8_t block[SEGMENT_BLOCK];
+    size_t done = 0;
+    int fd;
+    TRY(store_path(path, directory, id, ".index"));
+    TRY(file_open(&fd, path, FILE_READ));
+    enum err err = file_read(fd, 0, block, sizeof block, &done);
+    file_close(fd);
+    TRY(err);
+    if (done != sizeof block || memcmp(block, sidecar_magic, sizeof sidecar_magic) != 0 ||
+        load_u32(block + 60) != crc32c(0, bytes_of(block, 60)) || load_u32(block + 12) != id)
+        return ERR_CORRUPT;
+    *nonce = load_u64(block + 16);
+    return OK;
+}

@@ -52,6 +52,9 @@ MUST_USE enum err sidecar_write(const char *directory, const struct segment_head
 MUST_USE enum err sidecar_load(struct sidecar **sidecar, const char *directory,
                                const struct segment_header *header);
 void sidecar_destroy(struct sidecar *sidecar);
+/* sidecar_nonce: of the segment that DIRECTORY's index of that id was made for, where the segment's
+ * own header is lost. Blocking. */
+MUST_USE enum err sidecar_nonce(uint64_t *nonce, const char *directory, uint32_t id);
 /* index_rebuild: an index of all valid records that scan finds from its segment's beginning.
  * ERR_IO: the device cannot read some of it. */
 MUST_USE enum err index_rebuild(struct index **index, struct scan *scan, uint32_t *data_end);

@@ -403,7 +403,7 @@ static void on_refreshed(struct call *call, struct shard *shard)
     if (err == ERR_CONFLICT) {
         log_event(LOG_WARN, "refresh_token_reused", LOG_U64("user", call->identity.user.v),
                   LOG_U64("device", call->identity.device.v), LOG_END);
-        shard_revoke(shard, call->identity.user, call->identity.device);
+        shard_revoke(shard, call->identity.user, call->identity.device, call->identity.generation);
         call_fail(call, shard,
                   (struct rest_error){401, "refresh_token_reused",
                                       "this token was used before, so the device was logged out: "
@@ -508,7 +508,7 @@ static void on_logged_out(struct call *call, struct shard *shard)
         call_fail(call, shard, rest_error_of(call->job.err));
         return;
     }
-    shard_revoke(shard, call->identity.user, call->identity.device);
+    shard_revoke(shard, call->identity.user, call->identity.device, call->identity.generation);
     call_respond(call, shard, 204, NULL, NO_STORE, bytes_of(NULL, 0));
 }
 
@@ -516,7 +516,8 @@ static enum err body_logout(struct catalog_txn *txn, struct catalog_job *job)
 {
     struct call *call = call_of(job);
     return account_logout(txn, call->identity.user, call->identity.device,
-                          call->claims.local ? 0 : call->claims.expires_ms);
+                          call->claims.local ? 0 : call->claims.expires_ms,
+                          &call->identity.generation);
 }
 
 static enum err body_identify(struct catalog_txn *txn, struct catalog_job *job)

@@ -578,12 +578,13 @@ enum err account_refresh(struct catalog_txn *txn, struct identity *out,
 }
 
 enum err account_logout(struct catalog_txn *txn, struct user_id user, struct device_id device,
-                        uint64_t token_expires_ms)
+                        uint64_t token_expires_ms, uint64_t *generation)
 {
     struct device_row row;
     TRY(device_get(txn, &row, user, device));
     if ((row.flags & DEVICE_LOGGED_OUT) == 0)
         device_log_out(&row);
+    *generation = row.generation; /* the next login has a higher one */
     if (token_expires_ms > row.refused_until_ms)
         row.refused_until_ms = token_expires_ms;
     return device_put(txn, user, device, &row);

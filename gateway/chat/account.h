@@ -81,10 +81,12 @@ MUST_USE enum err account_refresh(struct catalog_txn *txn, struct identity *out,
                                   const uint8_t old_token[REFRESH_WIRE_BYTES],
                                   uint8_t new_token[REFRESH_TOKEN_BYTES],
                                   const struct account_policy *policy, uint64_t now_ms);
-/* account_logout: the device's login ends. token_expires_ms: of the operator's token that asked, 0
- * for a local one: operators' tokens up to this expiry are refused for this device from now on. */
+/* account_logout: the device's login ends; *generation: it and those before it. token_expires_ms:
+ * of the operator's token that asked, 0 for a local one: operators' tokens up to this expiry are
+ * refused for this device from now on. */
 MUST_USE enum err account_logout(struct catalog_txn *txn, struct user_id user,
-                                 struct device_id device, uint64_t token_expires_ms);
+                                 struct device_id device, uint64_t token_expires_ms,
+                                 uint64_t *generation);
 
 /* account_refresh_encode, _decode: a refresh token's bytes on the wire. */
 void account_refresh_encode(uint8_t out[REFRESH_WIRE_BYTES], struct user_id user,

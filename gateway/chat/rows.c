@@ -130,12 +130,23 @@ enum err rows_read_inbox(struct catalog_txn *txn, struct user_id user,
     return inbox_decode(value, row);
 }
 
+enum err rows_put_inbox(struct catalog_txn *txn, struct user_id user,
+                        struct conversation_id conversation, const struct inbox_row *row)
+{
+    uint8_t key[ROW_KEY_BYTES];
+    uint8_t encoded[INBOX_FIXED_BYTES + ROW_CURSORS_MAX * INBOX_CURSOR_BYTES];
+    row_key_inbox(key, user, conversation);
+    struct bytes k = bytes_of(key, sizeof key);
+    TRY(catalog_put(txn, CATALOG_INBOX, k, inbox_encode(row, encoded)));
+    if (!inbox_row_pending(row))
+        return catalog_delete(txn, CATALOG_PENDING, k);
+    return catalog_put(txn, CATALOG_PENDING, k, bytes_of(&row->activity_ms, 8));
+}
+
 enum err rows_merge_inbox(struct catalog_txn *txn, struct user_id user,
                           struct conversation_id conversation, const struct inbox_row *row)
 {
     struct inbox_row stored;
-    uint8_t key[ROW_KEY_BYTES];
-    uint8_t encoded[INBOX_FIXED_BYTES + ROW_CURSORS_MAX * INBOX_CURSOR_BYTES];
     enum err err = rows_read_inbox(txn, user, conversation, &stored);
     if (err != OK && err != ERR_NOT_FOUND)
         return err;
@@ -149,12 +160,7 @@ enum err rows_merge_inbox(struct catalog_txn *txn, struct user_id user,
         if (cursor != NULL)
             raise(&cursor->delivered, row->cursors[i].delivered);
     }
-    row_key_inbox(key, user, conversation);
-    struct bytes k = bytes_of(key, sizeof key);
-    TRY(catalog_put(txn, CATALOG_INBOX, k, inbox_encode(&stored, encoded)));
-    if (!inbox_row_pending(&stored))
-        return catalog_delete(txn, CATALOG_PENDING, k);
-    return catalog_put(txn, CATALOG_PENDING, k, bytes_of(&stored.activity_ms, 8));
+    return rows_put_inbox(txn, user, conversation, &stored);
 }
 
 static enum err conversation_decode(struct bytes in, struct conversation_row *row)
@@ -234,24 +240,30 @@ static void conversation_row_raise(struct conversation_row *stored,
     }
 }
 
+enum err rows_put_conversation(struct catalog_txn *txn, struct conversation_id conversation,
+                               const struct conversation_row *row)
+{
+    uint8_t key[16];
+    uint8_t encoded[CONVERSATION_FIXED_BYTES + ROW_SENDERS_MAX * CONVERSATION_SENDER_BYTES];
+    conversation_id_encode(key, conversation);
+    return catalog_put(txn, CATALOG_CONVERSATIONS, bytes_of(key, sizeof key),
+                       conversation_encode(row, encoded));
+}
+
 /* What merging a conversation needs: taken once, before anything is written. */
 struct merge_space {
     struct conversation_row row; /* of a batch */
     struct conversation_row stored;
-    uint8_t encoded[CONVERSATION_FIXED_BYTES + ROW_SENDERS_MAX * CONVERSATION_SENDER_BYTES];
 };
 
 static enum err merge_conversation(struct catalog_txn *txn, struct conversation_id conversation,
                                    const struct conversation_row *row, struct merge_space *space)
 {
-    uint8_t key[16];
     enum err err = rows_read_conversation(txn, conversation, &space->stored);
     if (err != OK && err != ERR_NOT_FOUND)
         return err;
     conversation_row_raise(&space->stored, row);
-    conversation_id_encode(key, conversation);
-    return catalog_put(txn, CATALOG_CONVERSATIONS, bytes_of(key, sizeof key),
-                       conversation_encode(&space->stored, space->encoded));
+    return rows_put_conversation(txn, conversation, &space->stored);
 }
 
 enum err rows_merge_conversation(struct catalog_txn *txn, struct conversation_id conversation,
@@ -346,85 +358,4 @@ enum err rows_batch_merge(struct catalog_txn *txn, struct bytes batch)
             err = batch_item(txn, rest, space, write != 0);
     memory_give(space, MEMORY_CHAT);
     return err;
-}
-
-static enum err merge_message(struct catalog_txn *txn, const struct log_record *record)
-{
-    struct conversation_row *row = memory_take(sizeof *row, MEMORY_CHAT);
-    if (row == NULL)
-        return ERR_NO_MEMORY;
-    memset(row, 0, offsetof(struct conversation_row, senders));
-    row->last_seq = record->seq;
-    row->last_time_ms = record->time_ms;
-    conversation_row_sender(row, record->sender, record->device)->highest = record->message_id;
-    enum err err = rows_merge_conversation(txn, record->conversation, row);
-    memory_give(row, MEMORY_CHAT);
-    const uint64_t members[2] = {record->conversation.hi, record->conversation.lo};
-    for (int i = 0; i < 2 && err == OK; i++) {
-        struct user_id user = {members[i]};
-        struct inbox_row inbox;
-        err = rows_read_inbox(txn, user, record->conversation, &inbox);
-        if (err != OK && err != ERR_NOT_FOUND)
-            return err;
-        raise(&inbox.last_seq, record->seq);
-        raise(&inbox.activity_ms, record->time_ms);
-        if (user.v == record->sender.v) {
-            /* The acknowledgement told the sending device. Only where it has a cursor: one made
-             * here would be the row's only one, and the user's other devices would begin behind it.
-             */
-            for (uint32_t j = 0; j < inbox.cursor_count; j++)
-                if (inbox.cursors[j].device.v == record->device.v &&
-                    inbox.cursors[j].delivered + 1 == record->seq)
-                    inbox.cursors[j].delivered = record->seq;
-        }
-        err = rows_merge_inbox(txn, user, record->conversation, &inbox);
-    }
-    return err;
-}
-
-static enum err merge_watermark(struct catalog_txn *txn, const struct log_record *record)
-{
-    if (record->body.size != 8)
-        return ERR_CORRUPT;
-    uint64_t read = load_u64(record->body.data);
-    uint64_t delivered = record->seq;
-    int member = record->sender.v == record->conversation.hi ? 0 : 1;
-    struct conversation_row *row = memory_take(sizeof *row, MEMORY_CHAT);
-    if (row == NULL)
-        return ERR_NO_MEMORY;
-    memset(row, 0, offsetof(struct conversation_row, senders));
-    row->delivered[member] = delivered;
-    row->read[member] = read;
-    enum err err = rows_merge_conversation(txn, record->conversation, row);
-    memory_give(row, MEMORY_CHAT);
-    if (err != OK)
-        return err;
-    struct inbox_row inbox;
-    memset(&inbox, 0, offsetof(struct inbox_row, cursors));
-    inbox.read_seq = read;
-    inbox_row_cursor(&inbox, record->device)->delivered = delivered;
-    TRY(rows_merge_inbox(txn, record->sender, record->conversation, &inbox));
-    struct user_id peer = {member == 0 ? record->conversation.lo : record->conversation.hi};
-    if (peer.v == record->sender.v)
-        return OK;
-    memset(&inbox, 0, offsetof(struct inbox_row, cursors));
-    inbox.peer_delivered = delivered;
-    inbox.peer_read = read;
-    return rows_merge_inbox(txn, peer, record->conversation, &inbox);
-}
-
-enum err rows_merge_record(struct catalog_txn *txn, const struct log_record *record)
-{
-    if (!conversation_id_is_direct(record->conversation))
-        return ERR_UNSUPPORTED;
-    switch ((enum record_kind)record->kind) {
-    case RECORD_MESSAGE:
-        return merge_message(txn, record);
-    case RECORD_WATERMARK:
-        return merge_watermark(txn, record);
-    case RECORD_MEMBERSHIP:
-    case RECORD_GONE: /* says nothing of what was */
-        return ERR_UNSUPPORTED;
-    }
-    return ERR_UNSUPPORTED;
 }

@@ -68,8 +68,12 @@ MUST_USE enum err rows_merge_inbox(struct catalog_txn *txn, struct user_id user,
 MUST_USE enum err rows_merge_conversation(struct catalog_txn *txn,
                                           struct conversation_id conversation,
                                           const struct conversation_row *row);
-/* rows_merge_record: what recovery does with one record of the log. */
-MUST_USE enum err rows_merge_record(struct catalog_txn *txn, const struct log_record *record);
+/* rows_put_*: the row as it is, which must be the stored one, raised (recovery's, replay.c). */
+MUST_USE enum err rows_put_inbox(struct catalog_txn *txn, struct user_id user,
+                                 struct conversation_id conversation, const struct inbox_row *row);
+MUST_USE enum err rows_put_conversation(struct catalog_txn *txn,
+                                        struct conversation_id conversation,
+                                        const struct conversation_row *row);
 
 /* rows_batch_*: many rows gathered as bytes on a shard, merged on the catalog's writer. ERR_FULL:
  * begin another batch. rows_batch_merge: what fails on a damaged row or without memory has written

@@ -214,8 +214,9 @@ struct border_receipt {
 struct border_revoke {
     struct border border;
     struct user_id user;
-    struct device_id device; /* 0: all */
+    struct device_id device;
     uint32_t reserved;
+    uint64_t generation; /* its logins up to this one have ended */
 };
 
 struct baggage;

@@ -63,14 +63,41 @@ static void rest(struct shard *shard, struct checkpointer *checkpointer)
     checkpointer->done_last = checkpointer->asked_last;
 }
 
-static void set_failed(struct shard *shard, struct checkpointer *checkpointer, enum err err)
+static void set_health(struct shard *shard, struct checkpointer *checkpointer,
+                       enum checkpoint_health health, enum err err)
 {
-    if (checkpointer->failed)
+    if (checkpointer->health == health || checkpointer->health == CHECKPOINT_FAILED)
         return;
-    checkpointer->failed = true;
-    shard_count(shard, METRIC_CHECKPOINTS_FAILED, 1);
-    log_event(LOG_ERROR, "checkpoint_failed", LOG_ERR(err),
-              LOG_TEXT("effect", "the next start replays the log from the previous one"));
+    checkpointer->health = health;
+    metric_set(shard->metrics, METRIC_CHECKPOINT_STATE, health);
+    switch (health) {
+    case CHECKPOINT_WORKING:
+        log_event(LOG_INFO, "checkpoint_goes_on", LOG_END);
+        return;
+    case CHECKPOINT_NO_SPACE:
+        log_event(LOG_ERROR, "checkpoint_without_space", LOG_ERR(err),
+                  LOG_TEXT("effect", "messages go on; a start would replay the log from the "
+                                     "previous one; it is tried again every second"),
+                  LOG_TEXT("advice", "free disk space, or raise store.catalog_map_size and start "
+                                     "again"));
+        return;
+    case CHECKPOINT_FAILED:
+        shard_count(shard, METRIC_CHECKPOINTS_FAILED, 1);
+        log_event(LOG_ERROR, "checkpoint_failed", LOG_ERR(err),
+                  LOG_TEXT("effect", "the next start replays the log from the previous one"));
+        return;
+    }
+}
+
+/* round_failed: what the round could not write is kept (no space) or lost to the catalog until the
+ * next start replays it. */
+static void round_failed(struct shard *shard, struct checkpointer *checkpointer, enum err err)
+{
+    bool space = err == ERR_NO_SPACE;
+    set_health(shard, checkpointer, space ? CHECKPOINT_NO_SPACE : CHECKPOINT_FAILED, err);
+    rest(shard, checkpointer);
+    if (checkpointer->due_ns < shard->now_ns + CHECKPOINT_RETRY_NS)
+        checkpointer->due_ns = shard->now_ns + CHECKPOINT_RETRY_NS;
 }
 
 static void meta_done(struct worker_job *job, void *context)
@@ -85,10 +112,13 @@ static void meta_done(struct worker_job *job, void *context)
             checkpointer->meta = meta_job->meta;
             shard_count(shard, METRIC_CHECKPOINTS, 1);
             lane_checkpointed(shard, checkpointer->meta.position);
+            if (checkpointer->health == CHECKPOINT_NO_SPACE)
+                MARK("checkpoints go on after the catalog was full");
+            set_health(shard, checkpointer, CHECKPOINT_WORKING, OK);
             rest(shard, checkpointer);
         } else {
-            set_failed(shard, checkpointer, err);
-            rest(shard, checkpointer);
+            shard_count(shard, METRIC_CHECKPOINTS_REFUSED, err == ERR_NO_SPACE);
+            round_failed(shard, checkpointer, err);
         }
     }
     memory_give(meta_job, MEMORY_STORE);
@@ -117,7 +147,7 @@ static void begin(struct shard *shard, struct checkpointer *checkpointer, struct
         return;
     checkpointer->asked_last = last || checkpointer->asked_last;
     uint64_t position = log_durable(log);
-    if (position == checkpointer->meta.position || checkpointer->failed) {
+    if (position == checkpointer->meta.position || checkpointer->health == CHECKPOINT_FAILED) {
         rest(shard, checkpointer);
         return;
     }
@@ -126,6 +156,7 @@ static void begin(struct shard *shard, struct checkpointer *checkpointer, struct
     checkpointer->position = position;
     checkpointer->told = 0;
     checkpointer->reported = 0;
+    checkpointer->no_space = false;
 }
 
 /* Everything before `position` was answered before this: answer_appends ran in this turn. */
@@ -167,10 +198,17 @@ void checkpointer_on_flushed(struct shard *shard, struct bytes message)
     struct checkpointer *checkpointer = lane_checkpointer(shard);
     CHECK(checkpointer->state == CHECKPOINT_FLUSHING && flushed->round == checkpointer->round);
     checkpointer->reported++;
-    if (flushed->err != OK)
-        set_failed(shard, checkpointer, (enum err)flushed->err);
-    if (checkpointer->failed && checkpointer->reported == shard->gateway->shard_count)
+    enum err err = (enum err)flushed->err;
+    if (err == ERR_NO_SPACE)
+        checkpointer->no_space = true;
+    else if (err != OK)
+        set_health(shard, checkpointer, CHECKPOINT_FAILED, err);
+    if (checkpointer->reported != shard->gateway->shard_count)
+        return;
+    if (checkpointer->health == CHECKPOINT_FAILED)
         rest(shard, checkpointer);
+    else if (checkpointer->no_space)
+        round_failed(shard, checkpointer, ERR_NO_SPACE);
 }
 
 bool checkpointer_finished(const struct checkpointer *checkpointer)
@@ -182,6 +220,7 @@ bool checkpointer_finished(const struct checkpointer *checkpointer)
 
 struct flush_job {
     struct catalog_job catalog_job;
+    struct flush_job *next; /* in flush_kept */
     struct buffer rows;
     uint8_t bytes[ROWS_BYTES];
 };
@@ -197,9 +236,18 @@ static void flush_done(struct worker_job *worker_job, void *context)
     struct shard *shard = context;
     struct flush_job *job = CONTAINER_OF(CONTAINER_OF(worker_job, struct catalog_job, job),
                                          struct flush_job, catalog_job);
-    if (job->catalog_job.err != OK && shard->checkpoint_err == OK)
-        shard->checkpoint_err = job->catalog_job.err;
+    enum err err = job->catalog_job.err;
     shard->checkpoint_jobs--;
+    if (err == ERR_NO_SPACE) {
+        MARK("the catalog is full: a checkpoint's rows are kept");
+        shard_count(shard, METRIC_CHECKPOINTS_REFUSED, 1);
+        shard->flush_no_space = true;
+        job->next = shard->flush_kept;
+        shard->flush_kept = job;
+        return;
+    }
+    if (err != OK && shard->checkpoint_err == OK)
+        shard->checkpoint_err = err;
     memory_give(job, MEMORY_STORE);
 }
 
@@ -279,8 +327,12 @@ static struct flush_job *make_job(struct shard *shard)
 /* One more job on its way, or, without room in the catalog's queue, waiting in `flush_waiting`. */
 static void submit_one(struct shard *shard)
 {
-    if (shard->flush_waiting == NULL)
+    if (shard->flush_waiting == NULL && shard->flush_kept != NULL) {
+        shard->flush_waiting = shard->flush_kept;
+        shard->flush_kept = shard->flush_kept->next;
+    } else if (shard->flush_waiting == NULL) {
         shard->flush_waiting = make_job(shard);
+    }
     if (shard->flush_waiting == NULL ||
         catalog_submit(shard->gateway->catalog, shard->gateway->workers,
                        &shard->flush_waiting->catalog_job, true, shard->index) != OK)
@@ -299,22 +351,35 @@ static void report(struct shard *shard)
     *out = (struct border_checkpoint){
         .border = {BORDER_CHECKPOINTED, (uint16_t)shard->index, 0},
         .round = shard->checkpoint_round,
-        .err = shard->checkpoint_err,
+        .err = shard->checkpoint_err == OK && shard->flush_no_space ? ERR_NO_SPACE
+                                                                    : shard->checkpoint_err,
     };
     mesh_commit(mesh, shard->index, LANE_SHARD, MESH_FANOUT, sizeof *out);
     shard->checkpoint_round = 0;
+    shard->flush_no_space = false;
+}
+
+/* What a round without space left on its lists, then what became dirty since. */
+static void add_dirty(struct shard *shard)
+{
+    struct conversation **conversations = &shard->flush_conversations;
+    struct inbox **users = &shard->flush_users;
+    while (*conversations != NULL)
+        conversations = &(*conversations)->dirty_next;
+    while (*users != NULL)
+        users = &(*users)->dirty_next;
+    *conversations = shard->dirty_conversations;
+    *users = shard->dirty_users;
+    shard->dirty_conversations = NULL;
+    shard->dirty_users = NULL;
 }
 
 void checkpoint_on_message(struct shard *shard, struct bytes message)
 {
     const struct border_checkpoint *checkpoint = (const void *)message.data;
-    CHECK(shard->checkpoint_round == 0 && shard->flush_conversations == NULL &&
-          shard->flush_users == NULL);
+    CHECK(shard->checkpoint_round == 0);
     shard->checkpoint_round = checkpoint->round;
-    shard->flush_conversations = shard->dirty_conversations;
-    shard->flush_users = shard->dirty_users;
-    shard->dirty_conversations = NULL;
-    shard->dirty_users = NULL;
+    add_dirty(shard);
 }
 
 void checkpoint_turn(struct shard *shard)
@@ -322,8 +387,9 @@ void checkpoint_turn(struct shard *shard)
     if (shard->checkpoint_round == 0)
         return;
     /* one job a turn, and few at a time: neither a turn nor the catalog's disk is held up */
-    if (shard->flush_waiting != NULL || shard->flush_conversations != NULL ||
-        shard->flush_users != NULL) {
+    bool left = shard->flush_waiting != NULL || shard->flush_kept != NULL ||
+                shard->flush_conversations != NULL || shard->flush_users != NULL;
+    if (left && !shard->flush_no_space) {
         if (shard->checkpoint_jobs < FLUSH_JOBS_MAX)
             submit_one(shard);
         return;
@@ -332,9 +398,21 @@ void checkpoint_turn(struct shard *shard)
         report(shard);
 }
 
+void checkpoint_deinit(struct shard *shard)
+{
+    while (shard->flush_kept != NULL) {
+        struct flush_job *job = shard->flush_kept;
+        shard->flush_kept = job->next;
+        memory_give(job, MEMORY_STORE);
+    }
+    memory_give(shard->flush_waiting, MEMORY_STORE);
+    shard->flush_waiting = NULL;
+}
+
 /* ---- revocations */
 
-void revocation_add(struct shard *shard, struct user_id user, struct device_id device)
+void revocation_add(struct shard *shard, struct user_id user, struct device_id device,
+                    uint64_t generation)
 {
     struct revocation *revocation = memory_take(sizeof *revocation, MEMORY_CHAT);
     if (revocation == NULL) {
@@ -342,7 +420,7 @@ void revocation_add(struct shard *shard, struct user_id user, struct device_id d
                   LOG_TEXT("effect", "the session lives until its token expires"));
         return;
     }
-    *revocation = (struct revocation){shard->revocations, user, device};
+    *revocation = (struct revocation){shard->revocations, user, device, generation};
     shard->revocations = revocation;
 }
 
@@ -360,6 +438,7 @@ void revocation_flush(struct shard *shard)
             .border = {BORDER_REVOKE, (uint16_t)shard->index, 0},
             .user = revocation->user,
             .device = revocation->device,
+            .generation = revocation->generation,
         };
         mesh_commit(mesh, shard->index, target, MESH_FANOUT, sizeof *out);
         shard->revocations = revocation->next;

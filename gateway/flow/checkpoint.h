@@ -8,8 +8,10 @@
  * Invariants: when P is written, every row that a record below P changes is in the catalog:
  *             conversations know of a record before the round's message reaches them (same ring, in
  *             order), and write their members' inbox rows themselves
- * Failure:    a failed job is sticky: P never moves again in this process; a restart replays from
- *             the old P
+ * Failure:    ERR_NO_SPACE (the catalog's map or the disk is full): the round is given up, its rows
+ *             are kept and go first in the next one, CHECKPOINT_RETRY_NS later; nothing is evicted
+ *             meanwhile. What else fails is sticky: P never moves again in this process; a restart
+ *             replays from the old P
  * Bounds:     CHECKPOINT_ROWS rows per job */
 #ifndef GATEWAY_FLOW_CHECKPOINT_H
 #define GATEWAY_FLOW_CHECKPOINT_H
@@ -22,6 +24,11 @@ struct checkpoint_meta {
     uint64_t writer_epoch;
 };
 
+#define CHECKPOINT_RETRY_NS NS_PER_S /* after a round that found no space, at least */
+
+/* checkpoint_health: as the metric roost_checkpoint_state says it. */
+enum checkpoint_health { CHECKPOINT_WORKING, CHECKPOINT_NO_SPACE, CHECKPOINT_FAILED };
+
 enum checkpoint_state { CHECKPOINT_RESTING, CHECKPOINT_FLUSHING, CHECKPOINT_WRITING };
 
 struct checkpointer { /* on the lane's shard */
@@ -32,7 +39,8 @@ struct checkpointer { /* on the lane's shard */
     uint64_t due_ns;
     uint32_t told;     /* shards told of the round */
     uint32_t reported; /* shards that have flushed */
-    bool failed;
+    enum checkpoint_health health;
+    bool no_space;   /* in this round */
     bool asked_last; /* the one before the end was begun */
     bool done_last;
 };
@@ -41,6 +49,7 @@ struct revocation {
     struct revocation *next;
     struct user_id user;
     struct device_id device;
+    uint64_t generation;
 };
 
 MUST_USE enum err checkpoint_read_meta(struct catalog *catalog, struct checkpoint_meta *meta);
@@ -56,9 +65,11 @@ struct checkpointer *lane_checkpointer(struct shard *shard);
 /* On every shard. */
 void checkpoint_on_message(struct shard *shard, struct bytes message);
 void checkpoint_turn(struct shard *shard);
+void checkpoint_deinit(struct shard *shard); /* the jobs that wait for space */
 
 /* revocation_add: told to the user's shard when there is room; never dropped. */
-void revocation_add(struct shard *shard, struct user_id user, struct device_id device);
+void revocation_add(struct shard *shard, struct user_id user, struct device_id device,
+                    uint64_t generation);
 void revocation_flush(struct shard *shard);
 
 #endif

@@ -61,7 +61,8 @@ void exchange_respond(struct shard *shard, struct exchange_id id, const struct h
         connection_arm(shard, connection);
 }
 
-void shard_revoke(struct shard *shard, struct user_id user, struct device_id device)
+void shard_revoke(struct shard *shard, struct user_id user, struct device_id device,
+                  uint64_t generation)
 {
-    revocation_add(shard, user, device);
+    revocation_add(shard, user, device, generation);
 }

@@ -35,8 +35,9 @@ void exchange_respond(struct shard *shard, struct exchange_id id,
 uint32_t shard_index(const struct shard *shard);
 struct io *shard_io(struct shard *shard);
 struct metrics *shard_metrics(struct shard *shard);
-/* shard_revoke: a device's login ended: whichever shard hosts its session closes it with
- * CODE_REVOKED. device 0: all of the user's. */
-void shard_revoke(struct shard *shard, struct user_id user, struct device_id device);
+/* shard_revoke: a device's logins up to this generation ended: whichever shard hosts its session
+ * closes it with CODE_REVOKED. */
+void shard_revoke(struct shard *shard, struct user_id user, struct device_id device,
+                  uint64_t generation);
 
 #endif

@@ -5,6 +5,7 @@
 #include "gateway/flow/ingress.h"
 #include "gateway/flow/login.h"
 #include "gateway/flow/requests.h"
+#include "gateway/flow/revoked.h"
 #include "gateway/flow/shard.h"
 
 static struct table_key user_key(struct user_id id)
@@ -298,33 +299,32 @@ static struct bytes encode_message(struct shard *shard, enum encoding encoding,
 }
 
 /* One session's share of a new message: it is the next one and fits, or the session lags. */
-static void deliver_to(struct shard *shard, struct session *session, struct entry *entry,
-                       const struct border_deliver *deliver, struct bytes encoded[2])
+static enum err deliver_to(struct shard *shard, struct session *session, struct entry *entry,
+                           const struct border_deliver *deliver, struct bytes encoded[2])
 {
     const struct border_record *record = &deliver->record;
     struct cursor_state *cursor;
     bool made;
-    if (entry_cursor(entry, &cursor, session->device, &made) != OK || cursor->behind)
-        return;
-    if (cursor->sent >= record->seq)
-        return;
+    TRY(entry_cursor(entry, &cursor, session->device, &made));
+    if (cursor->behind || cursor->sent >= record->seq)
+        return OK;
     bool own = record->sender.v == entry->inbox->id.v && record->device.v == session->device.v;
     if (cursor->sent + 1 == record->seq && own) {
         cursor->sent = record->seq; /* the acknowledgement told it */
         if (cursor->delivered + 1 == record->seq)
             cursor->delivered = record->seq;
-        return;
+        return OK;
     }
     /* while hello's cursors are worked off it is not known where pushing begins */
     if (session->login != NULL || cursor->sent + 1 != record->seq ||
         !session_can_push(shard, session)) {
         session_lag(shard, session, entry, cursor);
-        return;
+        return OK;
     }
     if (border_record_expired(record, shard->wall_ms)) {
         cursor->sent = record->seq;
         session_gone(shard, session, deliver->conversation, record->seq, record->seq);
-        return;
+        return OK;
     }
     enum encoding encoding = (enum encoding)session->connection->encoding;
     if (encoded[encoding].size == 0)
@@ -334,19 +334,20 @@ static void deliver_to(struct shard *shard, struct session *session, struct entr
     session_pushed(shard, session, encoded[encoding].size);
     if (!own)
         metric_observe(shard->metrics, METRIC_DELIVER_SECONDS, shard->now_ns - deliver->arrived_ns);
+    return OK;
 }
 
-static void deliver_to_user(struct shard *shard, struct user_id id,
-                            const struct border_deliver *deliver, struct bytes encoded[2])
+/* deliver_to_user: may come again with the same message, which then changes nothing twice. */
+static enum err deliver_to_user(struct shard *shard, struct user_id id,
+                                const struct border_deliver *deliver, struct bytes encoded[2])
 {
     const struct border_record *record = &deliver->record;
     struct inbox *user = find_or_make(shard, id);
     struct entry *entry = NULL;
     bool made = false;
-    if (user == NULL ||
-        inbox_entry_make(user, &entry, deliver->conversation, record->seq, &made) != OK) {
-        return; /* the conversation's own checkpoint notes it for the next load */
-    }
+    if (user == NULL)
+        return ERR_NO_MEMORY;
+    TRY(inbox_entry_make(user, &entry, deliver->conversation, record->seq, &made));
     entry_told(entry, record->seq);
     if (record->seq > entry->last_seq)
         entry->last_seq = record->seq;
@@ -356,7 +357,8 @@ static void deliver_to_user(struct shard *shard, struct user_id id,
     if (made && user->device_count > 1)
         home_watermark_moved(shard, entry); /* where each device starts must survive a crash */
     for (struct session *session = user->sessions; session != NULL; session = session->sibling)
-        deliver_to(shard, session, entry, deliver, encoded);
+        TRY(deliver_to(shard, session, entry, deliver, encoded));
+    return OK;
 }
 
 static bool is_home(const struct shard *shard, struct user_id user)
@@ -364,26 +366,28 @@ static bool is_home(const struct shard *shard, struct user_id user)
     return shard_of_user(shard->gateway, user) == shard->index;
 }
 
-void home_on_deliver(struct shard *shard, struct bytes message)
+enum err home_on_deliver(struct shard *shard, struct bytes message)
 {
     const struct border_deliver *deliver = (const void *)message.data;
     struct bytes encoded[2] = {{NULL, 0}, {NULL, 0}};
     struct user_id first = {deliver->conversation.hi};
     struct user_id second = {deliver->conversation.lo};
     if (is_home(shard, first))
-        deliver_to_user(shard, first, deliver, encoded);
+        TRY(deliver_to_user(shard, first, deliver, encoded));
     if (second.v != first.v && is_home(shard, second))
-        deliver_to_user(shard, second, deliver, encoded);
+        TRY(deliver_to_user(shard, second, deliver, encoded));
+    return OK;
 }
 
-static void moved_for_user(struct shard *shard, struct user_id id, const struct border_moved *moved)
+static enum err moved_for_user(struct shard *shard, struct user_id id,
+                               const struct border_moved *moved)
 {
     struct inbox *user = find_or_make(shard, id);
     struct entry *entry = NULL;
     bool made = false;
-    if (user == NULL ||
-        inbox_entry_make(user, &entry, moved->conversation, moved->from_seq, &made) != OK)
-        return;
+    if (user == NULL)
+        return ERR_NO_MEMORY;
+    TRY(inbox_entry_make(user, &entry, moved->conversation, moved->from_seq, &made));
     entry_told(entry, moved->from_seq);
     if (moved->to_seq > entry->last_seq)
         entry->last_seq = moved->to_seq;
@@ -394,22 +398,24 @@ static void moved_for_user(struct shard *shard, struct user_id id, const struct 
         home_watermark_moved(shard, entry);
     for (struct session *session = user->sessions; session != NULL; session = session->sibling) {
         struct cursor_state *cursor;
-        if (entry_cursor(entry, &cursor, session->device, &made) == OK && !cursor->behind &&
-            cursor->sent < entry->last_seq)
+        TRY(entry_cursor(entry, &cursor, session->device, &made));
+        if (!cursor->behind && cursor->sent < entry->last_seq)
             session_lag(shard, session, entry, cursor);
     }
+    return OK;
 }
 
-void home_on_moved(struct shard *shard, struct bytes message)
+enum err home_on_moved(struct shard *shard, struct bytes message)
 {
     const struct border_moved *moved = (const void *)message.data;
     MARK("fan-out ring was full: told by number");
     struct user_id first = {moved->conversation.hi};
     struct user_id second = {moved->conversation.lo};
     if (is_home(shard, first))
-        moved_for_user(shard, first, moved);
+        TRY(moved_for_user(shard, first, moved));
     if (second.v != first.v && is_home(shard, second))
-        moved_for_user(shard, second, moved);
+        TRY(moved_for_user(shard, second, moved));
+    return OK;
 }
 
 static void receipt_for_user(struct shard *shard, int member, const struct border_receipt *receipt)
@@ -462,11 +468,13 @@ void home_on_revoke(struct shard *shard, struct bytes message)
 {
     const struct border_revoke *revoke = (const void *)message.data;
     struct inbox *user = find(shard, revoke->user);
+    /* those that are on their way, or wait for their user to load, look there when they begin */
+    revoked_add(shard, revoke->user, revoke->device, revoke->generation);
     if (user == NULL)
         return;
     for (struct session *session = user->sessions; session != NULL;) {
         struct session *next = session->sibling;
-        if (revoke->device.v == 0 || revoke->device.v == session->device.v)
+        if (revoke->device.v == session->device.v && session->generation <= revoke->generation)
             ingress_fail(shard, session->connection, CODE_REVOKED, 0, "this device was logged out");
         session = next;
     }

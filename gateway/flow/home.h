@@ -13,8 +13,10 @@
 void home_join(struct shard *shard, struct session *session, struct login *login);
 /* home_leave: a session ends. */
 void home_leave(struct shard *shard, struct session *session);
-void home_on_deliver(struct shard *shard, struct bytes message);
-void home_on_moved(struct shard *shard, struct bytes message);
+/* home_on_deliver, home_on_moved: ERR_NO_MEMORY: come back with the same message: if it were
+ * dropped, an absent entry would say that everybody has everything. */
+MUST_USE enum err home_on_deliver(struct shard *shard, struct bytes message);
+MUST_USE enum err home_on_moved(struct shard *shard, struct bytes message);
 void home_on_receipt(struct shard *shard, struct bytes message);
 void home_on_revoke(struct shard *shard, struct bytes message);
 /* home_on_watermark: a client's acknowledgement. ERR_FULL: come back. */

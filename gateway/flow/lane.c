@@ -2,7 +2,7 @@
 #include "gateway/flow/lane.h"
 
 #include "core/file.h"
-#include "gateway/chat/rows.h"
+#include "gateway/chat/replay.h"
 #include "gateway/flow/checkpoint.h"
 #include "gateway/flow/retention.h"
 
@@ -41,33 +41,38 @@ struct lane {
 
 /* ---- start: recovery into the catalog */
 
-struct replay {
+struct recovery {
     struct catalog *catalog;
     struct catalog_txn *txn;
+    struct replay *replay;
     uint64_t records;
     enum err err;
 };
 
-#define REPLAY_COMMIT_EVERY 20000 /* records of one catalog transaction: bounds its dirty pages */
-
-static void replay_record(void *context, const struct log_record *record, uint64_t position)
+static enum err recovery_write(struct recovery *recovery)
 {
-    struct replay *replay = context;
-    (void)position;
-    if (replay->err != OK)
-        return;
-    if (replay->txn == NULL)
-        replay->err = catalog_begin(replay->catalog, &replay->txn, true);
-    if (replay->err == OK)
-        replay->err = rows_merge_record(replay->txn, record);
-    replay->records++;
-    if (replay->err == OK && replay->records % REPLAY_COMMIT_EVERY == 0) {
-        replay->err = catalog_commit(replay->txn);
-        replay->txn = NULL;
-    }
+    if (recovery->txn == NULL)
+        return OK;
+    TRY(replay_flush(recovery->replay, recovery->txn));
+    enum err err = catalog_commit(recovery->txn);
+    recovery->txn = NULL;
+    return err;
 }
 
-static enum err open_log(struct shard *shard, struct lane *lane, struct replay *replay,
+static void recover_record(void *context, const struct log_record *record, uint64_t position)
+{
+    struct recovery *recovery = context;
+    (void)position;
+    if (recovery->err == OK && replay_full(recovery->replay))
+        recovery->err = recovery_write(recovery);
+    if (recovery->err == OK && recovery->txn == NULL)
+        recovery->err = catalog_begin(recovery->catalog, &recovery->txn, true);
+    if (recovery->err == OK)
+        recovery->err = replay_record(recovery->replay, recovery->txn, record);
+    recovery->records++;
+}
+
+static enum err open_log(struct shard *shard, struct lane *lane, struct recovery *recovery,
                          uint64_t *damaged)
 {
     const struct config *config = shard->gateway->config;
@@ -100,12 +105,9 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct replay *
     };
     retention_fill(&options.retention, config, shard->gateway->catalog);
     TRY(log_open(&lane->log, &options, shard->io, shard->gateway->workers, shard->metrics,
-                 replay_record, replay, damaged));
-    if (replay->err == OK && replay->txn != NULL) {
-        replay->err = catalog_commit(replay->txn);
-        replay->txn = NULL;
-    }
-    TRY(replay->err);
+                 recover_record, recovery, damaged));
+    TRY(recovery->err);
+    TRY(recovery_write(recovery));
     meta.position = log_durable(lane->log);
     TRY(checkpoint_write_meta(shard->gateway->catalog, &meta));
     log_checkpointed(lane->log, meta.position);
@@ -116,10 +118,14 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct replay *
 static void explain_open(const struct config *config, enum err err, char *explanation, size_t size)
 {
     if (err == ERR_NO_SPACE)
-        snprintf(explanation, size,
-                 "no space for the log under %s/log: a new one needs store.segment_size and "
-                 "store.reserve_size (%" PRIu64 " MiB) free on its file system, a start a little",
-                 config->directory, (config->segment_bytes + config->reserve_bytes) >> 20);
+        snprintf(
+            explanation, size,
+            "no space for the log under %s/log: a new one needs store.segment_size and "
+            "store.reserve_size (%" PRIu64 " MiB) free on its file system, a start a little; or "
+            "the catalog has reached store.catalog_map_size (%" PRIu64 " MiB): raise it. Nothing "
+            "is lost",
+            config->directory, (config->segment_bytes + config->reserve_bytes) >> 20,
+            config->catalog_map_bytes >> 20);
     else
         snprintf(explanation, size,
                  "the log under %s/log could not be opened (%s): run `roost log verify %s/log`",
@@ -129,7 +135,7 @@ static void explain_open(const struct config *config, enum err err, char *explan
 enum err lane_create(struct shard *shard, char *explanation, size_t explanation_size)
 {
     struct lane *lane = memory_take_zeroed(sizeof *lane, MEMORY_STORE);
-    struct replay replay = {.catalog = shard->gateway->catalog};
+    struct recovery recovery = {.catalog = shard->gateway->catalog};
     uint64_t damaged = 0;
     if (lane == NULL)
         return ERR_NO_MEMORY;
@@ -142,10 +148,13 @@ enum err lane_create(struct shard *shard, char *explanation, size_t explanation_
             cold);
         return ERR_NOT_FOUND;
     }
-    enum err err = open_log(shard, lane, &replay, &damaged);
+    enum err err = replay_create(&recovery.replay);
+    if (err == OK)
+        err = open_log(shard, lane, &recovery, &damaged);
+    replay_destroy(recovery.replay);
     if (err != OK) {
-        if (replay.txn != NULL)
-            catalog_abort(replay.txn);
+        if (recovery.txn != NULL)
+            catalog_abort(recovery.txn);
         if (lane->log != NULL)
             log_close(lane->log);
         memory_give(lane, MEMORY_STORE);
@@ -154,7 +163,7 @@ enum err lane_create(struct shard *shard, char *explanation, size_t explanation_
     }
     shard->lane = lane;
     log_event(damaged == 0 ? LOG_INFO : LOG_ERROR, "log_recovered",
-              LOG_U64("records", replay.records), LOG_U64("damaged", damaged),
+              LOG_U64("records", recovery.records), LOG_U64("damaged", damaged),
               LOG_U64("position", log_durable(lane->log)));
     return OK;
 }

@@ -102,6 +102,7 @@ static void renewed(struct shard *shard, struct connection *connection, struct l
     struct event event = {.id = login->request_id};
     CHECK(session->awaited != 0);
     session->awaited--;
+    session->renewing = false;
     if (err == OK && login->identity.user.v == session->user->id.v &&
         login->identity.device.v == session->device.v) {
         session->token_expires_ms = login->identity.token_expires_ms;

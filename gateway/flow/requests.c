@@ -233,9 +233,12 @@ static enum err on_credit(struct shard *shard, struct connection *connection,
     return OK;
 }
 
+/* ERR_BUSY: an earlier one is not answered yet; try again. */
 static enum err on_renew(struct shard *shard, struct connection *connection,
                          const struct request *request)
 {
+    if (connection->session->renewing)
+        return ERR_BUSY;
     enum err err = login_renew(shard, connection, request->id, request->renew.token);
     if (err != OK) {
         struct failure failure = {
@@ -248,6 +251,7 @@ static enum err on_renew(struct shard *shard, struct connection *connection,
         return OK;
     }
     connection->session->awaited++;
+    connection->session->renewing = true;
     return OK;
 }
 

@@ -8,6 +8,7 @@
 #include "gateway/flow/lane.h"
 #include "gateway/flow/login.h"
 #include "gateway/flow/requests.h"
+#include "gateway/flow/revoked.h"
 #include "gateway/flow/shard.h"
 
 #include <stdio.h>
@@ -175,6 +176,10 @@ void session_start(struct shard *shard, struct session *session)
 {
     struct connection *connection = session->connection;
     const struct login *login = session->login;
+    if (revoked_recently(shard, session->user->id, session->device, session->generation)) {
+        ingress_fail(shard, connection, CODE_REVOKED, 0, "this device was logged out");
+        return;
+    }
     displace_older(shard, session);
     session->sibling = session->user->sessions;
     session->user->sessions = session;

@@ -44,10 +44,11 @@ struct session {
     uint64_t started_ms;
     bool pull_listed;
     bool live;
-    bool credited; /* hello or a Credit request granted credit: pushes stop at zero */
+    bool credited; /* hello granted credit: pushes stop at zero */
     bool resume;
     bool ready;
     bool notified; /* token expiry announced */
+    bool renewing; /* one at a time: the newest token holds, and each costs a worker */
     struct device_id device;
     struct realm_id realm;
     uint32_t heartbeat_ms;

@@ -14,6 +14,7 @@
 #include "gateway/flow/migrate.h"
 #include "gateway/flow/relay.h"
 #include "gateway/flow/requests.h"
+#include "gateway/flow/revoked.h"
 #include "gateway/flow/session.h"
 
 #include <stdio.h>
@@ -33,7 +34,8 @@ uint32_t shard_of_conversation(const struct gateway *gateway, struct conversatio
 
 bool shard_over_budget(const struct shard *shard)
 {
-    if (shard->checkpoint_jobs != 0 || shard->checkpoint_round != 0 || shard->checkpoint_err != OK)
+    if (shard->checkpoint_jobs != 0 || shard->checkpoint_round != 0 ||
+        shard->checkpoint_err != OK || shard->flush_kept != NULL || shard->flush_waiting != NULL)
         return false;
     uint64_t budget = shard->gateway->config->state_bytes / shard->gateway->shard_count;
     int64_t cached = (int64_t)shard->cache.bytes;
@@ -210,6 +212,8 @@ static void free_all(struct shard *shard)
         connection_release(shard, connection);
     }
     commit_deinit(shard);
+    checkpoint_deinit(shard);
+    revoked_free_all(shard);
     struct inbox *user;
     while ((user = table_next(&shard->users, &user_at)) != NULL) {
         inbox_deinit(user);
@@ -389,11 +393,9 @@ static enum err on_fanout(struct shard *shard, struct bytes message)
     const struct border *border = (const void *)message.data;
     switch (border->kind) {
     case BORDER_DELIVER:
-        home_on_deliver(shard, message);
-        return OK;
+        return home_on_deliver(shard, message);
     case BORDER_MOVED:
-        home_on_moved(shard, message);
-        return OK;
+        return home_on_moved(shard, message);
     case BORDER_RECEIPT:
         home_on_receipt(shard, message);
         return OK;

@@ -132,7 +132,12 @@ struct shard {
     struct conversation *flush_conversations; /* what was dirty when the round came */
     struct inbox *flush_users;
     struct flush_job *flush_waiting; /* rows gathered, not yet submitted */
+    struct flush_job *flush_kept;    /* rows that the catalog had no space for: they go first */
+    bool flush_no_space;             /* seen in this round: it is given up */
     struct revocation *revocations;  /* not yet told to their shard */
+    struct revoked *revoked_oldest;  /* logins of users of this shard that ended (revoked.h) */
+    struct revoked *revoked_newest;
+    uint32_t revoked_count;
     /* scratch, valid within one step of a turn */
     struct io_event *events;
     uint8_t *plaintext; /* PLAINTEXT_BYTES */

@@ -295,12 +295,12 @@ static int on_ticket_key(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *c
     return result;
 }
 
-/* on_protocol: of what a client offers (RFC 7301) only HTTP/1.1 is spoken here, which WebSocket
- * needs; a client that offers others only would take us for one of them. */
+/* on_protocol: of what a client offers (RFC 7301) only HTTP/1 is spoken here: 1.1, which WebSocket
+ * needs, or 1.0; a client that offers others only would take us for one of them. */
 static int on_protocol(SSL *ssl, const uint8_t **out, uint8_t *out_size, const uint8_t *offered,
                        unsigned offered_size, void *context)
 {
-    static const uint8_t ours[] = "\x08http/1.1";
+    static const uint8_t ours[] = "\x08http/1.1\x08http/1.0";
     (void)ssl, (void)context;
     uint8_t *chosen = NULL;
     int result =

@@ -8,14 +8,18 @@ segments, flip one byte in one record of the first segment and in one of the las
 - the start reports the damage in what it reads (the last segment; history is not read at start)
 - history and resume: MISSING_RANGE for exactly these two numbers, everything else as it was sent
 - a message goes through afterwards
+- `roost log repair`, with the gateway stopped, puts both into quarantine with a description; after that verify is content, a
+  second repair finds nothing, and the history is served as before with the same two numbers missing
 
 usage: damage_test.py [BINARY]. Exit: 0 as it must be, 1 not.
 """
 import base64
+import json
 import os
 import re
 import shutil
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -132,6 +136,36 @@ def check_verify(gateway, spoilt):
     print("  " + "\n  ".join(text.strip().splitlines()))
 
 
+def repair(gateway, directory):
+    done = subprocess.run([gateway.binary, "log", "repair", f"{gateway.data}/log", "--quarantine", f"{directory}/quarantine"],
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return done.returncode, done.stdout
+
+
+def check_repair(gateway, directory, spoilt):
+    """Refused while the gateway runs; then each damaged range is in quarantine, and nothing is left to do."""
+    code, text = gateway.verify_log()
+    must("roost log repair" in text, "verify does not name the repair: {}", text)
+    code, text = repair(gateway, directory)
+    must(code == 1 and "stop it first" in text, "repaired beside a running gateway: {}", text)
+    gateway.terminate()
+    gateway.wait_stopped()
+    code, text = repair(gateway, directory)
+    must(code == 0, "not repaired: {}", text)
+    print("  " + "\n  ".join(text.strip().splitlines()))
+    described = [json.load(open(f"{directory}/quarantine/{n}", encoding="ascii"))
+                 for n in os.listdir(f"{directory}/quarantine") if n.endswith(".json")]
+    places = sorted((d["segment"], d["from"], d["records_lost"]) for d in described)
+    must(places == sorted((os.path.basename(path)[:8], batch, 1) for path, batch, _ in spoilt), "in quarantine: {}", places)
+    known = {(g["from_seq"], g["to_seq"]) for d in described for g in d["gone"]}
+    must(known == {(spoilt[0][2],) * 2}, "the index knows the sealed one: {}", known)
+    must({c["from_seq"] for d in described for c in d["claimed"]} >= {seq for _, _, seq in spoilt}, "claims: {}", described)
+    code, text = gateway.verify_log()
+    must(code == 0, "damaged after the repair: {}", text)
+    code, text = repair(gateway, directory)
+    must(code == 0 and "nothing to repair" in text, "a second repair: {}", text)
+
+
 def check_history(client, conversation, contents, missing):
     at, gone = 1, set()
     while at <= MESSAGES:
@@ -213,7 +247,20 @@ def run(binary, directory, killed):
                                                      "payload": {"content": "YWZ0ZXI="}})])
         must(reader.take("ack", "error").get("ack", {}).get("seq") == MESSAGES + 1, "no message afterwards")
         must(whole.take("message")["message"]["seq"] == MESSAGES + 1, "no delivery afterwards")
-        check_verify(gateway, spoilt)  # still there: damage is never cut, never mended
+        contents[MESSAGES + 1] = "YWZ0ZXI="
+        check_verify(gateway, spoilt)  # still there: damage is never cut, never mended by itself
+        check_repair(gateway, directory, spoilt)
+        gateway.spawn(options)
+        gateway.wait_listening()
+        reader = Client(context, gateway.port, alice, "a")
+        check_history(reader, conversation, contents, missing)
+        reader.connection.send([reader.request(send={"message_id": new_id(1), "to_user": whole.user,
+                                                     "payload": {"content": "cmVwYWlyZWQ="}})])
+        must(reader.take("ack", "error").get("ack", {}).get("seq") == MESSAGES + 2, "no message after the repair")
+        gateway.terminate()
+        gateway.wait_stopped()
+        code, text = gateway.verify_log()
+        must(code == 0, "damaged after the repair: {}", text)
     finally:
         if gateway.alive():
             gateway.process.kill()

@@ -4,6 +4,7 @@ Only the process started here is ever signalled, by its own pid. Everything lies
 directory: data/ (the store), jwks.json, operator.pem, gateway.ini, gateway.log (all lives).
 """
 import base64
+import ctypes
 import json
 import os
 import signal
@@ -21,6 +22,11 @@ STOP_S = 20
 
 def b64url(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def end_with_parent():
+    """In a child: SIGKILL when the process that started it ends, however that ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Failure(Exception):
@@ -107,7 +113,7 @@ class Gateway:
                 out.write(f"[{section}]\n" + "".join(f"{k} = {v}\n" for k, v in keys.items()))
         self.spawned_at = self.log_size()
         self.process = subprocess.Popen([self.binary, "serve", "--config", path], stdout=self.log,
-                                        stderr=self.log, stdin=subprocess.DEVNULL)
+                                        stderr=self.log, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
 
     def wait_listening(self):
         """Seconds from now until it accepts connections."""

@@ -156,8 +156,8 @@ class World:
         self.sends = {}
         self.conversations = {}
         self.counts = {"acked": 0, "duplicates": 0, "pushed": 0, "kills": 0, "start_kills": 0, "stops": 0,
-                       "conflicts": 0, "resume_kills": 0}
-        self.first_ack = None
+                       "conflicts": 0, "resume_kills": 0, "other_shards": 0}
+        self.first_ack = self.shards = None
         operator = Operator(directory)
         self.users = [User(f"user-{i}") for i in range(arguments.users)]
         self.devices = []
@@ -376,6 +376,8 @@ class World:
     # ---- phases of a round
 
     def start(self, rng, shards):
+        self.counts["other_shards"] += self.shards not in (None, shards)
+        self.shards = shards
         options = {"shards.count": str(shards), "store.direct": rng.choice(("yes", "no"))}
         if rng.random() < 0.3:
             options.update({"limits.cache_size": "1 MiB", "limits.state_size": "1 MiB"})
@@ -658,6 +660,7 @@ def main():
             if index % 10 == 9:
                 print(f"{index + 1} rounds, {time.monotonic() - begin:.0f} s, {world.counts}", flush=True)
         world.finish()
+        must(arguments.rounds < 12 or world.counts["other_shards"] > 0, "every start had the same number of shards")
     except (Failure, Closed) as failure:
         print(f"FAILED in round {index} (--seed {arguments.seed} --rounds {index + 1}; "
               f"round's seed {arguments.seed + index}): {failure}\nkept: {directory}")

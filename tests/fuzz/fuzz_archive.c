@@ -4,7 +4,7 @@
  * checksums that lie it never serves what was not written. Linked with tests/unit/fault_io.c. */
 #include "core/logging.h"
 #include "store/archive_walk.h"
-#include "store/lane.h"
+#include "store/log_private.h"
 #include "store/verify.h"
 #include "tests/unit/log_rig.h"
 

@@ -1,8 +1,8 @@
 /* scenario_gateway.c: the whole gateway, 1 … 3 shards, and the load generator's users, in one
  * thread. The seed chooses sizes (rings of one message, tiny caches and budgets, small outputs),
- * delays, disconnects, refused moves, disk errors, and ends: crashes, with and without the page
- * cache, and orderly ones (SIGTERM), after which another number of shards goes on with the same
- * data.
+ * delays, disconnects, refused moves, disk errors (of writes, of reads), allocations that fail, and
+ * ends: crashes, with and without the page cache, and orderly ones (SIGTERM), after which another
+ * number of shards goes on with the same data.
  * Checks:     the load generator's oracle: every acknowledged message reaches each device once, in
  *             order, without gaps, unaltered; in the calm at the end everything is delivered, so
  *             nothing is stuck. */
@@ -29,6 +29,7 @@
 #define MESSAGE_BYTES     120
 #define BIG_MESSAGE_BYTES 40000 /* more than one pull asks for */
 #define RING_BYTES        (512 * 1024)
+#define TAKES_MAX         6 /* of a turn's allocations, one of the first fails */
 
 struct process { /* the gateway's; dies and is made again */
     struct gateway gateway;
@@ -150,9 +151,15 @@ static enum err make_shared(struct story *story, struct gateway *gateway)
     return make_workers(story->run->world, gateway);
 }
 
+/* A turn of a shard; on some, one of its next allocations fails. */
 static size_t shard_actor_turn(void *self)
 {
-    return shard_turn(self, 0);
+    struct world *world = world_current;
+    if (world_chance(world, world->options.faults.memory))
+        memory_fail_at(world_between(world, 1, TAKES_MAX));
+    size_t work = shard_turn(self, 0);
+    memory_fail_at(0);
+    return work;
 }
 
 static uint64_t shard_actor_next(void *self)
@@ -405,6 +412,12 @@ static void options(struct world_options *options)
     options->disk_direct = options->seed % 2 == 0;
     if (chance == 0)
         options->faults.disk_error = 2000;
+    if (chance == 1 || chance == 3)
+        options->faults.catalog_full = 100000;
+    if (chance == 1)
+        options->faults.disk_read_error = 20000;
+    if (options->seed % 6 == 2)
+        options->faults.memory = 20000;
     options->faults.disk_ns_max /= 4;
     if (options->seed % 7 == 3)
         options->faults.move_full = options->seed % 2 == 0 ? 900000 : 1000000;

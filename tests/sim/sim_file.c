@@ -28,6 +28,13 @@ enum err file_size(int fd, uint64_t *size)
     return disk_size(disk(), fd, size);
 }
 
+void file_read_ahead(int fd, uint64_t offset, uint64_t size)
+{
+    (void)fd;
+    (void)offset;
+    (void)size;
+}
+
 enum err file_read(int fd, uint64_t offset, uint8_t *data, size_t size, size_t *done)
 {
     return disk_read(disk(), fd, offset, data, size, done);

@@ -600,6 +600,20 @@ enum err io_file_read(struct io *io, struct io_file_op *op, int fd, uint64_t off
     return file_start(io, op);
 }
 
+enum err io_file_pin(struct io *io, uint8_t *data, size_t size)
+{
+    (void)io;
+    (void)data;
+    (void)size;
+    return ERR_UNSUPPORTED;
+}
+
+void io_file_unpin(struct io *io, const uint8_t *data)
+{
+    (void)io;
+    (void)data;
+}
+
 /* ---- events */
 
 static void conn_event(struct io *io, struct io_event *event, enum io_event_kind kind,

@@ -35,6 +35,7 @@ struct world_faults {
     uint32_t move_full;  /* per move: the target refuses */
     uint32_t disk_error; /* per write or sync of the disk: ERR_IO */
     uint32_t disk_read_error; /* per read */
+    uint32_t memory;          /* per turn of the code under test: one of its first takes fails */
     uint32_t catalog_error;   /* per commit: ERR_IO, sticky as in the real one */
     uint32_t catalog_full;    /* per commit: ERR_NO_SPACE */
 };

@@ -81,8 +81,10 @@ struct metrics *shard_metrics(struct shard *shard)
     return shard->metrics;
 }
 
-void shard_revoke(struct shard *shard, struct user_id user, struct device_id device)
+void shard_revoke(struct shard *shard, struct user_id user, struct device_id device,
+                  uint64_t generation)
 {
+    (void)generation;
     shard->revocations++;
     shard->revoked_user = user;
     shard->revoked_device = device;

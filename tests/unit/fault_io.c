@@ -318,6 +318,13 @@ static enum err sync_file(int fd)
     return OK;
 }
 
+void file_read_ahead(int fd, uint64_t offset, uint64_t size)
+{
+    (void)fd;
+    (void)offset;
+    (void)size;
+}
+
 enum err file_read(int fd, uint64_t offset, uint8_t *data, size_t size, size_t *done)
 {
     return read_at(fd, offset, data, size, done);
@@ -484,6 +491,20 @@ enum err io_file_read(struct io *io, struct io_file_op *op, int fd, uint64_t off
     op->offset = offset;
     fault.reads_async++;
     return submit(op, false, false);
+}
+
+enum err io_file_pin(struct io *io, uint8_t *data, size_t size)
+{
+    (void)io;
+    (void)data;
+    (void)size;
+    return ERR_UNSUPPORTED;
+}
+
+void io_file_unpin(struct io *io, const uint8_t *data)
+{
+    (void)io;
+    (void)data;
 }
 
 size_t io_poll(struct io *io, struct io_event *events, size_t capacity, uint64_t deadline_ns)

@@ -146,7 +146,10 @@ static enum err authenticate(struct identity *out, const struct jwt_claims *clai
 static enum err logout(const struct identity *identity, uint64_t token_expires_ms)
 {
     begin(true);
-    enum err err = account_logout(txn, identity->user, identity->device, token_expires_ms);
+    uint64_t generation = 0;
+    enum err err =
+        account_logout(txn, identity->user, identity->device, token_expires_ms, &generation);
+    assert_true(err != OK || generation > identity->generation);
     end();
     return err;
 }

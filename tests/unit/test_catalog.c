@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -273,6 +274,96 @@ static int die_uncommitted(struct fixture *f)
     return 0;
 }
 
+static int copy_beside(struct fixture *f)
+{
+    struct catalog *beside;
+    struct catalog_txn *txn;
+    struct bytes value;
+    const char *why;
+    char path[128];
+    snprintf(path, sizeof path, "%s/copy", f->root);
+    if (mkdir(path, 0700) != 0 || catalog_open_beside(&beside, f->directory, &why) != OK)
+        return 1;
+    if (catalog_begin(beside, &txn, false) != OK ||
+        catalog_get(txn, CATALOG_USERS, text("key"), &value) != OK ||
+        !bytes_equal(value, text("value")))
+        return 2;
+    catalog_abort(txn);
+    snprintf(path, sizeof path, "%s/copy/data.mdb", f->root);
+    if (catalog_copy(beside, path) != OK || catalog_copy(beside, path) != ERR_EXISTS)
+        return 3;
+    catalog_close(beside);
+    return 0;
+}
+
+static void test_copy_beside_a_writer(void **state)
+{
+    struct fixture *f = *state;
+    struct fixture copy = {0};
+    char path[128];
+    put(f, CATALOG_USERS, "key", "value");
+    assert_int_equal(in_child(f, copy_beside), 0);
+    put(f, CATALOG_USERS, "key", "another value");
+    snprintf(copy.root, sizeof copy.root, "%s", f->root);
+    snprintf(copy.directory, sizeof copy.directory, "%s/copy", f->root);
+    open_catalog(&copy, MAP_BYTES);
+    expect(&copy, CATALOG_USERS, "key", "value");
+    put(&copy, CATALOG_USERS, "key", "of the copy");
+    catalog_close(copy.catalog);
+    expect(f, CATALOG_USERS, "key", "another value");
+    static const char *const names[] = {"copy/data.mdb", "copy/lock.mdb", "copy/owner", "copy"};
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        snprintf(path, sizeof path, "%s/%s", f->root, names[i]);
+        assert_int_equal(remove(path), 0);
+    }
+}
+
+static int open_nothing(struct fixture *f)
+{
+    struct catalog *beside;
+    const char *why;
+    char path[128];
+    snprintf(path, sizeof path, "%s/none", f->root);
+    return catalog_open_beside(&beside, path, &why) == ERR_NOT_FOUND && why[0] != 0 ? 0 : 1;
+}
+
+static void test_nothing_to_open_beside(void **state)
+{
+    assert_int_equal(in_child(*state, open_nothing), 0);
+}
+
+static int die_while_reading(struct fixture *f)
+{
+    struct catalog *beside;
+    struct catalog_txn *txn;
+    const char *why;
+    if (catalog_open_beside(&beside, f->directory, &why) != OK ||
+        catalog_begin(beside, &txn, false) != OK)
+        return 1;
+    _exit(0); /* its reader slot stays */
+}
+
+static enum err put_large(struct catalog_txn *txn, struct catalog_job *job)
+{
+    char value[3000];
+    (void)job;
+    memset(value, 'x', sizeof value);
+    return catalog_put(txn, CATALOG_USERS, text("large"), bytes_of(value, sizeof value));
+}
+
+/* A tool that was killed must not make the catalog grow for ever. */
+static void test_reader_that_died(void **state)
+{
+    struct fixture *f = *state;
+    put(f, CATALOG_USERS, "key", "value");
+    assert_int_equal(in_child(f, die_while_reading), 0);
+    for (int i = 0; i < 8000; i++) { /* each changes pages of some 20 KB: more than the map has */
+        struct catalog_job job = {.body = put_large, .catalog = f->catalog};
+        catalog_write_batch(f->catalog, &job.job);
+        assert_int_equal(job.err, OK);
+    }
+}
+
 static void test_crash_between_put_and_commit(void **state)
 {
     struct fixture *f = *state;
@@ -484,6 +575,9 @@ int main(void)
         TEST(test_newer_and_corrupt_version),
         TEST(test_no_catalog),
         TEST(test_two_processes),
+        TEST(test_copy_beside_a_writer),
+        TEST(test_nothing_to_open_beside),
+        TEST(test_reader_that_died),
         TEST(test_crash_between_put_and_commit),
         TEST(test_batch_is_one_commit),
         TEST(test_full_map_fails_whole_batch),

@@ -94,7 +94,7 @@ static void numbers_go_on_after_loading(void **state)
 {
     struct rig *rig = *state;
     struct conversation loaded;
-    struct conversation_row row = {
+    static const struct conversation_row row = {
         .last_seq = 41, .last_time_ms = NOW + 5, .delivered = {7, 3}, .read = {2, 3}};
     const uint32_t home[2] = {4, 4};
     conversation_init(&loaded, conversation_id_direct(anna, bert), home);

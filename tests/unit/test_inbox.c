@@ -73,9 +73,9 @@ static void on_made(void *context, struct entry *entry)
     rig->made[rig->made_count++] = entry;
 }
 
-static void load_row(struct inbox *inbox, uint64_t peer, struct inbox_row row)
+static void load_row(struct inbox *inbox, uint64_t peer, const struct inbox_row *row)
 {
-    assert_int_equal(inbox_load_row(inbox, with(peer), &row), OK);
+    assert_int_equal(inbox_load_row(inbox, with(peer), row), OK);
 }
 
 static void assert_sorted(const struct inbox *inbox)
@@ -153,6 +153,22 @@ static void an_entry_of_a_cold_user_waits_for_its_row(void **state)
 
 static void loading_merges_what_moved_meanwhile(void **state)
 {
+    static const struct inbox_row rows[] = {
+        /* 1: phone, 2: laptop */
+        {.last_seq = 6,
+         .activity_ms = 600,
+         .read_seq = 5,
+         .peer_delivered = 6,
+         .peer_read = 2,
+         .cursor_count = 2,
+         .cursors = {{{1}, 6}, {{2}, 4}}},
+        {.last_seq = 4,
+         .activity_ms = 400,
+         .read_seq = 2,
+         .cursor_count = 1,
+         .cursors = {{{1}, 3}}},
+        {.last_seq = 2},
+        {.last_seq = 1, .cursor_count = 1, .cursors = {{{1}, 1}}}}; /* large */
     struct rig *rig = *state;
     struct inbox *inbox = &rig->inbox;
     struct entry *ahead = make(inbox, 20, 9); /* fan-out came before the row */
@@ -166,21 +182,9 @@ static void loading_merges_what_moved_meanwhile(void **state)
     stale->last_seq = 1;
     inbox->state = INBOX_LOADING;
     add_devices(inbox, 2);
-    load_row(inbox, 20,
-             (struct inbox_row){.last_seq = 6,
-                                .activity_ms = 600,
-                                .read_seq = 5,
-                                .peer_delivered = 6,
-                                .peer_read = 2,
-                                .cursor_count = 2,
-                                .cursors = {{phone, 6}, {laptop, 4}}});
-    load_row(inbox, 30,
-             (struct inbox_row){.last_seq = 4,
-                                .activity_ms = 400,
-                                .read_seq = 2,
-                                .cursor_count = 1,
-                                .cursors = {{phone, 3}}});
-    load_row(inbox, 15, (struct inbox_row){.last_seq = 2}); /* nothing moved: a new entry */
+    load_row(inbox, 20, &rows[0]);
+    load_row(inbox, 30, &rows[1]);
+    load_row(inbox, 15, &rows[2]); /* nothing moved: a new entry */
     assert_int_equal(inbox->entry_count, 3);
     assert_sorted(inbox);
     assert_ptr_equal(inbox_entry(inbox, with(20)), ahead);
@@ -200,8 +204,7 @@ static void loading_merges_what_moved_meanwhile(void **state)
     assert_int_equal(stale->read_seq, 2);
     assert_int_equal(stale->read_told, 2); /* the conversation's checkpoint wrote that row */
     /* the same row again, and an older one, change nothing */
-    load_row(inbox, 30,
-             (struct inbox_row){.last_seq = 1, .cursor_count = 1, .cursors = {{phone, 1}}});
+    load_row(inbox, 30, &rows[3]);
     assert_int_equal(stale->last_seq, 4);
     assert_int_equal(stale->cursor_count, 1);
     assert_int_equal(cursor_of(stale, phone)->delivered, 3);
@@ -214,16 +217,16 @@ static void new_devices_begin_where_the_others_are_at_most(void **state)
     inbox->state = INBOX_LOADING;
     add_devices(inbox, 3);
     /* two know it, the tablet is new */
-    load_row(
-        inbox, 20,
-        (struct inbox_row){.last_seq = 9, .cursor_count = 2, .cursors = {{phone, 5}, {laptop, 7}}});
+    load_row(inbox, 20,
+             &(struct inbox_row){
+                 .last_seq = 9, .cursor_count = 2, .cursors = {{phone, 5}, {laptop, 7}}});
     /* nobody ever acknowledged anything */
-    load_row(inbox, 30, (struct inbox_row){.last_seq = 4});
+    load_row(inbox, 30, &(struct inbox_row){.last_seq = 4});
     /* everybody is known */
     load_row(inbox, 40,
-             (struct inbox_row){.last_seq = 4,
-                                .cursor_count = 3,
-                                .cursors = {{phone, 4}, {laptop, 0}, {tablet, 1}}});
+             &(struct inbox_row){.last_seq = 4,
+                                 .cursor_count = 3,
+                                 .cursors = {{phone, 4}, {laptop, 0}, {tablet, 1}}});
     assert_int_equal(inbox_loaded(inbox, on_made, rig), OK);
     assert_int_equal(inbox->state, INBOX_WARM);
 
@@ -363,7 +366,7 @@ static void rows_say_what_entries_hold(void **state)
                              .cursor_count = 2,
                              .cursors = {{phone, 9}, {laptop, 5}}};
     rig->inbox.state = INBOX_LOADING;
-    load_row(&rig->inbox, 20, row);
+    load_row(&rig->inbox, 20, &row);
     entry_to_row(inbox_entry(&rig->inbox, with(20)), &back);
     assert_memory_equal(&row, &back, offsetof(struct inbox_row, cursor_count));
     assert_int_equal(back.cursor_count, 2);

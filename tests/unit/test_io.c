@@ -583,7 +583,7 @@ static void test_options_the_host_refuses(void **state)
 
 /* ---- files */
 
-static void file_test(const char *path, size_t size)
+static void file_test(const char *path, size_t size, bool pin)
 {
     const struct io_options options = options_of(8, 0, 1);
     struct world *world = world_open(&options);
@@ -594,6 +594,15 @@ static void file_test(const char *path, size_t size)
     uint8_t *got = calloc(1, size + 100);
     assert_non_null(data);
     assert_non_null(got);
+    if (pin && io_file_pin(world->io, data, size) != OK) {
+        print_message("SKIPPED pinned write: RLIMIT_MEMLOCK\n");
+        pin = false;
+    }
+    if (pin) {
+        assert_int_equal(io_file_pin(world->io, got, size), ERR_FULL);
+        io_file_unpin(world->io, got); /* not the one */
+        assert_int_equal(io_file_pin(world->io, got, size), ERR_FULL);
+    }
     for (size_t i = 0; i < size; i++)
         data[i] = (uint8_t)(i * 7 + i / 1000);
     struct io_file_op op = {.owner = 12};
@@ -608,6 +617,10 @@ static void file_test(const char *path, size_t size)
     assert_int_equal(wait_for(world, IO_FILE_DONE, any).err, OK);
     assert_int_equal(op.done_bytes, size); /* short at the end */
     assert_memory_equal(got, data, size);
+    if (pin) {
+        io_file_unpin(world->io, data);
+        assert_int_equal(io_file_pin(world->io, got, size), OK);
+    }
     free(data);
     free(got);
     file_close(fd);
@@ -620,8 +633,9 @@ static void test_file_write_sync_and_read(void **state)
     (void)state;
     char path[64];
     (void)snprintf(path, sizeof path, "test_io.%d.tmp", (int)getpid());
-    file_test(path, 100);
-    file_test(path, 3 << 20);
+    file_test(path, 100, false);
+    file_test(path, 3 << 20, false);
+    file_test(path, 3 << 20, true);
 }
 
 static enum err file_result(struct world *world, const char *path, uint32_t flags, bool sync)

@@ -37,7 +37,7 @@ struct server {
     uint8_t copies[WIRE_BYTES * 2];
     struct buffer copied;
     uint32_t pongs;
-    char subject[64];
+    char subject[JWT_NAME_BYTES_MAX + 1];
     char hello_path[64];
 };
 

@@ -1,7 +1,7 @@
 /* test_log_archive.c: merging under reads, reopening, crashes at every operation, damage; retention
  * and expiry. */
 #include "store/archive_walk.h"
-#include "store/lane.h"
+#include "store/log_private.h"
 #include "tests/unit/log_rig.h"
 
 #include <setjmp.h>

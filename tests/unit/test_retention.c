@@ -114,17 +114,18 @@ static void lowest_of_existing_devices(void **state)
     struct device_id phone = login(alice, "phone");
     struct device_id laptop = login(alice, "laptop+");
     struct device_id other = login(bob, "other++");
+    uint64_t generation;
     mark(alice, conversation, phone, 90);
     mark(alice, conversation, laptop, 40);
     assert_int_equal(ask(conversation).delivered_seq, 0); /* bob has no mark */
     mark(bob, conversation, other, 70);
     assert_int_equal(ask(conversation).delivered_seq, 40);
     begin();
-    assert_int_equal(account_logout(txn, alice, laptop, 0), OK);
+    assert_int_equal(account_logout(txn, alice, laptop, 0, &generation), OK);
     end();
     assert_int_equal(ask(conversation).delivered_seq, 70);
     begin();
-    assert_int_equal(account_logout(txn, bob, other, 0), OK);
+    assert_int_equal(account_logout(txn, bob, other, 0, &generation), OK);
     end();
     assert_int_equal(ask(conversation).delivered_seq, 0); /* conservative: nobody is left */
 }

@@ -1,7 +1,7 @@
 /* test_rows.c: rows of conversations and inboxes over the real catalog: merging, pending rows,
  * damage, batches, replay. Most tests work in one transaction that is thrown away, as a failing job
  * would be. */
-#include "gateway/chat/rows.h"
+#include "gateway/chat/replay.h"
 
 #include "core/file.h"
 #include "core/memory.h"
@@ -617,10 +617,22 @@ static struct log_record watermark_record(uint64_t user, uint32_t device, uint64
                                .body = bytes_of(read, 8)};
 }
 
+/* merge_record: recovery's way of one record alone. */
+static enum err merge_record(const struct log_record *record)
+{
+    struct replay *replay;
+    TRY(replay_create(&replay));
+    enum err err = replay_record(replay, txn, record);
+    if (err == OK)
+        err = replay_flush(replay, txn);
+    replay_destroy(replay);
+    return err;
+}
+
 static void replay_message(uint64_t sender, uint32_t device, uint64_t peer, uint64_t seq)
 {
     struct log_record record = message_record(sender, device, peer, seq);
-    assert_int_equal(rows_merge_record(txn, &record), OK);
+    assert_int_equal(merge_record(&record), OK);
 }
 
 static void replay_watermark(uint64_t user, uint32_t device, uint64_t peer, uint64_t delivered,
@@ -629,7 +641,7 @@ static void replay_watermark(uint64_t user, uint32_t device, uint64_t peer, uint
     uint8_t body[8];
     store_u64(body, read);
     struct log_record record = watermark_record(user, device, peer, delivered, body);
-    assert_int_equal(rows_merge_record(txn, &record), OK);
+    assert_int_equal(merge_record(&record), OK);
 }
 
 /* A talk of two, as the log has it: 5 (device 1) and 9 (device 2). */
@@ -698,6 +710,46 @@ static void ones_own_message_does_not_jump_a_gap(void **state)
     assert_true(is_pending((struct user_id){5}, between(5, 9)));
 }
 
+/* A random record of a few conversations, repeats and old numbers among them. */
+static struct log_record random_record(uint64_t *seed, uint8_t body[8])
+{
+    uint64_t user = 1 + random_below(seed, USERS);
+    uint64_t peer = 1 + random_below(seed, PEERS);
+    uint32_t device = 1 + (uint32_t)random_below(seed, 3);
+    uint64_t seq = random_below(seed, 20);
+    if (random_below(seed, 2) == 0)
+        return message_record(user, device, peer, seq + 1);
+    store_u64(body, random_below(seed, 20));
+    return watermark_record(user, device, peer, seq, body);
+}
+
+/* Written after every record, now and then, or once at the end: the same rows. */
+static void records_merged_in_memory_make_the_same_rows(void **state)
+{
+    static struct dump dumps[3];
+    (void)state;
+    for (uint64_t start = 1; start <= 50; start++) {
+        for (uint64_t way = 0; way < 3; way++) {
+            uint64_t seed = start;
+            uint64_t pause = start;
+            struct replay *replay;
+            start_over();
+            assert_int_equal(replay_create(&replay), OK);
+            for (int i = 0; i < 200; i++) {
+                uint8_t body[8];
+                struct log_record record = random_record(&seed, body);
+                assert_int_equal(replay_record(replay, txn, &record), OK);
+                if (way == 0 || (way == 1 && random_below(&pause, 20) == 0))
+                    assert_int_equal(replay_flush(replay, txn), OK);
+            }
+            assert_int_equal(replay_flush(replay, txn), OK);
+            replay_destroy(replay);
+            dump_take(&dumps[way]);
+            assert_true(dump_same(&dumps[0], &dumps[way]));
+        }
+    }
+}
+
 /* Its cursor would be the row's only one, and the user's other devices would begin behind it. */
 static void ones_own_message_makes_no_cursor(void **state)
 {
@@ -726,6 +778,27 @@ static void a_talk_with_oneself_has_one_inbox(void **state)
     assert_false(is_pending((struct user_id){5}, between(5, 5)));
 }
 
+static void a_lost_number_is_not_given_again(void **state)
+{
+    static struct dump before;
+    static struct dump after;
+    static struct conversation_row row;
+    struct inbox_row inbox;
+    (void)state;
+    struct log_record record = {.kind = RECORD_LOST, .conversation = between(5, 9), .seq = 7};
+    assert_int_equal(merge_record(&record), OK);
+    assert_int_equal(rows_read_conversation(txn, between(5, 9), &row), OK);
+    assert_int_equal(row.last_seq, 7);
+    assert_int_equal(row.sender_count, 0);
+    assert_int_equal(rows_read_inbox(txn, (struct user_id){9}, between(5, 9), &inbox), OK);
+    assert_int_equal(inbox.last_seq, 7);
+    dump_take(&before);
+    record = (struct log_record){.kind = RECORD_VOID};
+    assert_int_equal(merge_record(&record), OK);
+    dump_take(&after);
+    assert_true(dump_same(&before, &after));
+}
+
 static void records_that_do_not_belong_are_refused(void **state)
 {
     static struct dump before;
@@ -735,15 +808,15 @@ static void records_that_do_not_belong_are_refused(void **state)
     dump_take(&before);
     struct log_record record = message_record(5, 1, 9, 1);
     record.conversation.hi |= 1ull << 63; /* a group */
-    assert_int_equal(rows_merge_record(txn, &record), ERR_UNSUPPORTED);
+    assert_int_equal(merge_record(&record), ERR_UNSUPPORTED);
     record = message_record(5, 1, 9, 1);
     record.kind = RECORD_MEMBERSHIP;
-    assert_int_equal(rows_merge_record(txn, &record), ERR_UNSUPPORTED);
+    assert_int_equal(merge_record(&record), ERR_UNSUPPORTED);
     record.kind = 77;
-    assert_int_equal(rows_merge_record(txn, &record), ERR_UNSUPPORTED);
+    assert_int_equal(merge_record(&record), ERR_UNSUPPORTED);
     record = watermark_record(5, 1, 9, 1, body);
     record.body.size = 7;
-    assert_int_equal(rows_merge_record(txn, &record), ERR_CORRUPT);
+    assert_int_equal(merge_record(&record), ERR_CORRUPT);
     dump_take(&after);
     assert_true(dump_same(&before, &after));
 }
@@ -762,14 +835,14 @@ static enum err merge_one_conversation(void)
 static enum err merge_one_message(void)
 {
     struct log_record record = message_record(5, 1, 9, 1);
-    return rows_merge_record(txn, &record);
+    return merge_record(&record);
 }
 
 static enum err merge_one_watermark(void)
 {
     const uint8_t body[8] = {1};
     struct log_record record = watermark_record(5, 1, 9, 1, body);
-    return rows_merge_record(txn, &record);
+    return merge_record(&record);
 }
 
 static enum err merge_one_batch(void)
@@ -842,9 +915,11 @@ int main(void)
         TEST(a_full_batch_refuses_and_keeps_what_it_has),
         TEST(a_batch_over_a_damaged_row_writes_nothing),
         TEST(records_say_who_has_what),
+        TEST(records_merged_in_memory_make_the_same_rows),
         TEST(ones_own_message_does_not_jump_a_gap),
         TEST(ones_own_message_makes_no_cursor),
         TEST(a_talk_with_oneself_has_one_inbox),
+        TEST(a_lost_number_is_not_given_again),
         TEST(records_that_do_not_belong_are_refused),
         TEST(without_memory_nothing_is_written),
         TEST(committed_rows_stay),

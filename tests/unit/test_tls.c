@@ -821,7 +821,7 @@ static void test_verification(void **state)
 static void test_make_certificate(void **state)
 {
     (void)state;
-    char certificate[128], key[128], command[512];
+    char certificate[128], key[128], command[1280];
     path_in(certificate, "m.pem");
     path_in(key, "m.key");
     uint64_t now = (uint64_t)time(NULL) * 1000;

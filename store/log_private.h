@@ -1,5 +1,5 @@
-/* lane.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and reader*.c
- * share. Nobody else includes it.
+/* log_private.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and
+ * reader*.c share. Nobody else includes it.
  * Flow:       log.c appends and commits; background.c makes, seals and loads segments on workers;
  *             lifecycle.c merges, drops and moves them; recovery.c fills all this in at log_open;
  *             reader.c serves reads
@@ -12,8 +12,8 @@
  *
  * Failure:    lane_fail: LOG_FAILED, sticky
  * Bounds:     the sums below */
-#ifndef STORE_LANE_H
-#define STORE_LANE_H
+#ifndef STORE_LOG_PRIVATE_H
+#define STORE_LOG_PRIVATE_H
 
 #include "core/worker.h"
 #include "store/archive.h"
@@ -24,6 +24,7 @@
 #define LANE_LOADED_MAX   256u          /* loaded segments: two descriptors each */
 #define LANE_RETRY_NS     NS_PER_S      /* between attempts to make, seal or load a segment */
 #define READ_BUFFER_BYTES (64u << 10)   /* one merged disk read, unless a record is larger */
+#define READ_TRIES_MAX    3u            /* of one disk read, before what it wanted is missing */
 #define READ_GAP_BYTES    (16u << 10)   /* records nearer than that are read together */
 
 enum lane_segment_state {
@@ -63,6 +64,7 @@ struct lane_segment {
     uint32_t users;          /* disk reads in flight on its descriptors */
     bool busy;               /* a job works on it */
     bool rebuild;            /* its sidecar was found damaged */
+    bool unread;             /* recovery could not read all of it: its index lacks something */
     uint64_t retry_ns;       /* a failed job is not repeated before */
     enum err load_err;       /* of the newest load, if it failed */
     uint64_t used;           /* log.clock at its last use */
@@ -117,6 +119,7 @@ struct log {
     uint32_t id_next;
     bool segment_full; /* nothing more goes into the active one */
 
+    uint8_t *buffers; /* of both batches, one region */
     struct lane_batch gather;
     struct lane_batch flight;
     bool gather_closed; /* refused a record: refuses all until it is written, to keep their order */

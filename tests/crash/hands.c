@@ -1,0 +1,165 @@
+/* hands.c: see hands.h. An order is one byte, for ORDER_RUN followed by its texts, each with NUL,
+ * and its answer an int. */
+#include "tests/crash/hands.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ORDER_BYTES 8192
+#define TEXTS_MAX   32
+
+enum order { ORDER_MKFS = 'k', ORDER_MOUNT = 'm', ORDER_UNMOUNT = 'u', ORDER_RUN = 'r' };
+
+/* ---- in the child */
+
+/* texts: split the order's rest at its NULs up to an empty one; *at moves behind it. */
+static void texts(char *order, size_t *at, char *out[TEXTS_MAX])
+{
+    size_t count = 0;
+    for (; order[*at] != 0; *at += strlen(order + *at) + 1) {
+        CHECK(count < TEXTS_MAX - 1);
+        out[count++] = order + *at;
+    }
+    ++*at;
+    out[count] = NULL;
+}
+
+static int run(char *order)
+{
+    char *argv[TEXTS_MAX];
+    char *variables[TEXTS_MAX];
+    char *output[TEXTS_MAX];
+    size_t at = 1;
+    texts(order, &at, argv);
+    texts(order, &at, variables);
+    texts(order, &at, output);
+    for (size_t i = 0; variables[i] != NULL; i++)
+        putenv(variables[i]); /* they stay where they are until the next order */
+    int status = host_run(argv, output[0]);
+    for (size_t i = 0; variables[i] != NULL; i++) {
+        variables[i][strcspn(variables[i], "=")] = 0;
+        unsetenv(variables[i]);
+    }
+    return status;
+}
+
+static int obey(struct hands *hands, char *order)
+{
+    switch ((enum order)order[0]) {
+    case ORDER_MKFS:
+        return host_mkfs(hands->filesystem, hands->loop_path) ? 0 : -1;
+    case ORDER_MOUNT:
+        return host_loop_forget(hands->loop) &&
+                       host_mount(hands->filesystem, hands->loop_path, hands->mounted)
+                   ? 0
+                   : -1;
+    case ORDER_UNMOUNT:
+        return host_unmount(hands->mounted) ? 0 : -1;
+    case ORDER_RUN:
+        return run(order);
+    }
+    return -1;
+}
+
+static void child(struct hands *hands, struct serve *serve)
+{
+    static char order[ORDER_BYTES];
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    serve_forked(serve);
+    int status = -1;
+    if (host_private())
+        hands->loop = host_loop(hands->file, hands->loop_path);
+    if (hands->loop >= 0)
+        status = 0;
+    while (send(hands->answers, &status, sizeof status, 0) == sizeof status &&
+           recv(hands->orders, order, sizeof order, 0) > 0)
+        status = obey(hands, order);
+    _exit(0);
+}
+
+/* ---- in the lab */
+
+static int answer(struct hands *hands)
+{
+    int status = -1;
+    if (recv(hands->answers, &status, sizeof status, 0) != sizeof status)
+        return -1;
+    return status;
+}
+
+bool hands_start(struct hands *hands, struct serve *serve)
+{
+    int pair[2];
+    hands->loop = -1;
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+    hands->pid = fork();
+    CHECK(hands->pid >= 0);
+    hands->orders = hands->answers = pair[hands->pid == 0];
+    close(pair[hands->pid != 0]);
+    if (hands->pid == 0)
+        child(hands, serve);
+    return answer(hands) == 0;
+}
+
+void hands_stop(struct hands *hands)
+{
+    close(hands->orders);
+    CHECK(waitpid(hands->pid, NULL, 0) == hands->pid);
+}
+
+static int give(struct hands *hands, const char *order, size_t size)
+{
+    return send(hands->orders, order, size, MSG_NOSIGNAL) == (ssize_t)size ? answer(hands) : -1;
+}
+
+static bool give_short(struct hands *hands, enum order order)
+{
+    char byte = (char)order;
+    return give(hands, &byte, 1) == 0;
+}
+
+bool hands_mkfs(struct hands *hands)
+{
+    return give_short(hands, ORDER_MKFS);
+}
+
+bool hands_mount(struct hands *hands)
+{
+    return give_short(hands, ORDER_MOUNT);
+}
+
+bool hands_unmount(struct hands *hands)
+{
+    return give_short(hands, ORDER_UNMOUNT);
+}
+
+static void put_text(char *order, size_t *size, const char *text)
+{
+    size_t more = strlen(text) + 1;
+    CHECK(more <= ORDER_BYTES - *size);
+    memcpy(order + *size, text, more);
+    *size += more;
+}
+
+int hands_run(struct hands *hands, char *const argv[], const char *const variables[],
+              const char *output)
+{
+    char order[ORDER_BYTES] = {ORDER_RUN};
+    size_t size = 1;
+    for (size_t i = 0; argv[i] != NULL; i++)
+        put_text(order, &size, argv[i]);
+    put_text(order, &size, "");
+    for (size_t i = 0; variables[i] != NULL; i++)
+        put_text(order, &size, variables[i]);
+    put_text(order, &size, "");
+    if (output != NULL)
+        put_text(order, &size, output);
+    put_text(order, &size, "");
+    return give(hands, order, size);
+}

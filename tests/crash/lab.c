@@ -1,0 +1,304 @@
+/* lab.c: see lab.h. Points are drawn in two halves: anywhere in the recording, and right behind a
+ * mark, where an acknowledgement has just been given and nothing after it is safe. One point in
+ * eight is cut again somewhere in the writes of its own recovery, and checked once more.
+ *
+ * xfs notices a metadata block of its own that is torn inside, and then does not mount (EBADMSG,
+ * EUCLEAN); that is its promise, not ours. A point that does not mount is repeated with whole
+ * blocks, must mount then, and is counted: more than one in 20 fails the lab. */
+#include "tests/crash/lab.h"
+
+#include "tests/crash/hands.h"
+#include "tests/crash/writer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define FAILURES_SHOWN 3u
+#define AGAIN_EVERY    8u
+#define CONTROL_LOSES  99u /* of 100 */
+#define UNMOUNTED      -2  /* status of a check: it did not mount */
+#define TORN_EVERY     20u /* most points that may need whole blocks */
+
+struct lab {
+    const struct lab_options *options;
+    struct device device;
+    struct serve *serve;
+    struct hands hands;
+    char served[HOST_PATH_BYTES];
+    char mounted[HOST_PATH_BYTES];
+    char disk[HOST_PATH_BYTES];
+    char control[HOST_PATH_BYTES];
+    char output[HOST_PATH_BYTES];
+    uint64_t random;
+    uint64_t again;
+    uint64_t torn; /* points repeated with whole blocks */
+    uint64_t lost;
+    uint64_t bad;
+};
+
+struct point {
+    size_t at;
+    enum device_survival survival;
+    uint64_t seed;
+    const char *mark;
+};
+
+static uint64_t draw(struct lab *lab, uint64_t below)
+{
+    lab->random ^= lab->random << 13;
+    lab->random ^= lab->random >> 7;
+    lab->random ^= lab->random << 17;
+    return (lab->random >> 11) % below;
+}
+
+static void path_of(char out[HOST_PATH_BYTES], const char *directory, const char *name)
+{
+    CHECK(snprintf(out, HOST_PATH_BYTES, "%s/%s", directory, name) < HOST_PATH_BYTES);
+}
+
+/* ---- setting up */
+
+static bool lab_start(struct lab *lab)
+{
+    const struct lab_options *options = lab->options;
+    path_of(lab->served, options->directory, "served");
+    path_of(lab->mounted, options->directory, "mounted");
+    path_of(lab->disk, options->directory, "served/disk");
+    path_of(lab->control, options->directory, "served/control");
+    path_of(lab->output, options->directory, "output");
+    lab->random = (options->seed + 1) * 0x9e3779b97f4a7c15ull | 1;
+    device_init(&lab->device, options->disk_bytes);
+    if (!host_private() || !host_directory(options->directory) || !host_directory(lab->served) ||
+        !host_directory(lab->mounted))
+        return false;
+    lab->serve = serve_start(&lab->device, lab->served);
+    if (lab->serve == NULL)
+        return false;
+    setenv("CRASH_MOUNT", lab->mounted, 1);
+    setenv("CRASH_CONTROL", lab->control, 1);
+    setenv("CRASH_SCRATCH", options->directory, 1);
+    lab->hands.filesystem = options->filesystem;
+    lab->hands.file = lab->disk;
+    lab->hands.mounted = lab->mounted;
+    return hands_start(&lab->hands, lab->serve) && hands_mkfs(&lab->hands) &&
+           hands_mount(&lab->hands);
+}
+
+static void lab_stop(struct lab *lab)
+{
+    hands_stop(&lab->hands);
+    serve_stop(lab->serve);
+    device_deinit(&lab->device);
+    free(lab);
+}
+
+/* run: a shell command, or one of our own words. */
+static int run(struct lab *lab, const char *command, const char *own, const char *const variables[],
+               const char *output)
+{
+    char *const of_own[] = {lab->options->self, (char *)(uintptr_t)own, NULL};
+    char *const of_shell[] = {(char *)(uintptr_t) "/bin/sh", (char *)(uintptr_t) "-c",
+                              (char *)(uintptr_t)command, NULL};
+    return hands_run(&lab->hands, command == NULL ? of_own : of_shell, variables, output);
+}
+
+/* ---- recording */
+
+static void show_output(const struct lab *lab)
+{
+    char line[512];
+    FILE *file = fopen(lab->output, "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        printf("    | %s", line);
+    if (file != NULL)
+        fclose(file);
+}
+
+static size_t count_of(const struct device_log *log, enum device_event_kind kind)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < log->count; i++)
+        count += log->events[i].kind == kind;
+    return count;
+}
+
+static bool record(struct lab *lab)
+{
+    const char *const variables[] = {
+        lab->options->control ? "CRASH_SKIP_SYNC=1" : "CRASH_SKIP_SYNC=0", NULL};
+    device_begin(&lab->device);
+    int status = run(lab, lab->options->write, "write", variables, lab->output);
+    if (status != 0) {
+        printf("%s: the load ended with %d, its output:\n", lab->options->name, status);
+        show_output(lab);
+        (void)hands_unmount(&lab->hands);
+        return false;
+    }
+    const struct device_log *log = &lab->device.record;
+    printf("%s: recorded %zu writes, %zu flushes, %zu marks\n", lab->options->name,
+           count_of(log, DEVICE_WRITE), count_of(log, DEVICE_FLUSH), count_of(log, DEVICE_MARK));
+    return hands_unmount(&lab->hands);
+}
+
+/* ---- points */
+
+static int point_compare(const void *a, const void *b)
+{
+    const struct point *x = a;
+    const struct point *y = b;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+/* behind_mark: right behind the first mark at or after a drawn place, or the last one. */
+static size_t behind_mark(const struct device_log *log, size_t at)
+{
+    while (at < log->count && log->events[at].kind != DEVICE_MARK)
+        at++;
+    while (at > 0 && (at == log->count || log->events[at].kind != DEVICE_MARK))
+        at--;
+    return at + 1;
+}
+
+static struct point *draw_points(struct lab *lab)
+{
+    const struct device_log *log = &lab->device.record;
+    uint64_t count = lab->options->points;
+    struct point *points = calloc(count, sizeof *points);
+    CHECK(points != NULL);
+    for (uint64_t i = 0; i < count; i++) {
+        struct point *point = &points[i];
+        point->at = draw(lab, log->count + 1);
+        if (i % 2 == 0 || lab->options->control)
+            point->at = behind_mark(log, point->at);
+        point->survival = draw(lab, DEVICE_SURVIVAL_COUNT);
+        if (lab->options->control) /* a cache that is lost, or written in any order */
+            point->survival = draw(lab, 2) == 0 ? DEVICE_NONE : DEVICE_FEW;
+        point->seed = draw(lab, 1u << 30);
+    }
+    qsort(points, count, sizeof *points, point_compare);
+    return points;
+}
+
+/* check: the status of the check on what is served now; UNMOUNTED; -1: it did not end. */
+static int check(struct lab *lab, const struct point *point)
+{
+    char seed[40];
+    char mark[MARK_BYTES + 16];
+    const char *const variables[] = {seed, mark, NULL};
+    snprintf(seed, sizeof seed, "CRASH_SEED=%" PRIu64, point->seed);
+    snprintf(mark, sizeof mark, "CRASH_MARK=%s", point->mark);
+    if (!hands_mount(&lab->hands))
+        return UNMOUNTED;
+    int status = run(lab, lab->options->check, "check", variables, lab->output);
+    return hands_unmount(&lab->hands) ? status : -1;
+}
+
+static void report(struct lab *lab, const struct point *point, int status, const char *when)
+{
+    static const char *const names[DEVICE_SURVIVAL_COUNT] = {
+        [DEVICE_NONE] = "none",        [DEVICE_ALL] = "all",   [DEVICE_RANDOM] = "random",
+        [DEVICE_FEW] = "few",          [DEVICE_MOST] = "most", [DEVICE_TORN] = "torn",
+        [DEVICE_TORN_ANY] = "torn_any"};
+    lab->lost += status == CHECK_LOST;
+    lab->bad += status != CHECK_LOST && status != CHECK_KEPT;
+    if (status == CHECK_KEPT || lab->options->control || lab->lost + lab->bad > FAILURES_SHOWN)
+        return;
+    char image[HOST_PATH_BYTES];
+    path_of(image, lab->options->directory, when);
+    printf("%s: cut after event %zu (%s survive, seed %" PRIu64 ", mark '%s'), %s: %s\n",
+           lab->options->name, point->at, names[point->survival], point->seed, point->mark, when,
+           status == CHECK_LOST ? "LOST" : "BAD");
+    show_output(lab);
+    (void)device_cut(&lab->device, point->at, point->survival, point->seed);
+    if (device_save(&lab->device, image))
+        printf("    its disk: %s\n", image);
+}
+
+/* try_cuts: cut, check; and again, if wanted. */
+static int try_cuts(struct lab *lab, struct point *point, bool again, const char **when)
+{
+    *when = "first-cut";
+    point->mark = device_cut(&lab->device, point->at, point->survival, point->seed);
+    int status = check(lab, point);
+    if (!again || status != CHECK_KEPT)
+        return status;
+    *when = "second-cut";
+    size_t second = draw(lab, lab->device.after.count + 1);
+    device_cut_again(&lab->device, point->at, point->survival, point->seed, second,
+                     draw(lab, 1u << 30));
+    return check(lab, point);
+}
+
+static void try_point(struct lab *lab, struct point *point, bool again)
+{
+    const char *when;
+    int status = try_cuts(lab, point, again, &when);
+    if (status == UNMOUNTED) {
+        lab->torn++;
+        device_tear(&lab->device, true);
+        status = try_cuts(lab, point, again, &when);
+        device_tear(&lab->device, false);
+    }
+    lab->again += again;
+    report(lab, point, status, when);
+}
+
+static bool verdict(const struct lab *lab)
+{
+    const struct lab_options *options = lab->options;
+    uint64_t points = options->points;
+    if (!options->control) {
+        printf("%s: %" PRIu64 " points, %" PRIu64 " cut again while recovering: %" PRIu64
+               " lost something acknowledged, %" PRIu64
+               " did not start or served nonsense; %" PRIu64
+               " did not mount until blocks were whole\n",
+               options->name, points, lab->again, lab->lost, lab->bad, lab->torn);
+        return lab->lost == 0 && lab->bad == 0 && lab->torn <= 1 + points / TORN_EVERY;
+    }
+    uint64_t lose = lab->lost + lab->bad;
+    bool good = lose * 100 >= points * CONTROL_LOSES;
+    printf("%s: without syncs %" PRIu64 " of %" PRIu64 " points lose%s\n", options->name, lose,
+           points, good ? "" : ": the lab does not see what it must see");
+    return good;
+}
+
+static int skipped(const struct lab *lab)
+{
+    printf("skipped: no %s on a loop device over FUSE for us here (the reason is above)\n",
+           lab->options->filesystem);
+    return LAB_SKIPPED;
+}
+
+int lab_run(const struct lab_options *options)
+{
+    struct lab *lab = calloc(1, sizeof *lab);
+    CHECK(lab != NULL);
+    lab->options = options;
+    if (!lab_start(lab))
+        return skipped(lab);
+    if (!record(lab))
+        return 1;
+    struct point *points = draw_points(lab);
+    for (uint64_t i = 0; i < options->points; i++)
+        try_point(lab, &points[i], i % AGAIN_EVERY == 0 && !options->control);
+    bool good = verdict(lab);
+    free(points);
+    lab_stop(lab);
+    return good ? 0 : 1;
+}
+
+int lab_with(const struct lab_options *options, const char *command)
+{
+    struct lab *lab = calloc(1, sizeof *lab);
+    CHECK(lab != NULL);
+    lab->options = options;
+    if (!lab_start(lab))
+        return skipped(lab);
+    const char *const variables[] = {NULL};
+    int status = run(lab, command, "", variables, NULL);
+    if (!hands_unmount(&lab->hands))
+        status = 2;
+    lab_stop(lab);
+    return status;
+}

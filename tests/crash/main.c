@@ -1,0 +1,82 @@
+/* main.c: the crash lab's command line; tests/README.md says how it is used.
+ *   crash lab [--fs ext4|xfs] [--points N] [--seed S] [--control] [--dir DIR] [--name NAME]
+ *             [--write COMMAND --check COMMAND]   0: nothing lost; 1: else; 77: host cannot
+ *   crash with [--fs …] [--dir …] --write COMMAND   a command on a disk that can fail; its status
+ *   crash write, crash check                      what the lab starts itself (writer.h) */
+#include "tests/crash/host.h"
+#include "tests/crash/lab.h"
+#include "tests/crash/writer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define EXT4_BYTES (96ull << 20)
+#define XFS_BYTES  (320ull << 20) /* mkfs.xfs makes none below 300 MB */
+
+static const char *value_of(int count, char **values, int *at)
+{
+    if (*at + 1 >= count) {
+        fprintf(stderr, "%s needs a value\n", values[*at]);
+        exit(2);
+    }
+    return values[++*at];
+}
+
+static struct lab_options options_of(int count, char **values)
+{
+    struct lab_options options = {
+        .filesystem = "ext4", .points = 100, .seed = 1, .directory = "out/crash/lab"};
+    for (int i = 2; i < count; i++) {
+        const char *key = values[i];
+        if (strcmp(key, "--fs") == 0)
+            options.filesystem = value_of(count, values, &i);
+        else if (strcmp(key, "--points") == 0)
+            options.points = strtoull(value_of(count, values, &i), NULL, 10);
+        else if (strcmp(key, "--seed") == 0)
+            options.seed = strtoull(value_of(count, values, &i), NULL, 10);
+        else if (strcmp(key, "--dir") == 0)
+            options.directory = value_of(count, values, &i);
+        else if (strcmp(key, "--name") == 0)
+            options.name = value_of(count, values, &i);
+        else if (strcmp(key, "--write") == 0)
+            options.write = value_of(count, values, &i);
+        else if (strcmp(key, "--check") == 0)
+            options.check = value_of(count, values, &i);
+        else if (strcmp(key, "--control") == 0)
+            options.control = true;
+        else {
+            fprintf(stderr, "unknown: %s\n", key);
+            exit(2);
+        }
+    }
+    options.self = values[0];
+    options.name = options.name == NULL ? options.filesystem : options.name;
+    options.disk_bytes = strcmp(options.filesystem, "xfs") == 0 ? XFS_BYTES : EXT4_BYTES;
+    return options;
+}
+
+int main(int count, char **values)
+{
+    const char *what = count > 1 ? values[1] : "";
+    if (strcmp(what, "write") == 0)
+        return writer_write();
+    if (strcmp(what, "check") == 0)
+        return writer_check();
+    bool lab = strcmp(what, "lab") == 0;
+    if (!lab && strcmp(what, "with") != 0) {
+        fprintf(stderr, "crash lab|with|write|check (tests/crash/main.c)\n");
+        return 2;
+    }
+    struct lab_options options = options_of(count, values);
+    const char *missing = host_missing();
+    if (missing != NULL) {
+        printf("skipped: no %s here\n", missing);
+        return LAB_SKIPPED;
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (getenv("CRASH_RECORDS") == NULL)
+        setenv("CRASH_RECORDS", "2400", 1);
+    if (lab)
+        return lab_run(&options);
+    return lab_with(&options, options.write);
+}

@@ -1,0 +1,394 @@
+/* test_log_repair.c: whatever is damaged: after one repair the log verifies, serves all that it
+ * served before and names the rest; the damaged bytes are in quarantine; a second repair finds
+ * nothing. */
+#include "store/repair.h"
+#include "tests/unit/log_rig.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#define FIRST         RIG_DIRECTORY "/00000001.segment"
+#define QUARANTINE    "quarantine"
+#define CONVERSATIONS 20
+
+static struct rig *rig;
+static uint64_t random_state;
+static bool verbose; /* set it to see what is found and done */
+
+static uint64_t draw(uint64_t below)
+{
+    return rig_hash(++random_state, 77) % below;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    fault_reset();
+    rig = malloc(sizeof *rig);
+    rig_init(rig);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fault_calm();
+    if (rig->log != NULL)
+        rig_close(rig);
+    assert_int_equal(fault_open_descriptors(), 0);
+    free(rig);
+    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
+    return 0;
+}
+
+/* fill: in batches of 1 to 30 records, some of them watermarks. */
+static void fill(uint32_t records)
+{
+    for (uint32_t i = 0; i < records; i++) {
+        assert_int_equal(rig_append_now(rig, (uint32_t)draw(CONVERSATIONS)), OK);
+        if (draw(10) == 0)
+            (void)!rig_append_watermark(rig, (uint32_t)draw(CONVERSATIONS));
+        if (draw(15) == 0)
+            rig_turn(rig);
+    }
+    rig_settle(rig);
+}
+
+static void tell(void *context, const char *line)
+{
+    (void)context;
+    if (verbose)
+        print_message("    %s\n", line);
+}
+
+static struct repair_report repair(void)
+{
+    const struct inspect_output out = {.line = tell};
+    static uint64_t now_ms = 1000;
+    struct repair_report report;
+    assert_int_equal(log_repair(RIG_DIRECTORY, QUARANTINE, now_ms++, &out, &report), OK);
+    return report;
+}
+
+static enum err verify(void)
+{
+    return log_verify(RIG_DIRECTORY, tell, NULL);
+}
+
+/* served: how many of all numbers can be had; each other one is named as missing. present[] tells
+ * which. */
+static uint64_t served(uint8_t *present)
+{
+    uint64_t count = 0;
+    for (uint32_t c = 0; c < CONVERSATIONS; c++) {
+        for (uint64_t next = 1; next <= rig->acked[c];) {
+            struct log_read read = rig_range(rig, c, next, rig->acked[c], 1000, RIG_OUT_BYTES);
+            enum err err = rig_await(rig, &read);
+            uint64_t got = rig_check(rig, &read, c, next);
+            for (uint64_t i = 0; i < got; i++)
+                present[(next + i) * CONVERSATIONS + c] = 1;
+            count += got;
+            next += got;
+            if (err == ERR_CORRUPT) {
+                assert_true(read.missing_from == next && read.missing_to >= next);
+                next = read.missing_to + 1;
+            } else if (err == ERR_NOT_FOUND) {
+                break; /* of the rest nothing is known */
+            } else {
+                assert_int_equal(err, OK);
+            }
+        }
+    }
+    return count;
+}
+
+static void reopen(void)
+{
+    assert_int_equal(rig_open(rig), OK);
+    rig->refused = 0;
+}
+
+/* repaired: what holds after any damage below the mark. Returns the records lost. */
+static struct repair_report repaired_after(uint64_t lost_before)
+{
+    uint64_t total = 0;
+    for (uint32_t c = 0; c < CONVERSATIONS; c++)
+        total += rig->acked[c];
+    static uint8_t before[CONVERSATIONS * 5000];
+    static uint8_t after[CONVERSATIONS * 5000];
+    memset(before, 0, sizeof before);
+    memset(after, 0, sizeof after);
+    struct fault_image *image = fault_save();
+    reopen();
+    uint64_t count_before = served(before);
+    rig_close(rig);
+    fault_load(image);
+    fault_free(image);
+
+    assert_int_equal(verify(), ERR_CORRUPT);
+    struct repair_report first = repair();
+    assert_true(first.ranges > 0);
+    assert_int_equal(first.ranges, first.repaired);
+    assert_int_equal(verify(), OK);
+    struct repair_report second = repair();
+    assert_int_equal(second.ranges, 0);
+    reopen();
+    uint64_t count_after = served(after);
+    assert_true(count_after >= count_before);
+    for (size_t i = 0; i < sizeof before; i++)
+        assert_true(before[i] <= after[i]);
+    assert_true(total - count_after <= first.lost + lost_before);
+    rig_close(rig);
+    assert_int_equal(verify(), OK);
+    return first;
+}
+
+static struct repair_report repaired(void)
+{
+    return repaired_after(0);
+}
+
+static uint8_t *segment_data(uint32_t id, uint64_t *size)
+{
+    char path[STORE_PATH_BYTES];
+    assert_int_equal(store_path(path, RIG_DIRECTORY, id, ".segment"), OK);
+    uint8_t *data = fault_data(path, size);
+    assert_non_null(data);
+    return data;
+}
+
+static void write_log(uint64_t seed, uint32_t records)
+{
+    random_state = seed;
+    assert_int_equal(rig_open(rig), OK);
+    fill(records);
+    rig_close(rig);
+    assert_int_equal(verify(), OK);
+}
+
+/* ---- single kinds */
+
+static void test_sound_log(void **state)
+{
+    (void)state;
+    write_log(1, 3000);
+    struct repair_report report = repair();
+    assert_int_equal(report.ranges, 0);
+    assert_int_equal(verify(), OK);
+}
+
+static void test_record(void **state)
+{
+    uint64_t size;
+    (void)state;
+    write_log(2, 3000);
+    segment_data(1, &size)[SEGMENT_DATA_OFFSET + BATCH_HEADER_BYTES + 30] ^= 1;
+    fault_settle();
+    struct repair_report report = repaired();
+    assert_int_equal(report.ranges, 1);
+    assert_int_equal(report.lost, 1);
+    assert_int_equal(report.lost_known, 1); /* the index knows it */
+}
+
+static void test_batch_header(void **state)
+{
+    uint64_t size;
+    (void)state;
+    write_log(3, 3000);
+    segment_data(2, &size)[SEGMENT_DATA_OFFSET + 20] ^= 1;
+    fault_settle();
+    struct repair_report report = repaired();
+    assert_int_equal(report.ranges, 1);
+    assert_int_equal(report.lost, 0); /* its records are sound, and keep their places */
+}
+
+static void test_unsealed(void **state)
+{
+    uint64_t size;
+    (void)state;
+    write_log(4, 300); /* one segment, without an index */
+    segment_data(1, &size)[SEGMENT_DATA_OFFSET + 20] ^= 1;
+    fault_settle();
+    struct repair_report report = repaired();
+    assert_int_equal(report.lost_known, 0);
+}
+
+static void test_segment_headers(void **state)
+{
+    uint64_t size;
+    (void)state;
+    write_log(5, 3000);
+    segment_data(2, &size)[8] ^= 1;
+    fault_settle();
+    assert_int_equal(repaired().lost, 0);
+    uint8_t *data = segment_data(2, &size);
+    data[8] ^= 1;
+    data[SEGMENT_BLOCK + 8] ^= 1;
+    fault_settle();
+    assert_int_equal(repaired().lost, 0); /* the index's nonce makes it anew */
+}
+
+static void test_lost_header_without_index(void **state)
+{
+    uint64_t size;
+    (void)state;
+    write_log(6, 3000);
+    uint8_t *data = segment_data(2, &size);
+    data[8] ^= 1;
+    data[SEGMENT_BLOCK + 8] ^= 1;
+    fault_remove(RIG_DIRECTORY "/00000002.index");
+    fault_settle();
+    assert_true(repaired().lost > 100);
+}
+
+static void test_missing_file(void **state)
+{
+    (void)state;
+    write_log(7, 3000);
+    fault_remove(RIG_DIRECTORY "/00000002.segment");
+    fault_settle();
+    assert_true(repaired().lost > 100);
+}
+
+static void test_behind_the_last_batch(void **state)
+{
+    uint64_t size;
+    (void)state;
+    write_log(8, 3000);
+    uint8_t *data = segment_data(1, &size);
+    data[size - 5] = 1;
+    fault_settle();
+    assert_int_equal(repaired().lost, 0);
+}
+
+static void test_description(void **state)
+{
+    uint64_t size;
+    (void)state;
+    write_log(9, 3000);
+    segment_data(1, &size)[SEGMENT_DATA_OFFSET + BATCH_HEADER_BYTES + 30] ^= 1;
+    fault_settle();
+    const struct inspect_output out = {.line = tell};
+    struct repair_report report;
+    assert_int_equal(log_repair(RIG_DIRECTORY, QUARANTINE, 5, &out, &report), OK);
+    char path[128];
+    uint32_t end = 0;
+    /* the range is the batch: find its file by its length */
+    for (end = SEGMENT_DATA_OFFSET; end <= 1 << 20; end += SEGMENT_BLOCK) {
+        snprintf(path, sizeof path, QUARANTINE "/00000001-8192-%u-5.json", end);
+        if (fault_data(path, &size) != NULL)
+            break;
+    }
+    uint8_t *json = fault_data(path, &size);
+    assert_non_null(json);
+    char *text = calloc(1, size + 1);
+    memcpy(text, json, size);
+    assert_non_null(strstr(text, "\"records_lost\":1,\"counted\":true,\"unknown\":0"));
+    assert_non_null(strstr(text, "{\"conversation\":\"00000000-0000-000"));
+    free(text);
+    snprintf(path, sizeof path, QUARANTINE "/00000001-8192-%u-5.bytes", end);
+    assert_non_null(fault_data(path, &size));
+    assert_int_equal(size, end - 8192);
+}
+
+static void test_busy(void **state)
+{
+    struct repair_report report;
+    const struct inspect_output out = {.line = tell};
+    (void)state;
+    assert_int_equal(rig_open(rig), OK);
+    assert_int_equal(log_repair(RIG_DIRECTORY, QUARANTINE, 1, &out, &report), ERR_BUSY);
+    rig_close(rig);
+}
+
+/* ---- anything */
+
+static void damage_at_random(uint32_t segments)
+{
+    uint64_t size;
+    uint32_t id = 1 + (uint32_t)draw(segments);
+    uint8_t *data = segment_data(id, &size);
+    uint64_t from = SEGMENT_DATA_OFFSET + draw(size - SEGMENT_DATA_OFFSET - 1);
+    uint64_t length = 1;
+    switch (draw(4)) {
+    case 0:
+        break;
+    case 1:
+        length = 1 + draw(600);
+        break;
+    case 2:
+        length = 1 + draw(20000);
+        break;
+    default:
+        from = draw(SEGMENT_DATA_OFFSET);
+        length = 1 + draw(6000);
+        break;
+    }
+    for (uint64_t i = from; i < from + length && i < size; i++)
+        data[i] ^= (uint8_t)(1 + draw(255));
+    fault_settle();
+}
+
+static void test_any_damage(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 80; seed++) {
+        fault_reset();
+        rig_init(rig);
+        write_log(seed * 1000, 3000);
+        uint32_t count = 1 + (uint32_t)draw(3);
+        for (uint32_t i = 0; i < count; i++)
+            damage_at_random(3); /* the fourth is the last: above the mark is a tail */
+        if (verify() == OK)
+            continue; /* only the tail, or nothing but what is not checked */
+        print_message("seed %d\n", (int)seed);
+        repaired();
+    }
+}
+
+/* The n-th write or sync fails: nothing is worse than before, and running it again repairs all. */
+static void test_failures(void **state)
+{
+    uint64_t size;
+    (void)state;
+    for (uint64_t n = 1; n < 40; n += 2)
+        for (enum fault_op op = FAULT_READ; op <= FAULT_SYNC; op++) {
+            const struct inspect_output out = {.line = tell};
+            struct repair_report report;
+            fault_reset();
+            rig_init(rig);
+            write_log(12, 2500);
+            segment_data(1, &size)[SEGMENT_DATA_OFFSET + BATCH_HEADER_BYTES + 30] ^= 1;
+            uint8_t *data = segment_data(2, &size);
+            data[SEGMENT_DATA_OFFSET + 9000] ^= 1;
+            data[10] ^= 1;
+            fault_settle();
+            fault.fail_at[op] = n;
+            enum err err = log_repair(RIG_DIRECTORY, QUARANTINE, 1, &out, &report);
+            fault_calm();
+            assert_true(err == OK || err == ERR_IO);
+            if (verify() != OK)
+                repaired_after(report.lost);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_sound_log, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_record, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_batch_header, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unsealed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_segment_headers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lost_header_without_index, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_missing_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_behind_the_last_batch, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_description, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_any_damage, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_failures, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

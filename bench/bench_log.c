@@ -196,8 +196,10 @@ static void append_batch(struct bench *b, size_t body, uint32_t records)
         uint32_t portion = records < TURN_RECORDS ? records : TURN_RECORDS;
         uint64_t began = clock_ns(CLOCK_THREAD_CPUTIME_ID);
         for (uint32_t i = 0; i < portion; i++)
-            while (!append_as(b, body, 0)) /* the segment is full, or the next not made yet */
+            while (!append_as(b, body, 0)) { /* the segment is full, or the next not made yet */
+                log_flush(b->log);
                 turn(b, true, io_now_ns(b->io) + NS_PER_S);
+            }
         b->log_cpu_ns += clock_ns(CLOCK_THREAD_CPUTIME_ID) - began;
         records -= portion;
         if (records > 0)

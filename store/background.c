@@ -313,8 +313,7 @@ static void made(struct log *log, struct lane_job *job)
     log->make_refused = false;
     if (log->state == LOG_NO_SPACE)
         lane_set_state(log, LOG_OPEN);
-    if (log->metrics != NULL)
-        metric_set(log->metrics, METRIC_LOG_SEGMENTS, log->segment_count);
+    lifecycle_measure(log);
 }
 
 /* lane_evict: close the least recently used sealed segments until the loaded ones fit their bounds.

@@ -171,7 +171,7 @@ static void take_out(struct log *log, uint32_t lo, uint32_t hi, struct lane_segm
     reader_restart(log);
 }
 
-static void measure(struct log *log)
+void lifecycle_measure(struct log *log)
 {
     if (log->metrics == NULL)
         return;
@@ -305,7 +305,7 @@ static void job_done(struct worker_job *worker_job, void *shard)
         on_floor(log, job);
         break;
     }
-    measure(log);
+    lifecycle_measure(log);
     reader_wake(log);
 }
 

@@ -194,6 +194,8 @@ void lane_evict(struct log *log);
 
 /* lifecycle_open: `newest_ms`: wall clock of the newest batch, 0: there is none. */
 void lifecycle_open(struct log *log, uint64_t newest_ms);
+/* lifecycle_measure: how many files and bytes there are, for the metrics. */
+void lifecycle_measure(struct log *log);
 /* lifecycle_turn: begin or go on with what is due; once a turn. */
 void lifecycle_turn(struct log *log);
 /* lifecycle_close: nothing is on a worker any more. */

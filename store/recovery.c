@@ -549,9 +549,8 @@ enum err lane_recover(struct log *log,
     log->checkpointed = r.checkpoint;
     lifecycle_open(log, r.newest_ms);
     log->record_count = r.record_base;
-    if (log->metrics != NULL) {
-        metric_set(log->metrics, METRIC_LOG_SEGMENTS, log->segment_count);
+    lifecycle_measure(log);
+    if (log->metrics != NULL)
         metric_set(log->metrics, METRIC_LOG_STATE, log->state);
-    }
     return OK;
 }

@@ -25,7 +25,7 @@ static const char usage_log[] =
     "COLD is store.cold_directory, where that is set: old archives are there.\n"
     "roost log COMMAND --help says more. Exit: 0 done, 1 failed or damage found, 2 wrong usage.\n";
 
-static const char usage_verify[] = "usage: roost log verify DIR\n"
+static const char usage_verify[] = "usage: roost log verify DIR [--cold COLD]\n"
                                    "Reads every byte of the log and says what is not as it was "
                                    "written. Exit 1: there is damage. A\n"
                                    "torn tail is none: it was not acknowledged, and the next start "
@@ -56,7 +56,7 @@ static const char usage_trace[] =
     "coalesced: it was delivered or read at that time or before. Exit 1: it is not in the log.\n";
 
 static const char usage_repair[] =
-    "usage: roost log repair DIR --quarantine QDIR\n"
+    "usage: roost log repair DIR --quarantine QDIR [--cold COLD]\n"
     "With the gateway stopped. Each damaged range below the durable mark is copied to QDIR, with "
     "a\n"
     "description (JSON: place, conversations and numbers as far as they are known); records that "
@@ -65,7 +65,11 @@ static const char usage_repair[] =
     "Sound\n"
     "records keep their places, nothing is cut. What stands above the mark is a torn tail: the "
     "next\n"
-    "start cuts it. A second run finds nothing to do. Make a copy of DIR first if you can.\n";
+    "start cuts it. A damaged archive is written anew from what is sound in it, which takes as "
+    "much "
+    "free\n"
+    "space as it has bytes. A second run finds nothing to do. Make a copy of DIR first if you "
+    "can.\n";
 
 static int explain_failure(const char *directory, enum err err)
 {
@@ -83,13 +87,16 @@ static int explain_failure(const char *directory, enum err err)
 
 static int verify(int count, char **arguments)
 {
+    const char *cold = NULL;
+    const struct option_spec specs[] = {{"--cold", &cold, NULL}};
     const char *directory;
     bool help;
-    if (!options_parse(count, arguments, NULL, 0, &directory, 1, usage_verify, &help))
+    if (!options_parse(count, arguments, specs, COUNT_OF(specs), &directory, 1, usage_verify,
+                       &help))
         return 2;
     if (help)
         return 0;
-    enum err err = log_verify(directory, print_line, NULL);
+    enum err err = log_verify(directory, cold, print_line, NULL);
     if (err != ERR_CORRUPT)
         return err == OK ? 0 : explain_failure(directory, err);
     char text[PATH_BYTES + 256];
@@ -241,7 +248,9 @@ static int repair(int count, char **arguments)
 {
     const struct inspect_output out = {.line = print_line};
     const char *quarantine = NULL;
-    const struct option_spec specs[] = {{"--quarantine", &quarantine, NULL}};
+    const char *cold = NULL;
+    const struct option_spec specs[] = {{"--quarantine", &quarantine, NULL},
+                                        {"--cold", &cold, NULL}};
     struct repair_report report;
     const char *directory;
     bool help;
@@ -254,7 +263,7 @@ static int repair(int count, char **arguments)
         fputs(usage_repair, stderr);
         return 2;
     }
-    enum err err = log_repair(directory, quarantine, command_now_ms(), &out, &report);
+    enum err err = log_repair(directory, cold, quarantine, command_now_ms(), &out, &report);
     if (err != OK)
         return explain_repair(directory, quarantine, err);
     if (report.ranges == 0) {

@@ -1,4 +1,4 @@
-/* archive.c: the archive's format, version 1. Little-endian; crc is CRC-32C.
+/* archive.c: the archive's format, version 2. Little-endian; crc is CRC-32C.
  *
  * File "%08x-%08x-%04x.archive": first and last segment id that it stands for, generation; in the
  * lane's directory or in the cold one. While it is written: ".archiving", removed at a start.
@@ -9,7 +9,7 @@
  *
  * Header, 4096 bytes. Magic, version and crc keep their place and rule in all versions.
  *   0  8  magic "ROOSTARC"
- *   8  2  version, 1
+ *   8  2  version, 2
  *  10  2  flags, 0
  *  12  4  lane
  *  16  4  first segment id
@@ -88,7 +88,9 @@
  *  96  4  table blocks
  * 100  4  print blocks
  * 104  4  filter bytes
- * 108 16  0
+ * 108  8  the header's nonce, lane (4) and level (4) again: with the file's name all that reading
+ * 116  4  needs of a header that is damaged
+ * 120  4
  * 124  4  crc of the bytes before, seeded with the nonce
  *
  * The seed of a checksum for an offset: crc of the nonce's 8 bytes, xor the upper half of
@@ -203,8 +205,9 @@ enum err archive_header_decode(struct archive_header *header,
 }
 
 void archive_footer_encode(uint8_t out[ARCHIVE_FOOTER_BYTES], const struct archive_footer *footer,
-                           const struct segment_key *key)
+                           const struct archive_header *header)
 {
+    const struct segment_key key = archive_key(header);
     const uint64_t wide[] = {footer->summary,       footer->bytes,       footer->records,
                              footer->watermarks,    footer->gone,        footer->conversations,
                              footer->damaged,       footer->time_min_ms, footer->time_max_ms,
@@ -218,15 +221,29 @@ void archive_footer_encode(uint8_t out[ARCHIVE_FOOTER_BYTES], const struct archi
     store_u32(out + 96, footer->table_blocks);
     store_u32(out + 100, footer->print_blocks);
     store_u32(out + 104, footer->filter_bytes);
-    store_u32(out + 124, crc32c(key->crc, bytes_of(out, 124)));
+    store_u64(out + 108, header->nonce);
+    store_u32(out + 116, header->lane);
+    store_u32(out + 120, header->level);
+    store_u32(out + 124, crc32c(key.crc, bytes_of(out, 124)));
+}
+
+void archive_footer_header(struct archive_header *header, const uint8_t in[ARCHIVE_FOOTER_BYTES])
+{
+    header->nonce = load_u64(in + 108);
+    header->lane = load_u32(in + 116);
+    header->level = load_u32(in + 120);
 }
 
 enum err archive_footer_decode(struct archive_footer *footer,
                                const uint8_t in[ARCHIVE_FOOTER_BYTES],
-                               const struct segment_key *key)
+                               const struct archive_header *header)
 {
+    const struct segment_key key = archive_key(header);
+    struct archive_header same = *header;
+    archive_footer_header(&same, in);
     if (memcmp(in, footer_magic, sizeof footer_magic) != 0 ||
-        load_u32(in + 124) != crc32c(key->crc, bytes_of(in, 124)))
+        load_u32(in + 124) != crc32c(key.crc, bytes_of(in, 124)) || same.nonce != header->nonce ||
+        same.lane != header->lane || same.level != header->level)
         return ERR_CORRUPT;
     *footer = (struct archive_footer){
         .summary = load_u64(in + 8),
@@ -455,28 +472,56 @@ static enum err load_summary(struct archive *archive, uint64_t file)
     return OK;
 }
 
-static enum err load_parts(struct archive *archive)
+/* load_header: from the first block, or, where that is damaged, from the name and the footer, whose
+ * checksum then has to vouch for both. */
+static enum err load_header(struct archive *archive, const char *path, uint64_t file,
+                            const uint8_t footer[ARCHIVE_FOOTER_BYTES])
 {
-    uint8_t header[ARCHIVE_HEADER_BYTES];
-    uint8_t footer[ARCHIVE_FOOTER_BYTES];
+    uint8_t block[ARCHIVE_HEADER_BYTES];
+    const char *slash = strrchr(path, '/');
+    const char *name = slash == NULL ? path : slash + 1;
+    size_t stem = strcspn(name, ".");
+    struct archive_footer ignored;
+    enum err err =
+        file < sizeof block ? ERR_CORRUPT : read_exact(archive->fd, 0, block, sizeof block);
+    if (err == OK)
+        err = archive_header_decode(&archive->header, block);
+    if (err == OK || err == ERR_NEWER)
+        return err;
+    archive->header_damaged = true;
+    TRY(archive_name_parse(&archive->header, name, name + stem) == OK ? OK : ERR_CORRUPT);
+    archive_footer_header(&archive->header, footer);
+    return archive_footer_decode(&ignored, footer, &archive->header);
+}
+
+static enum err load_parts(struct archive *archive, const char *path, bool salvage)
+{
+    uint8_t footer[ARCHIVE_FOOTER_BYTES] = {0};
     uint64_t file = 0;
     TRY(file_size(archive->fd, &file));
-    TRY(read_exact(archive->fd, 0, header, sizeof header));
-    TRY(archive_header_decode(&archive->header, header));
+    enum err err = ERR_CORRUPT;
+    if (file >= ARCHIVE_HEADER_BYTES + ARCHIVE_HEAD_BYTES + ARCHIVE_FOOTER_BYTES)
+        err = read_exact(archive->fd, file - ARCHIVE_FOOTER_BYTES, footer, sizeof footer);
+    if (err == OK || salvage)
+        err = load_header(archive, path, file, footer);
+    TRY(err);
     archive->key = archive_key(&archive->header);
-    if (file < ARCHIVE_HEADER_BYTES + ARCHIVE_HEAD_BYTES + ARCHIVE_FOOTER_BYTES)
-        return ERR_CORRUPT;
-    TRY(read_exact(archive->fd, file - ARCHIVE_FOOTER_BYTES, footer, sizeof footer));
-    TRY(archive_footer_decode(&archive->footer, footer, &archive->key));
+    err = archive_footer_decode(&archive->footer, footer, &archive->header);
     uint32_t tables = (archive->footer.data_blocks + ARCHIVE_PAGE_ROWS - 1) / ARCHIVE_PAGE_ROWS;
-    if (archive->footer.bytes != file || archive->footer.table_blocks != tables ||
-        archive->footer.summary > file - ARCHIVE_FOOTER_BYTES - ARCHIVE_HEAD_BYTES ||
-        file - archive->footer.summary > 4ull << 30)
-        return ERR_CORRUPT;
+    if (err == OK && (archive->footer.bytes != file || archive->footer.table_blocks != tables ||
+                      archive->footer.summary > file - ARCHIVE_FOOTER_BYTES - ARCHIVE_HEAD_BYTES ||
+                      file - archive->footer.summary > 4ull << 30))
+        err = ERR_CORRUPT;
+    if (salvage) {
+        archive->footer_damaged = err != OK;
+        archive->footer.bytes = file;
+        return OK;
+    }
+    TRY(err);
     return load_summary(archive, file);
 }
 
-enum err archive_load(struct archive **out, const char *path)
+static enum err load(struct archive **out, const char *path, bool salvage)
 {
     struct archive *archive = memory_take_zeroed(sizeof *archive, MEMORY_STORE);
     if (archive == NULL)
@@ -485,13 +530,23 @@ enum err archive_load(struct archive **out, const char *path)
     if (err != OK)
         archive->fd = -1;
     else
-        err = load_parts(archive);
+        err = load_parts(archive, path, salvage);
     if (err != OK) {
         archive_destroy(archive);
         return err;
     }
     *out = archive;
     return OK;
+}
+
+enum err archive_load(struct archive **archive, const char *path)
+{
+    return load(archive, path, false);
+}
+
+enum err archive_salvage(struct archive **archive, const char *path)
+{
+    return load(archive, path, true);
 }
 
 void archive_destroy(struct archive *archive)

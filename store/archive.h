@@ -14,7 +14,7 @@
 
 #include "store/segment.h"
 
-#define ARCHIVE_VERSION         1
+#define ARCHIVE_VERSION         2
 #define ARCHIVE_HEADER_BYTES    4096u
 #define ARCHIVE_FOOTER_BYTES    128u
 #define ARCHIVE_HEAD_BYTES      32u         /* before each block's content */
@@ -113,7 +113,9 @@ struct archive {
     struct archive_header header;
     struct archive_footer footer;
     struct segment_key key;
-    size_t memory; /* bytes resident */
+    size_t memory;       /* bytes resident */
+    bool header_damaged; /* its first block is: header is from the name and the footer */
+    bool footer_damaged; /* archive_salvage only: of the footer only `bytes` holds */
     /* private: the summary's parts */
     uint8_t *summary;
     const uint8_t *directory_fences;
@@ -145,10 +147,12 @@ void archive_header_encode(uint8_t out[ARCHIVE_HEADER_BYTES], const struct archi
 MUST_USE enum err archive_header_decode(struct archive_header *header,
                                         const uint8_t block[ARCHIVE_HEADER_BYTES]);
 void archive_footer_encode(uint8_t out[ARCHIVE_FOOTER_BYTES], const struct archive_footer *footer,
-                           const struct segment_key *key);
+                           const struct archive_header *header);
 MUST_USE enum err archive_footer_decode(struct archive_footer *footer,
                                         const uint8_t in[ARCHIVE_FOOTER_BYTES],
-                                        const struct segment_key *key);
+                                        const struct archive_header *header);
+/* archive_footer_header: what a footer repeats of the header; not checked. */
+void archive_footer_header(struct archive_header *header, const uint8_t in[ARCHIVE_FOOTER_BYTES]);
 
 /* archive_head_encode: ARCHIVE_HEAD_BYTES for the content that follows at offset. */
 void archive_head_encode(uint8_t *out, struct archive_block *block, struct bytes content,
@@ -183,6 +187,9 @@ void archive_row_decode(struct archive_row *row, const uint8_t in[ARCHIVE_ROW_BY
 /* archive_load: open and validate header, footer and summary. ERR_NOT_FOUND, ERR_CORRUPT,
  * ERR_NEWER. Blocking. */
 MUST_USE enum err archive_load(struct archive **archive, const char *path);
+/* archive_salvage: for archive_walk only: one whose footer or summary is damaged too. ERR_CORRUPT:
+ * neither header nor footer can be read: nothing tells its blocks from noise. */
+MUST_USE enum err archive_salvage(struct archive **archive, const char *path);
 void archive_destroy(struct archive *archive);
 
 uint64_t archive_conversation_hash(const struct segment_key *key, struct conversation_id id);

@@ -471,7 +471,7 @@ enum err archive_writer_finish(struct archive_writer *w, uint64_t damaged,
     TRY(put_summary(w));
     w->footer.damaged = damaged;
     w->footer.bytes = w->offset + sizeof footer;
-    archive_footer_encode(footer, &w->footer, &w->key);
+    archive_footer_encode(footer, &w->footer, &w->header);
     TRY(put(w, bytes_of(footer, sizeof footer)));
     TRY(flush(w));
     TRY(file_sync(w->fd));

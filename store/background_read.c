@@ -191,11 +191,15 @@ static void say_damaged(const struct scrub *scrub, uint64_t from, uint64_t to, e
               LOG_END);
 }
 
-static enum err scrub_open(struct scrub *scrub)
+static enum err scrub_open(struct scrub *scrub, uint64_t *damaged)
 {
     scrub->opened = true;
     if (scrub->archived) {
         TRY(archive_load(&scrub->archive, scrub->path));
+        if (scrub->archive->header_damaged) {
+            *damaged += 1;
+            say_damaged(scrub, 0, ARCHIVE_HEADER_BYTES, ERR_CORRUPT);
+        }
         archive_walk_init(&scrub->walk, scrub->archive->fd, &scrub->archive->key,
                           ARCHIVE_HEADER_BYTES, scrub->archive->footer.bytes);
         return OK;
@@ -240,7 +244,7 @@ enum err scrub_step(struct scrub *scrub, uint64_t budget, uint64_t *read, uint64
     enum err err = OK;
     *read = *damaged = 0;
     if (!scrub->opened) {
-        err = scrub_open(scrub);
+        err = scrub_open(scrub, damaged);
         if (err == ERR_CORRUPT || err == ERR_IO || err == ERR_NOT_FOUND) {
             *damaged += 1;
             say_damaged(scrub, 0, 0, err);

@@ -6,7 +6,8 @@
  * - bytes: the log is larger than retention.bytes: the oldest is written anew without what may go
  * - age: an archive of which by its times half is due is written anew: so everything goes late by
  *   its own span at most, and is rewritten seldom
- * - merge: merge_segments segments, or merge_inputs archives of one level, the lowest level first
+ * - merge: merge_segments segments, or merge_inputs archives of one level, the lowest level first;
+ *   fewer where what follows them is merged already
  * - cold: an archive whose newest record is older than cold_ms moves to the cold directory
  */
 #include "store/lifecycle.h"
@@ -196,31 +197,56 @@ static bool plan_age(const struct log *log, struct lifecycle_plan *plan, uint64_
     return false;
 }
 
-/* plan_level: the oldest of a run of that level, as many as are merged at a time. */
+/* run: neighbours of one level and tier that are merged together. */
+struct run {
+    uint32_t lo;
+    uint32_t count;
+    uint64_t bytes;
+};
+
+static void run_add(const struct log *log, struct run *run, uint32_t at, uint64_t bytes_max)
+{
+    if (run->count == 0)
+        *run = (struct run){.lo = at};
+    run->count++;
+    run->bytes += bytes_of_entry(log, log->segments[at]);
+    while (run->bytes > bytes_max && run->count > 1) {
+        run->bytes -= bytes_of_entry(log, log->segments[run->lo++]);
+        run->count--;
+    }
+}
+
+static bool run_goes_on(const struct log *log, const struct run *run, uint32_t at, uint32_t level)
+{
+    const struct lane_segment *segment = log->segments[at];
+    return mergeable(log, segment) && segment->level == level &&
+           (run->count == 0 || log->segments[at - 1]->cold == segment->cold);
+}
+
+/* plan_level: the oldest run of that level, as many as are merged at a time; or fewer where the run
+ * cannot grow any more, because what follows was merged already. */
 static bool plan_level(const struct log *log, struct lifecycle_plan *plan, uint32_t level)
 {
-    uint32_t wanted = level == 0 && log->options.merge_segments != 0 ? log->options.merge_segments
-                                                                     : log->options.merge_inputs;
-    uint32_t run = 0;
-    uint64_t bytes = 0;
+    const struct log_options *options = &log->options;
+    uint32_t wanted = level == 0 && options->merge_segments != 0 ? options->merge_segments
+                                                                 : options->merge_inputs;
+    uint64_t bytes_max = level == 0 ? UINT64_MAX : options->archive_bytes_max;
+    struct run run = {0};
     for (uint32_t i = 0; i < log->active; i++) {
-        const struct lane_segment *segment = log->segments[i];
-        bool same_tier = run == 0 || log->segments[i - 1]->cold == segment->cold;
-        if (!mergeable(log, segment) || segment->level != level || !same_tier) {
-            run = 0;
-            bytes = 0;
-            if (!mergeable(log, segment) || segment->level != level)
-                continue;
+        *plan = (struct lifecycle_plan){
+            .kind = LIFECYCLE_MERGE, .lo = run.lo, .hi = run.lo + run.count - 1};
+        if (!run_goes_on(log, &run, i, level)) {
+            bool enclosed = log->segments[i]->level > level;
+            if (enclosed && run.bytes <= bytes_max && run.count > (level == 0 ? 0 : 1))
+                return true; /* one archive alone would only be copied */
+            run.count = 0;
         }
-        run++;
-        bytes += bytes_of_entry(log, segment);
-        if (run < wanted)
+        if (!run_goes_on(log, &run, i, level))
             continue;
-        *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .lo = i + 1 - run, .hi = i};
-        if (bytes <= log->options.archive_bytes_max || level == 0)
+        run_add(log, &run, i, bytes_max);
+        *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .lo = run.lo, .hi = i};
+        if (run.count == wanted && run.bytes <= bytes_max)
             return true;
-        run--;
-        bytes -= bytes_of_entry(log, log->segments[plan->lo]);
     }
     return false;
 }

@@ -124,6 +124,9 @@ static enum err look(const struct log *log, struct listed *listed)
         if (archive->header.lane != log->options.lane || archive->header.first != listed->first ||
             archive->header.last != listed->last)
             err = ERR_CORRUPT;
+        if (err == OK && archive->header_damaged)
+            log_event(LOG_WARN, "log_archive_header_damaged", LOG_TEXT("file", path),
+                      LOG_TEXT("advice", "it is served; stop and run: roost log repair"), LOG_END);
         archive_destroy(archive);
     }
     if (err != ERR_CORRUPT)

@@ -184,9 +184,10 @@ MUST_USE enum err log_record_next(struct bytes *encoded, struct log_record *out)
 #define LOG_RECORD_OVERHEAD                                                                        \
     128 /* bytes that a record in log_read.out costs beyond its body, at most */
 
-/* log_verify: `roost log verify DIR`: walks every segment, calls back per finding. Blocking.
- * Returns ERR_CORRUPT if any is damage. */
-MUST_USE enum err log_verify(const char *directory,
+/* log_verify: `roost log verify DIR`: walks every segment and archive, calls back per finding.
+ * Blocking. cold: where old archives were moved to, or NULL. ERR_CORRUPT: some finding is damage.
+ */
+MUST_USE enum err log_verify(const char *directory, const char *cold,
                              void (*finding)(void *context, const char *line), void *context);
 
 #endif

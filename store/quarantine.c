@@ -4,8 +4,9 @@
  *    "what":"…","records_lost":3,"counted":true,"unknown":1,
  *    "gone":[{"conversation":"…","from_seq":4,"to_seq":5}, …],"claimed":[…],"copy":"….bytes"}
  *
- * "gone" is what the segment's index vouches for. "claimed" is what the damaged bytes themselves
- * look like, with wrong checksums: a hint for a person, not used for anything. */
+ * Of an archive "archive":"<name>" stands for "segment". "gone" is what the segment's index, or the
+ * archive's directory and the numbers around the place, vouch for. "claimed" is what the damaged
+ * bytes themselves look like, with wrong checksums: a hint for a person, not used for anything. */
 #include "store/repair.h"
 
 #include "core/file.h"
@@ -19,7 +20,7 @@
 
 #define COPY_BYTES  (1u << 20)
 #define CLAIMS_MAX  1000
-#define STEM_BYTES  96
+#define STEM_BYTES  112
 #define PATH_BYTES  (STORE_PATH_BYTES + STEM_BYTES)
 #define PIECE_BYTES 512
 
@@ -105,10 +106,10 @@ static enum err put_known(struct description *d, const struct quarantine_entry *
     for (uint32_t i = 0, end; i < entry->known_count; i = end) {
         for (end = i + 1; end < entry->known_count &&
                           conversation_id_equal(sorted[end].conversation, sorted[i].conversation) &&
-                          sorted[end].seq == sorted[end - 1].seq + 1;
+                          sorted[end].seq == sorted[end - 1].last + 1;
              end++)
             ;
-        put_range(d, i == 0, sorted[i].conversation, sorted[i].seq, sorted[end - 1].seq);
+        put_range(d, i == 0, sorted[i].conversation, sorted[i].seq, sorted[end - 1].last);
     }
     memory_give(sorted, MEMORY_STORE);
     return OK;
@@ -133,6 +134,14 @@ static void put_claims(struct description *d, struct bytes data)
     }
 }
 
+static uint64_t known_numbers(const struct quarantine_entry *entry)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < entry->known_count; i++)
+        count += entry->known[i].last - entry->known[i].seq + 1;
+    return count;
+}
+
 static enum err describe(int fd, int copy, const struct quarantine_entry *entry, const char *stem,
                          uint64_t unreadable)
 {
@@ -143,13 +152,17 @@ static enum err describe(int fd, int copy, const struct quarantine_entry *entry,
     if (data == NULL)
         return ERR_NO_MEMORY;
     enum err err = file_read(copy, 0, data, size, &done);
+    if (entry->archive != NULL)
+        put(&d, "{\"archive\":\"%s\"", entry->archive);
+    else
+        put(&d, "{\"segment\":\"%08" PRIx32 "\"", entry->segment);
     put(&d,
-        "{\"segment\":\"%08" PRIx32 "\",\"from\":%" PRIu64 ",\"to\":%" PRIu64 ",\"bytes\":%" PRIu64
+        ",\"from\":%" PRIu64 ",\"to\":%" PRIu64 ",\"bytes\":%" PRIu64
         ",\"unreadable_bytes\":%" PRIu64 ",\n \"what\":\"%s\",\n",
-        entry->segment, entry->from, entry->to, entry->to - entry->from, unreadable, entry->what);
+        entry->from, entry->to, entry->to - entry->from, unreadable, entry->what);
     put(&d, " \"records_lost\":%" PRIu64 ",\"counted\":%s,\"unknown\":%" PRIu64 ",\n \"gone\":[",
         entry->lost, entry->counted ? "true" : "false",
-        entry->lost > entry->known_count ? entry->lost - entry->known_count : 0);
+        entry->lost > known_numbers(entry) ? entry->lost - known_numbers(entry) : 0);
     if (err == OK)
         err = put_known(&d, entry);
     put(&d, "],\n \"claimed\":[");
@@ -169,8 +182,11 @@ enum err quarantine_put(const char *directory, int fd, const struct quarantine_e
     int copy;
     int text;
     uint64_t unreadable = 0;
-    snprintf(stem, sizeof stem, "%08" PRIx32 "-%" PRIu64 "-%" PRIu64 "-%" PRIu64, entry->segment,
-             entry->from, entry->to, entry->now_ms);
+    char segment[9];
+    snprintf(segment, sizeof segment, "%08" PRIx32, entry->segment);
+    snprintf(stem, sizeof stem, "%s-%" PRIu64 "-%" PRIu64 "-%" PRIu64,
+             entry->archive != NULL ? entry->archive : segment, entry->from, entry->to,
+             entry->now_ms);
     if (strlen(directory) >= STORE_PATH_BYTES - 16)
         return ERR_TOO_BIG;
     snprintf(copy_path, sizeof copy_path, "%s/%s.bytes", directory, stem);

@@ -1,4 +1,4 @@
-/* repair.c: one walk over the lane, in two parts:
+/* repair.c: one walk over the lane's segments (archives: repair_archive.c), in two parts:
  *
  *   headers  a lost copy is written again from the other; where both are lost, the nonce in the
  *            segment's index makes them anew, else the segment gets a new header and all its
@@ -50,8 +50,8 @@ static enum err add_known(struct repair *r, const struct sidecar_entry *entry)
         r->known = grown;
         r->known_capacity = capacity;
     }
-    r->known[r->known_count++] =
-        (struct lost_record){entry->conversation, entry->seq, entry->offset, entry->size};
+    r->known[r->known_count++] = (struct lost_record){entry->conversation, entry->seq, entry->seq,
+                                                      entry->offset, entry->size};
     return OK;
 }
 
@@ -730,6 +730,8 @@ static enum err repair_headers(struct repair *r)
     for (uint32_t i = 0; i < r->walk.count; i++) {
         struct scan scan;
         int fd;
+        if (walk_covered(&r->walk, r->walk.ids[i]))
+            continue;
         enum err err = walk_segment_open(&r->walk, i, &fd, &scan);
         if (err == ERR_CORRUPT || err == ERR_IO) {
             TRY(header_lost(r, i));
@@ -798,6 +800,9 @@ static enum err repair_segment(struct repair *r, uint32_t at)
 {
     struct scan scan;
     int fd;
+    if (walk_covered(&r->walk, r->walk.ids[at]))
+        return OK; /* the next start removes it */
+    r->have_base = r->have_base && !walk_apart(&r->walk, at);
     enum err err = walk_segment_open(&r->walk, at, &fd, &scan);
     if (err == ERR_CORRUPT || err == ERR_IO)
         return OK; /* repair_headers has told */
@@ -818,8 +823,32 @@ static enum err repair_segment(struct repair *r, uint32_t at)
     return err == OK ? mend_index(r, r->walk.ids[at]) : err;
 }
 
-enum err log_repair(const char *directory, const char *quarantine, uint64_t now_ms,
-                    const struct inspect_output *out, struct repair_report *report)
+static enum err repair_archives(struct repair *r)
+{
+    for (uint32_t i = 0; i < r->walk.archive_count; i++) {
+        struct repair_target target = {.directory = r->walk.archives[i].directory,
+                                       .quarantine = r->quarantine,
+                                       .now_ms = r->now_ms,
+                                       .out = r->out,
+                                       .report = r->report};
+        TRY(walk_archive_path(&r->walk.archives[i], target.path));
+        TRY(repair_archive(&target));
+    }
+    return OK;
+}
+
+static enum err repair_segments(struct repair *r)
+{
+    r->have_base = r->walk.count > 0 && r->walk.ids[0] == 1; /* else older ones were merged */
+    r->end = position_of(1, SEGMENT_DATA_OFFSET);
+    TRY(repair_headers(r));
+    for (uint32_t i = 0; i < r->walk.count; i++)
+        TRY(repair_segment(r, i));
+    return OK;
+}
+
+enum err log_repair(const char *directory, const char *cold, const char *quarantine,
+                    uint64_t now_ms, const struct inspect_output *out, struct repair_report *report)
 {
     struct repair r = {.quarantine = quarantine, .now_ms = now_ms, .out = out, .report = report};
     char path[STORE_PATH_BYTES];
@@ -833,13 +862,11 @@ enum err log_repair(const char *directory, const char *quarantine, uint64_t now_
     if (err == OK)
         err = file_make_directory(quarantine);
     if (err == OK)
-        err = walk_open(&r.walk, directory, NULL);
+        err = walk_open(&r.walk, directory, cold);
     if (err == OK) {
-        r.have_base = r.walk.count > 0 && r.walk.ids[0] == 1; /* else older ones were merged */
-        r.end = position_of(1, SEGMENT_DATA_OFFSET);
-        err = repair_headers(&r);
-        for (uint32_t i = 0; i < r.walk.count && err == OK; i++)
-            err = repair_segment(&r, i);
+        err = repair_archives(&r);
+        if (err == OK)
+            err = repair_segments(&r);
         walk_close(&r.walk);
     }
     memory_give(r.known, MEMORY_STORE);

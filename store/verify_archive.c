@@ -148,16 +148,15 @@ static enum err check_header_rest(struct check *c)
     return OK;
 }
 
-enum err verify_archive(struct verify *v, const struct archive_header *name)
+enum err verify_archive(struct verify *v, const struct walk_archive *archived)
 {
+    const struct archive_header *name = &archived->name;
     char file[ARCHIVE_NAME_BYTES];
     char path[STORE_PATH_BYTES];
     struct archive *archive;
     archive_name(file, name, ".archive");
     struct check check = {.v = v, .name = file};
-    int size = snprintf(path, sizeof path, "%s/%s", v->directory, file);
-    if (size < 0 || size >= STORE_PATH_BYTES)
-        return ERR_TOO_BIG;
+    TRY(walk_archive_path(archived, path));
     enum err err = archive_load(&archive, path);
     if (err == ERR_NEWER || err == ERR_NO_MEMORY)
         return err;

@@ -118,6 +118,11 @@ bool walk_covered(const struct walk *walk, uint32_t id)
     return false;
 }
 
+bool walk_apart(const struct walk *walk, uint32_t at)
+{
+    return walk_covered(walk, walk->ids[at] - 1);
+}
+
 enum err walk_open(struct walk *walk, const char *directory, const char *cold)
 {
     *walk = (struct walk){.directory = directory, .listing = directory};
@@ -189,18 +194,22 @@ static enum err visit_block(const struct walk_visitor *visitor, const struct arc
     return err == ERR_NOT_FOUND ? OK : err;
 }
 
+enum err walk_archive_path(const struct walk_archive *archive, char out[STORE_PATH_BYTES])
+{
+    char name[ARCHIVE_NAME_BYTES];
+    archive_name(name, &archive->name, ".archive");
+    int size = snprintf(out, STORE_PATH_BYTES, "%s/%s", archive->directory, name);
+    return size > 0 && size < STORE_PATH_BYTES ? OK : ERR_TOO_BIG;
+}
+
 /* visit_archive: what is damaged in it is told as lost, once per place. */
 static enum err visit_archive(const struct walk_archive *name, const struct walk_visitor *visitor)
 {
     char path[STORE_PATH_BYTES];
-    char file[ARCHIVE_NAME_BYTES];
     struct archive *archive;
     struct archive_walk blocks;
     struct walk_item item = {.kind = WALK_BLOCK};
-    archive_name(file, &name->name, ".archive");
-    if (strlen(name->directory) + sizeof file + 1 > sizeof path)
-        return ERR_TOO_BIG;
-    snprintf(path, sizeof path, "%s/%s", name->directory, file);
+    TRY(walk_archive_path(name, path));
     enum err err = archive_load(&archive, path);
     if (err == ERR_CORRUPT || err == ERR_IO)
         return visitor->lost == NULL ? OK : visitor->lost(visitor->context, name->name.last, err);

@@ -1,7 +1,7 @@
 /* walk.h: all of a lane's log from its files alone, for tools: what verifies, prints, repairs,
  * copies or rebuilds begins here.
  * Flow:       directory → walk_open (ids, mark) → walk_segment_open + scan_next, or walk_records →
- *             verify.c, inspect.c, repair.c, snapshot.c, rebuild
+ *             verify.c, inspect.c, repair.c, repair_archive.c, snapshot.c, rebuild
  * Owns:       the list of ids; takes no lock and writes nothing
  * Invariants: segments come in ascending order; what is below the mark was durable when the walk
  *             was opened, so anything wrong there is damage and not a tail; on a lane in use a
@@ -37,6 +37,7 @@ struct walk {
 MUST_USE enum err walk_open(struct walk *walk, const char *directory, const char *cold);
 void walk_close(struct walk *walk);
 
+MUST_USE enum err walk_archive_path(const struct walk_archive *archive, char out[STORE_PATH_BYTES]);
 /* walk_segment_open: scan of the at-th segment; scan_close and file_close are the caller's.
  * ERR_CORRUPT or ERR_IO: neither copy of its header can be read; nothing is open then. */
 MUST_USE enum err walk_segment_open(const struct walk *walk, uint32_t at, int *fd,
@@ -64,6 +65,8 @@ MUST_USE enum err walk_index_check(const struct walk *walk, struct scan *scan, b
 
 /* walk_covered: an archive stands for that segment. */
 bool walk_covered(const struct walk *walk, uint32_t id);
+/* walk_apart: the segment before the at-th one was merged: the chain of batches begins anew. */
+bool walk_apart(const struct walk *walk, uint32_t at);
 
 /* walk_damaged: item is not as it was written and should be: what is above the mark is a tail. */
 bool walk_damaged(const struct walk *walk, const struct scan *scan, const struct scan_item *item);

@@ -356,7 +356,7 @@ static enum err check_log(const char *directory, const struct manifest *m,
         const struct inspect_output *in;
         void *out;
     } context = {.in = options->out};
-    enum err err = log_verify(directory, tell_finding, context.out);
+    enum err err = log_verify(directory, NULL, tell_finding, context.out);
     if (err == ERR_CORRUPT && options->accept_damage)
         err = OK;
     if (err != OK)

@@ -318,7 +318,7 @@ int writer_check(void)
     }
     int result = check_open(w, acked, damaged);
     log_close(w->log);
-    if (result == CHECK_KEPT && log_verify(w->directory, on_finding, NULL) != OK)
+    if (result == CHECK_KEPT && log_verify(w->directory, NULL, on_finding, NULL) != OK)
         result = CHECK_BAD;
     writer_destroy(w);
     return result;

@@ -97,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(rig_append_now(&rig, i % 4) == OK);
     rig_settle(&rig);
     rig_close(&rig);
-    (void)!log_verify(RIG_DIRECTORY, ignore, NULL);
+    (void)!log_verify(RIG_DIRECTORY, NULL, ignore, NULL);
     uint64_t replayed = rig.replayed;
     CHECK(rig_open(&rig) == OK);
     CHECK(rig.replayed ==

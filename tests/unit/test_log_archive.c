@@ -162,6 +162,32 @@ static void count_finding(void *context, const char *line)
         printf("%s\n", line);
 }
 
+/* What could not be merged when its neighbours were stands between archives: that is no damage, and
+ * it is merged when it can be, however little it is. */
+static void test_left_between_archives(void **state)
+{
+    (void)state;
+    uint32_t last = 0;
+    assert_int_equal(rig_open(rig), OK);
+    fill(6000, 20);
+    rig->log->segments[2]->unmergeable = true;
+    merge_all();
+    assert_false(rig->log->segments[2]->archived);
+    assert_true(rig->log->segments[3]->archived);
+    uint64_t checkpoint = log_durable(rig->log);
+    rig_close(rig);
+    assert_int_equal(log_verify(RIG_DIRECTORY, NULL, count_finding, NULL), OK);
+    rig->options.checkpoint = checkpoint;
+    assert_int_equal(rig_open(rig), OK);
+    merge_all();
+    for (uint32_t i = 0; i < rig->log->segment_count; i++)
+        if (rig->log->segments[i]->archived)
+            last = i;
+    for (uint32_t i = 0; i < last; i++)
+        assert_true(rig->log->segments[i]->archived);
+    rig_read_all(rig);
+}
+
 static void archive_file(char path[STORE_PATH_BYTES], uint32_t n)
 {
     for (uint32_t i = 0; i < rig->log->segment_count; i++)
@@ -207,15 +233,15 @@ static void test_every_bit_flip_is_detected(void **state)
     merge_all();
     archive_file(path, 0);
     rig_close(rig);
-    assert_int_equal(log_verify(RIG_DIRECTORY, count_finding, NULL), OK);
+    assert_int_equal(log_verify(RIG_DIRECTORY, NULL, count_finding, NULL), OK);
     uint8_t *data = fault_data(path, &size);
     for (uint64_t at = 0; at < size; at += at < 4096 + 600 || at > size - 400 ? 1 : 97) {
         data[at] ^= (uint8_t)(1u << at % 8);
-        enum err err = log_verify(RIG_DIRECTORY, count_finding, NULL);
+        enum err err = log_verify(RIG_DIRECTORY, NULL, count_finding, NULL);
         assert_true(err == ERR_CORRUPT || (err == ERR_NEWER && at < 64));
         data[at] ^= (uint8_t)(1u << at % 8);
     }
-    assert_int_equal(log_verify(RIG_DIRECTORY, count_finding, NULL), OK);
+    assert_int_equal(log_verify(RIG_DIRECTORY, NULL, count_finding, NULL), OK);
 }
 
 static void test_damaged_archive_degrades_its_conversations(void **state)
@@ -295,7 +321,7 @@ static void test_damage_is_not_carried_over(void **state)
         assert_int_equal(read_what_is_there(20), before);
         findings = 0;
         rig_close(rig);
-        (void)!log_verify(RIG_DIRECTORY, count_finding, NULL);
+        (void)!log_verify(RIG_DIRECTORY, NULL, count_finding, NULL);
         assert_true(findings > 1);
     }
 }
@@ -381,7 +407,7 @@ static void test_crash_at_every_turn_of_a_merge(void **state)
         memcpy(rig->acked, acked, sizeof acked);
         rig_read_all(rig);
         rig_close(rig);
-        assert_int_equal(log_verify(RIG_DIRECTORY, count_finding, NULL), OK);
+        assert_int_equal(log_verify(RIG_DIRECTORY, NULL, count_finding, NULL), OK);
     }
     assert_true(merged > 20);
     fault_free(image);
@@ -751,6 +777,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_merged_is_read_and_found, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_left_between_archives, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_backwards, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_long_conversation, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_bit_flip_is_detected, setup, teardown),

@@ -62,7 +62,7 @@ static void count_line(void *context, const char *line)
 static enum err verify(void)
 {
     uint32_t lines = 0;
-    enum err err = log_verify(RIG_DIRECTORY, count_line, &lines);
+    enum err err = log_verify(RIG_DIRECTORY, NULL, count_line, &lines);
     assert_true(lines > 0 || err == ERR_NEWER);
     return err;
 }

@@ -1,6 +1,8 @@
 /* test_log_repair.c: whatever is damaged: after one repair the log verifies, serves all that it
  * served before and names the rest; the damaged bytes are in quarantine; a second repair finds
  * nothing. */
+#include "store/archive_walk.h"
+#include "store/log_private.h"
 #include "store/repair.h"
 #include "tests/unit/log_rig.h"
 
@@ -11,6 +13,7 @@
 
 #define FIRST         RIG_DIRECTORY "/00000001.segment"
 #define QUARANTINE    "quarantine"
+#define COLD          "cold"
 #define CONVERSATIONS 20
 
 static struct rig *rig;
@@ -68,13 +71,15 @@ static struct repair_report repair(void)
     const struct inspect_output out = {.line = tell};
     static uint64_t now_ms = 1000;
     struct repair_report report;
-    assert_int_equal(log_repair(RIG_DIRECTORY, QUARANTINE, now_ms++, &out, &report), OK);
+    assert_int_equal(
+        log_repair(RIG_DIRECTORY, rig->options.cold_directory, QUARANTINE, now_ms++, &out, &report),
+        OK);
     return report;
 }
 
 static enum err verify(void)
 {
-    return log_verify(RIG_DIRECTORY, tell, NULL);
+    return log_verify(RIG_DIRECTORY, rig->options.cold_directory, tell, NULL);
 }
 
 /* served: how many of all numbers can be had; each other one is named as missing. present[] tells
@@ -272,7 +277,7 @@ static void test_description(void **state)
     fault_settle();
     const struct inspect_output out = {.line = tell};
     struct repair_report report;
-    assert_int_equal(log_repair(RIG_DIRECTORY, QUARANTINE, 5, &out, &report), OK);
+    assert_int_equal(log_repair(RIG_DIRECTORY, NULL, QUARANTINE, 5, &out, &report), OK);
     char path[128];
     uint32_t end = 0;
     /* the range is the batch: find its file by its length */
@@ -299,7 +304,7 @@ static void test_busy(void **state)
     const struct inspect_output out = {.line = tell};
     (void)state;
     assert_int_equal(rig_open(rig), OK);
-    assert_int_equal(log_repair(RIG_DIRECTORY, QUARANTINE, 1, &out, &report), ERR_BUSY);
+    assert_int_equal(log_repair(RIG_DIRECTORY, NULL, QUARANTINE, 1, &out, &report), ERR_BUSY);
     rig_close(rig);
 }
 
@@ -366,7 +371,212 @@ static void test_failures(void **state)
             data[10] ^= 1;
             fault_settle();
             fault.fail_at[op] = n;
-            enum err err = log_repair(RIG_DIRECTORY, QUARANTINE, 1, &out, &report);
+            enum err err = log_repair(RIG_DIRECTORY, NULL, QUARANTINE, 1, &out, &report);
+            fault_calm();
+            assert_true(err == OK || err == ERR_IO);
+            if (verify() != OK)
+                repaired_after(report.lost);
+        }
+}
+
+/* ---- archives */
+
+static char archive_file[STORE_PATH_BYTES]; /* the first of those that write_archives made */
+
+static uint64_t long_ago(uint32_t conversation, uint64_t seq)
+{
+    return 1000 * seq + conversation;
+}
+
+/* write_archives: 5,000 records, most of them merged. */
+static void write_archives(uint64_t seed, bool compress, bool cold)
+{
+    random_state = seed;
+    rig->merged_replay = true;
+    rig->options.segment_bytes = 64 << 10;
+    rig->options.batch_bytes_max = 16 << 10;
+    rig->options.merge_inputs = 4;
+    rig->options.archive_bytes_max = 1 << 30;
+    rig->options.compress = compress;
+    rig->options.cold_directory = cold ? COLD : NULL;
+    rig->options.cold_ms = 60000;
+    rig->options.trust_clock = true;
+    rig->time = long_ago;
+    assert_int_equal(rig_open(rig), OK);
+    fill(5000);
+    log_checkpointed(rig->log, log_durable(rig->log));
+    for (uint32_t i = 0; i < 400; i++) {
+        fault_pass(NS_PER_S);
+        rig_turn(rig);
+    }
+    rig->options.checkpoint = log_durable(rig->log);
+    memcpy(rig->found, rig->acked, sizeof rig->found);
+    assert_true(rig->log->segments[0]->archived && rig->log->segments[0]->cold == cold);
+    assert_int_equal(lane_archive_path(rig->log, rig->log->segments[0], archive_file), OK);
+    rig_close(rig);
+    assert_int_equal(verify(), OK);
+}
+
+/* block: the at-th of that kind in the archive. */
+static bool block(struct walk_item *item, enum archive_kind kind, uint32_t at)
+{
+    struct archive *archive;
+    struct archive_walk walk;
+    assert_int_equal(archive_load(&archive, archive_file), OK);
+    archive_walk_init(&walk, archive->fd, &archive->key, ARCHIVE_HEADER_BYTES,
+                      archive->footer.bytes);
+    bool found = false;
+    do
+        assert_int_equal(archive_walk_next(&walk, item), OK);
+    while (item->kind != WALK_END &&
+           !(found = item->block.kind == kind && item->block.number == at));
+    archive_walk_deinit(&walk);
+    archive_destroy(archive);
+    return found;
+}
+
+static void spoil(uint64_t offset)
+{
+    uint64_t size;
+    uint8_t *data = fault_data(archive_file, &size);
+    assert_non_null(data);
+    assert_true(offset < size);
+    data[offset] ^= 0x10;
+    fault_settle();
+}
+
+static uint64_t archive_bytes(void)
+{
+    uint64_t size;
+    assert_non_null(fault_data(archive_file, &size));
+    return size;
+}
+
+/* Damaged records are lost, by conversation and number; all others are served. */
+static void test_archive_data(void **state)
+{
+    struct walk_item item;
+    (void)state;
+    for (int compress = 0; compress < 2; compress++) {
+        fault_reset();
+        rig_init(rig);
+        write_archives(20, compress, false);
+        assert_true(block(&item, ARCHIVE_DATA, 1));
+        spoil(item.from + ARCHIVE_HEAD_BYTES + 100);
+        struct repair_report report = repaired();
+        assert_int_equal(report.ranges, 1);
+        assert_true(report.lost > 20 && report.lost <= item.block.count);
+        assert_int_equal(report.lost, report.lost_known);
+    }
+}
+
+/* Nothing is lost of what is not records. */
+static void test_archive_lookups(void **state)
+{
+    struct walk_item item;
+    const enum archive_kind kinds[] = {ARCHIVE_DIRECTORY, ARCHIVE_TABLE, ARCHIVE_PRINTS,
+                                       ARCHIVE_SUMMARY};
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(kinds); i++)
+        for (uint64_t at = 5; at <= ARCHIVE_HEAD_BYTES + 5; at += ARCHIVE_HEAD_BYTES) {
+            fault_reset();
+            rig_init(rig);
+            write_archives(21, false, false);
+            assert_true(block(&item, kinds[i], 0));
+            spoil(item.from + at);
+            struct repair_report report = repaired();
+            assert_int_equal(report.ranges, 1);
+            assert_int_equal(report.lost, 0);
+        }
+}
+
+static void test_archive_ends(void **state)
+{
+    (void)state;
+    write_archives(22, false, false);
+    spoil(archive_bytes() - 20); /* the footer: it cannot be loaded until it is repaired */
+    assert_int_equal(repaired().lost, 0);
+    fault_reset();
+    rig_init(rig);
+    write_archives(22, false, false);
+    spoil(20); /* the header: the footer stands in for it, it is served all the time */
+    uint8_t *present = calloc(CONVERSATIONS, 5000);
+    uint64_t total = 0;
+    for (uint32_t c = 0; c < CONVERSATIONS; c++)
+        total += rig->acked[c];
+    reopen();
+    assert_int_equal(served(present), total);
+    rig_close(rig);
+    free(present);
+    assert_int_equal(repaired().lost, 0);
+    fault_reset();
+    rig_init(rig);
+    write_archives(22, false, false);
+    spoil(3000); /* zeros behind the header */
+    assert_int_equal(repaired().lost, 0);
+}
+
+/* Without header and footer nothing can be told from noise: it is left, and said so. */
+static void test_archive_beyond_repair(void **state)
+{
+    (void)state;
+    write_archives(23, false, false);
+    spoil(20);
+    spoil(archive_bytes() - 20);
+    struct repair_report report = repair();
+    assert_int_equal(report.ranges, 1);
+    assert_int_equal(report.repaired, 0);
+    assert_int_equal(verify(), ERR_CORRUPT);
+}
+
+static void test_archive_in_the_cold(void **state)
+{
+    struct walk_item item;
+    (void)state;
+    write_archives(24, true, true);
+    assert_int_equal(strncmp(archive_file, COLD "/", strlen(COLD "/")), 0);
+    assert_true(block(&item, ARCHIVE_DATA, 0));
+    spoil(item.from + ARCHIVE_HEAD_BYTES + 50);
+    assert_int_equal(repaired().ranges, 1);
+}
+
+static void test_archive_any_damage(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        uint64_t size;
+        fault_reset();
+        rig_init(rig);
+        write_archives(seed * 1000, seed % 2, false);
+        uint8_t *data = fault_data(archive_file, &size);
+        for (uint64_t i = 0; i <= draw(3); i++) {
+            uint64_t from = draw(size - ARCHIVE_FOOTER_BYTES);
+            uint64_t length = 1 + draw(draw(2) == 0 ? 600 : 50000);
+            for (uint64_t at = from; at < from + length && at < size - ARCHIVE_FOOTER_BYTES; at++)
+                data[at] ^= (uint8_t)(1 + draw(255));
+        }
+        fault_settle();
+        print_message("seed %d\n", (int)seed);
+        repaired();
+    }
+}
+
+/* The n-th operation fails: as in segments; the old file is there until the new one counts. */
+static void test_archive_failures(void **state)
+{
+    struct walk_item item;
+    (void)state;
+    for (uint64_t n = 1; n < 40; n++)
+        for (enum fault_op op = FAULT_READ; op < FAULT_OP_COUNT; op++) {
+            const struct inspect_output out = {.line = tell};
+            struct repair_report report;
+            fault_reset();
+            rig_init(rig);
+            write_archives(25, false, false);
+            assert_true(block(&item, ARCHIVE_DATA, 2));
+            spoil(item.from + ARCHIVE_HEAD_BYTES + 50);
+            fault.fail_at[op] = n;
+            enum err err = log_repair(RIG_DIRECTORY, NULL, QUARANTINE, 1, &out, &report);
             fault_calm();
             assert_true(err == OK || err == ERR_IO);
             if (verify() != OK)
@@ -389,6 +599,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
         cmocka_unit_test_setup_teardown(test_any_damage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failures, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_archive_data, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_archive_lookups, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_archive_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_archive_beyond_repair, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_archive_in_the_cold, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_archive_any_damage, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_archive_failures, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -254,7 +254,7 @@ static void test_on_real_files(void **state)
         real_turn(&r);
     real_read_all(&r, records);
     log_close(r.log);
-    assert_int_equal(log_verify(directory, print_finding, NULL), OK);
+    assert_int_equal(log_verify(directory, NULL, print_finding, NULL), OK);
     real_open(&r, directory);
     assert_int_equal(r.replayed, records);
     real_read_all(&r, records);

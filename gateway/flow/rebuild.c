@@ -56,6 +56,9 @@ static enum err judge_item(void *context, const struct scan *scan, const struct 
         r->damaged++;
     if (item->kind != SCAN_BATCH)
         return OK;
+    bool first = position_segment(r->end) != scan->header.id;
+    if (first && walk_covered(r->walk, scan->header.id - 1))
+        r->have_base = false; /* the batches before this one are in an archive */
     if (r->have_base && item->header.record_base != r->base)
         r->damaged++;
     r->have_base = true;

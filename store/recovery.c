@@ -319,22 +319,19 @@ static enum err replay_walk(struct recovery *r, const struct lane_segment *segme
     return err;
 }
 
-static enum err replay_archives(struct recovery *r)
+/* replay_archive: where what it holds may stand above the checkpoint. */
+static enum err replay_archive(struct recovery *r, const struct lane_segment *segment)
 {
-    for (uint32_t i = 0; i < r->log->segment_count && r->replay != NULL; i++) {
-        const struct lane_segment *segment = r->log->segments[i];
-        char path[STORE_PATH_BYTES];
-        struct archive *archive;
-        if (!segment->archived || segment->state == SEGMENT_LOST ||
-            segment->id <= position_segment(r->checkpoint))
-            continue;
-        TRY(lane_archive_path(r->log, segment, path));
-        TRY(archive_load(&archive, path));
-        enum err err = replay_walk(r, segment, archive);
-        archive_destroy(archive);
-        TRY(err);
-    }
-    return OK;
+    char path[STORE_PATH_BYTES];
+    struct archive *archive;
+    if (r->replay == NULL || segment->state == SEGMENT_LOST ||
+        segment->id <= position_segment(r->checkpoint))
+        return OK;
+    TRY(lane_archive_path(r->log, segment, path));
+    TRY(archive_load(&archive, path));
+    enum err err = replay_walk(r, segment, archive);
+    archive_destroy(archive);
+    return err;
 }
 
 /* ---- becoming active */
@@ -526,19 +523,23 @@ enum err lane_recover(struct log *log,
                          .damaged = damaged,
                          .checkpoint = log->options.checkpoint};
     TRY(lane_list(log));
-    TRY(replay_archives(&r));
-    while (r.first < log->segment_count &&
-           (log->segments[r.first]->archived ||
-            log->segments[r.first]->id < position_segment(r.checkpoint)))
-        r.first++;
+    for (; r.first < log->segment_count; r.first++) {
+        const struct lane_segment *segment = log->segments[r.first];
+        if (segment->archived)
+            TRY(replay_archive(&r, segment));
+        else if (segment->id >= position_segment(r.checkpoint))
+            break;
+    }
     if (r.first == log->segment_count) {
         TRY(first_segment(&r));
     } else {
         r.have_base = r.first == 0 && log->segments[0]->id == 1;
         TRY(find_mark(&r));
-        for (uint32_t i = r.first; i < log->segment_count; i++)
-            if (!log->segments[i]->archived)
-                TRY(walk_segment(&r, i));
+        for (uint32_t i = r.first; i < log->segment_count; i++) {
+            struct lane_segment *segment = log->segments[i];
+            TRY(segment->archived ? replay_archive(&r, segment) : walk_segment(&r, i));
+            r.have_base = r.have_base && !segment->archived; /* the next one's batches follow it */
+        }
         TRY(secure_tail(&r));
         TRY(activate(&r));
         if (r.unknown)

@@ -105,6 +105,8 @@ uint32_t log_jobs(const struct log *log);
  * jobs of the shard itself: call it when nothing else of the shard is in flight (other events are
  * dropped). Reads still under way are given up: they do not come out of log_read_done. */
 void log_close(struct log *log);
+/* log_close_all: of several lanes on one io; count ≥ 1. */
+void log_close_all(struct log *const logs[], uint32_t count);
 /* log_abandon: tests of a crash: give the memory back and leave the files as they are. Nothing may
  * be in flight in the io or on the workers any more. */
 void log_abandon(struct log *log);

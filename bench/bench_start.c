@@ -272,11 +272,10 @@ static void check_rows(struct bench *b)
 static void sizes(void)
 {
     printf("memory: conversation %zu B, of which two slices %zu; inbox entry %zu B + %zu per "
-           "device; message in an unsealed segment %zu B + 8 per KiB of segment + %zu per "
-           "conversation there\n",
+           "device; message in an unsealed segment %u B and room for growth (bench_log --index) + "
+           "4 per KiB of segment + %zu per conversation there\n",
            sizeof(struct conversation), 2 * sizeof(struct slice), sizeof(struct entry),
-           sizeof(struct cursor_state), sizeof(struct index_entry),
-           sizeof(struct index_conversation));
+           sizeof(struct cursor_state), INDEX_RECORD_BYTES, sizeof(struct index_run));
 }
 
 static uint64_t number_of(const char *text)

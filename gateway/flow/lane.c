@@ -93,6 +93,7 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct recovery
         .checkpoint = meta.position,
         .direct = config->direct,
         .skip_sync = config->unsafe_skip_sync,
+        .make_rate = config->make_rate,
         .merge_segments = config->merge_segments,
         .merge_inputs = config->merge_inputs,
         .merge_rate = config->merge_rate,

@@ -61,6 +61,8 @@ METRIC(LOG_APPENDED, COUNTER, "roost_log_records_total", "Records made durable."
 METRIC(LOG_APPENDED_BYTES, COUNTER, "roost_log_written_bytes_total",
        "Bytes written to the log, padding included.")
 METRIC(LOG_BATCHES, COUNTER, "roost_log_batches_total", "Batches written and synced.")
+METRIC(LOG_MADE_BYTES, COUNTER, "roost_log_made_bytes_total",
+       "Zeros written to make segments ahead.")
 METRIC(LOG_READS, COUNTER, "roost_log_reads_total", "Disk reads for history and catch-up.")
 METRIC(LOG_SEGMENTS, GAUGE, "roost_log_segments", "Segments in the log.")
 METRIC(LOG_ARCHIVES, GAUGE, "roost_log_archives", "Archives (merged segments) in the log.")

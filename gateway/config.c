@@ -92,6 +92,9 @@ static const struct key keys[] = {
      "How often the catalog catches up with the log; a restart replays the rest."},
     {"store", "direct", KIND_BOOL, FIELD(direct), "yes", UNBOUNDED,
      "Write the log with O_DIRECT where the file system can."},
+    {"store", "make_rate", KIND_BYTES, FIELD(make_rate), "4 MiB", 0, 64 * GIB,
+     "A segment is made ahead so fast (per second) while little is sent, and as fast as the one "
+     "before it fills otherwise; 0 B: at once."},
     {"store", "merge_segments", KIND_COUNT, FIELD(merge_segments), "4", 1, 64,
      "Full segments that are merged into one archive at a time, in the background: fewer make "
      "recent history cheaper to read, more write less."},

@@ -29,6 +29,7 @@ struct lane_job {
     bool rebuild;
     uint32_t data_end;
     const struct index *source; /* SEAL */
+    size_t places_max;          /* SEAL, LOAD: memory for the resident look-up */
     struct segment_header header;
     /* result */
     enum err err;
@@ -36,6 +37,7 @@ struct lane_job {
     int read_fd;
     struct index *index;
     struct sidecar *sidecar;
+    struct places *places; /* NULL: no room */
     struct archive *archive;
     char path[STORE_PATH_BYTES]; /* LOAD of an archive; else "" */
 };
@@ -99,9 +101,11 @@ static void job_close(struct lane_job *job)
     job->write_fd = job->read_fd = -1;
     index_destroy(job->index);
     sidecar_destroy(job->sidecar);
+    places_destroy(job->places);
     archive_destroy(job->archive);
     job->index = NULL;
     job->sidecar = NULL;
+    job->places = NULL;
     job->archive = NULL;
 }
 
@@ -137,6 +141,13 @@ static enum err open_segment(struct lane_job *job)
     return err;
 }
 
+/* build_places: without them a look-up reads the sidecar: a failure is none. */
+static void build_places(struct lane_job *job)
+{
+    if (job->sidecar != NULL && job->places_max > 0)
+        (void)!places_build(&job->places, job->sidecar, job->places_max);
+}
+
 static void job_seal(struct lane_job *job)
 {
     job->err = sidecar_write(job->directory, &job->header, job->source, job->data_end);
@@ -144,7 +155,9 @@ static void job_seal(struct lane_job *job)
         job->err = sidecar_load(&job->sidecar, job->directory, &job->header);
     if (job->err == OK)
         job->err = open_segment(job);
-    if (job->err != OK)
+    if (job->err == OK)
+        build_places(job);
+    else
         job_close(job);
 }
 
@@ -199,7 +212,9 @@ static void job_load(struct lane_job *job)
             job->err = load_or_rebuild(job, &scan);
         scan_close(&scan);
     }
-    if (job->err != OK)
+    if (job->err == OK)
+        build_places(job);
+    else
         job_close(job);
 }
 
@@ -248,6 +263,8 @@ static void segment_unload(struct lane_segment *segment)
     segment->read_fd = -1;
     sidecar_destroy(segment->sidecar);
     segment->sidecar = NULL;
+    places_destroy(segment->places);
+    segment->places = NULL;
     archive_destroy(segment->archive);
     segment->archive = NULL;
 }
@@ -336,11 +353,12 @@ void lane_evict(struct log *log)
         }
         if (oldest == NULL || count <= 1 ||
             (bytes <= LANE_LOADED_BYTES && count <= LANE_LOADED_MAX))
-            return;
+            break;
         segment_unload(oldest);
         index_destroy(oldest->index);
         oldest->index = NULL;
     }
+    lane_lookups_evict(log);
 }
 
 static void sealed(struct log *log, struct lane_job *job)
@@ -354,6 +372,7 @@ static void sealed(struct log *log, struct lane_job *job)
     }
     /* Reads in flight may still use the old descriptor: it is closed when they are through. */
     segment->sidecar = job->sidecar;
+    segment->places = job->places;
     segment->expires_min_ms = job->sidecar->expires_min_ms;
     segment->expiry_known = true;
     segment->state = SEGMENT_SEALED;
@@ -401,6 +420,7 @@ static void loaded(struct log *log, struct lane_job *job)
     segment->data_end = job->data_end;
     segment->read_fd = job->read_fd;
     segment->sidecar = job->sidecar;
+    segment->places = job->places;
     segment->index = job->index;
     lane_evict(log);
 }
@@ -450,6 +470,7 @@ static struct lane_job *job_create(struct log *log, enum lane_job_kind kind,
         job->data_end = segment->data_end;
         job->source = segment->index;
         job->rebuild = segment->rebuild;
+        job->places_max = segment->archived ? 0 : lane_lookup_room(log, segment->id);
         if (segment->archived && lane_archive_path(log, segment, job->path) != OK) {
             memory_give(job, MEMORY_STORE);
             return NULL;

@@ -101,6 +101,7 @@ static enum err open_log(struct shard *shard, struct lane *lane, struct recovery
         .trust_clock = config->trust_clock,
         .cold_directory = config->cold_directory[0] == 0 ? NULL : config->cold_directory,
         .cold_ms = config->cold_age_s * 1000ull,
+        .lookup_bytes = config->lookup_bytes,
         .scrub_rate = config->scrub_rate,
     };
     retention_fill(&options.retention, config, shard->gateway->catalog);

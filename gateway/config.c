@@ -125,6 +125,9 @@ static const struct key keys[] = {
      "Where old archives are kept, on cheaper disks; it must exist; empty: they stay."},
     {"store", "cold_age", KIND_S, FIELD(cold_age_s), "30 d", 1, 3153600000u,
      "Archives whose newest message is older move to cold_directory."},
+    {"store", "lookup_memory", KIND_BYTES, FIELD(lookup_bytes), "64 MiB", 0, 64 * GIB,
+     "Memory for the places of messages in segments not merged yet, newest segments first, so that "
+     "history reads no index there (4 B per message, 21 B per conversation of each segment)."},
     {"store", "scrub_rate", KIND_BYTES, FIELD(scrub_rate), "1 MiB", 0, 64 * GIB,
      "Segments and archives that are read and checked per second, round and round; 0 B: none are."},
     {"shards", "count", KIND_COUNT, FIELD(shards), "0", 0, 256,

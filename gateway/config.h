@@ -48,6 +48,7 @@ struct config {
     bool trust_clock;
     char cold_directory[CONFIG_TEXT_BYTES]; /* "": none */
     uint32_t cold_age_s;
+    uint64_t lookup_bytes;
     uint64_t scrub_rate; /* bytes per second */
     /* [shards] */
     uint32_t shards; /* 0: one per CPU of the process's affinity */

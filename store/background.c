@@ -26,12 +26,14 @@ struct lane_job {
     bool rebuild;
     uint32_t data_end;
     const struct index *source; /* SEAL */
+    size_t places_max;          /* SEAL, LOAD: memory for the resident look-up */
     struct segment_header header;
     /* result */
     enum err err;
     int read_fd;
     struct index *index;
     struct sidecar *sidecar;
+    struct places *places; /* NULL: no room */
     struct archive *archive;
     char path[STORE_PATH_BYTES]; /* LOAD of an archive; else "" */
 };
@@ -48,9 +50,11 @@ static void job_close(struct lane_job *job)
     job->read_fd = -1;
     index_destroy(job->index);
     sidecar_destroy(job->sidecar);
+    places_destroy(job->places);
     archive_destroy(job->archive);
     job->index = NULL;
     job->sidecar = NULL;
+    job->places = NULL;
     job->archive = NULL;
 }
 
@@ -66,6 +70,13 @@ static enum err open_segment(struct lane_job *job)
     return err;
 }
 
+/* build_places: without them a look-up reads the sidecar: a failure is none. */
+static void build_places(struct lane_job *job)
+{
+    if (job->sidecar != NULL && job->places_max > 0)
+        (void)!places_build(&job->places, job->sidecar, job->places_max);
+}
+
 static void job_seal(struct lane_job *job)
 {
     job->err = sidecar_write(job->directory, &job->header, job->source, job->data_end);
@@ -73,7 +84,9 @@ static void job_seal(struct lane_job *job)
         job->err = sidecar_load(&job->sidecar, job->directory, &job->header);
     if (job->err == OK)
         job->err = open_segment(job);
-    if (job->err != OK)
+    if (job->err == OK)
+        build_places(job);
+    else
         job_close(job);
 }
 
@@ -128,7 +141,9 @@ static void job_load(struct lane_job *job)
             job->err = load_or_rebuild(job, &scan);
         scan_close(&scan);
     }
-    if (job->err != OK)
+    if (job->err == OK)
+        build_places(job);
+    else
         job_close(job);
 }
 
@@ -174,6 +189,8 @@ static void segment_unload(struct lane_segment *segment)
     segment->read_fd = -1;
     sidecar_destroy(segment->sidecar);
     segment->sidecar = NULL;
+    places_destroy(segment->places);
+    segment->places = NULL;
     archive_destroy(segment->archive);
     segment->archive = NULL;
 }
@@ -222,11 +239,12 @@ void lane_evict(struct log *log)
         }
         if (oldest == NULL || count <= 1 ||
             (bytes <= LANE_LOADED_BYTES && count <= LANE_LOADED_MAX))
-            return;
+            break;
         segment_unload(oldest);
         index_destroy(oldest->index);
         oldest->index = NULL;
     }
+    lane_lookups_evict(log);
 }
 
 static void sealed(struct log *log, struct lane_job *job)
@@ -240,6 +258,7 @@ static void sealed(struct log *log, struct lane_job *job)
     }
     /* Reads in flight may still use the old descriptor: it is closed when they are through. */
     segment->sidecar = job->sidecar;
+    segment->places = job->places;
     segment->expires_min_ms = job->sidecar->expires_min_ms;
     segment->expiry_known = true;
     segment->state = SEGMENT_SEALED;
@@ -287,6 +306,7 @@ static void loaded(struct log *log, struct lane_job *job)
     segment->data_end = job->data_end;
     segment->read_fd = job->read_fd;
     segment->sidecar = job->sidecar;
+    segment->places = job->places;
     segment->index = job->index;
     lane_evict(log);
 }
@@ -331,6 +351,7 @@ static struct lane_job *job_create(struct log *log, enum lane_job_kind kind,
     job->data_end = segment->data_end;
     job->source = segment->index;
     job->rebuild = segment->rebuild;
+    job->places_max = segment->archived ? 0 : lane_lookup_room(log, segment->id);
     if (segment->archived && lane_archive_path(log, segment, job->path) != OK) {
         memory_give(job, MEMORY_STORE);
         return NULL;

@@ -17,15 +17,18 @@
 
 #include "core/worker.h"
 #include "store/archive.h"
+#include "store/places.h"
 #include "store/sidecar.h"
 
-#define LANE_READS_MAX    64u /* reads in flight or waiting; each 70 KB of state at most */
+#define LANE_READS_MAX    64u /* reads in flight or waiting; each 80 KB of state at most */
+#define LANE_READ_OPS_MAX 64u /* disk reads in flight, and one more of each read */
 #define LANE_LOADED_BYTES (64ull << 20) /* resident parts of sidecars, least recently used go */
 #define LANE_LOADED_MAX   256u          /* loaded segments: two descriptors each */
 #define LANE_RETRY_NS     NS_PER_S      /* between attempts to make, seal or load a segment */
 #define READ_BUFFER_BYTES (64u << 10)   /* one merged disk read, unless a record is larger */
 #define READ_TRIES_MAX    3u            /* of one disk read, before what it wanted is missing */
 #define READ_GAP_BYTES    (16u << 10)   /* records nearer than that are read together */
+#define LANE_SAY_NS       NS_PER_S      /* between two log lines of one kind about damage */
 
 enum lane_segment_state {
     SEGMENT_READY,
@@ -61,6 +64,7 @@ struct lane_segment {
     uint32_t data_end;   /* end of its last batch; ACTIVE: see lane */
     struct index *index; /* READY (empty), ACTIVE, SEALING; SEALED if no sidecar can be written */
     struct sidecar *sidecar; /* SEALED and loaded */
+    struct places *places;   /* beside the sidecar, within options.lookup_bytes; NULL: it is read */
     uint32_t users;          /* disk reads in flight on its descriptors */
     bool busy;               /* a job works on it */
     bool rebuild;            /* its sidecar was found damaged */
@@ -82,6 +86,13 @@ struct lane_batch {
     uint32_t records;
     uint32_t offset; /* in the segment */
     struct lane_segment *segment;
+};
+
+/* lane_say: log lines about damage: what is met at every read is not said at every read. */
+enum lane_say_kind { SAY_RECORD, SAY_MISSING, SAY_BLOCK, SAY_KINDS };
+struct lane_say {
+    uint64_t due_ns;     /* nothing is said before */
+    uint64_t suppressed; /* since it was said last */
 };
 
 /* lifecycle: what becomes of sealed segments; lifecycle.c. */
@@ -155,6 +166,7 @@ struct log {
     struct log_read *done_first;
     struct log_read **done_last;
     uint64_t clock; /* counts uses, for eviction */
+    struct lane_say say[SAY_KINDS];
 
     struct lifecycle lifecycle;
 };
@@ -195,6 +207,13 @@ uint32_t lane_direct_flags(const struct log *log);
 /* lane_loaded: it can be looked into. */
 bool lane_loaded(const struct lane_segment *segment);
 void lane_evict(struct log *log);
+
+/* ---- lookups.c */
+
+/* lane_lookup_room: memory for the look-up of a segment, beside those of newer ones. */
+size_t lane_lookup_room(const struct log *log, uint32_t id);
+/* lane_lookups_evict: the oldest go until the rest fits. */
+void lane_lookups_evict(struct log *log);
 
 /* ---- lifecycle.c */
 

@@ -106,6 +106,7 @@ static struct log_options options_of(const struct config *config,
         .compress = config->compress,
         .trust_clock = config->trust_clock,
         .cold_ms = config->cold_age_s * 1000ull,
+        .lookup_bytes = config->lookup_bytes / meta->lanes,
         .scrub_rate = config->scrub_rate,
     };
 }

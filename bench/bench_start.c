@@ -108,6 +108,7 @@ static void open_store(struct bench *b)
     uint64_t damaged;
     CHECK(catalog_open(&b->catalog, b->directory, MAP_BYTES, &explanation) == OK);
     CHECK(checkpoint_read_meta(b->catalog, &meta) == OK);
+    meta.lanes = 1;
     meta.writer_epoch++;
     CHECK(checkpoint_write_meta(b->catalog, &meta) == OK);
     CHECK(replay_create(&b->replay) == OK);
@@ -115,16 +116,16 @@ static void open_store(struct bench *b)
                                         .segment_bytes = SEGMENT_BYTES,
                                         .batch_bytes_max = BATCH_BYTES,
                                         .writer_epoch = meta.writer_epoch,
-                                        .checkpoint = meta.position,
+                                        .checkpoint = meta.positions[0],
                                         .direct = true};
     b->replayed = 0;
     CHECK(log_open(&b->log, &options, b->io, b->workers, NULL, recover_record, b, &damaged) == OK);
     write_merged(b);
     replay_destroy(b->replay);
     CHECK(damaged == 0);
-    meta.position = log_durable(b->log);
+    meta.positions[0] = log_durable(b->log);
     CHECK(checkpoint_write_meta(b->catalog, &meta) == OK);
-    log_checkpointed(b->log, meta.position);
+    log_checkpointed(b->log, meta.positions[0]);
 }
 
 /* ---- building */
@@ -194,9 +195,9 @@ static void checkpoint(struct bench *b)
     CHECK(catalog_commit(txn) == OK);
     struct checkpoint_meta meta;
     CHECK(checkpoint_read_meta(b->catalog, &meta) == OK);
-    meta.position = log_durable(b->log);
+    meta.positions[0] = log_durable(b->log);
     CHECK(checkpoint_write_meta(b->catalog, &meta) == OK);
-    log_checkpointed(b->log, meta.position);
+    log_checkpointed(b->log, meta.positions[0]);
 }
 
 static uint64_t build(struct bench *b)
@@ -271,11 +272,10 @@ static void check_rows(struct bench *b)
 static void sizes(void)
 {
     printf("memory: conversation %zu B, of which two slices %zu; inbox entry %zu B + %zu per "
-           "device; message in an unsealed segment %zu B + 8 per KiB of segment + %zu per "
-           "conversation there\n",
+           "device; message in an unsealed segment %u B and room for growth (bench_log --index) + "
+           "4 per KiB of segment + %zu per conversation there\n",
            sizeof(struct conversation), 2 * sizeof(struct slice), sizeof(struct entry),
-           sizeof(struct cursor_state), sizeof(struct index_entry),
-           sizeof(struct index_conversation));
+           sizeof(struct cursor_state), INDEX_RECORD_BYTES, sizeof(struct index_run));
 }
 
 static uint64_t number_of(const char *text)

@@ -17,11 +17,12 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
+enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_STATE, METRIC_HISTOGRAM };
 
 /* Histograms get places of their own: PLACE_ACK_SECONDS … */
 #define PLACE_COUNTER(id)
 #define PLACE_GAUGE(id)
+#define PLACE_STATE(id)
 #define PLACE_HISTOGRAM(id) PLACE_##id,
 enum histogram_place {
 #define METRIC(id, type, name, help) PLACE_##type(id)
@@ -32,6 +33,7 @@ enum histogram_place {
 
 #define INDEX_COUNTER(id)   0
 #define INDEX_GAUGE(id)     0
+#define INDEX_STATE(id)     0
 #define INDEX_HISTOGRAM(id) PLACE_##id
 
 static const struct {
@@ -86,7 +88,7 @@ void metric_add(struct metrics *metrics, enum metric id, uint64_t n)
 
 void metric_set(struct metrics *metrics, enum metric id, int64_t value)
 {
-    CHECK(descriptions[id].kind == METRIC_GAUGE);
+    CHECK(descriptions[id].kind == METRIC_GAUGE || descriptions[id].kind == METRIC_STATE);
     __atomic_store_n(&metrics->values[id], (uint64_t)value, __ATOMIC_RELAXED);
 }
 
@@ -101,8 +103,12 @@ int64_t metrics_sum(struct metrics *const *shards, uint32_t count, enum metric i
     uint64_t sum = 0;
     for (uint32_t i = 0; i < count; i++) {
         bool histogram = descriptions[id].kind == METRIC_HISTOGRAM;
-        sum += histogram ? cell_load(&shards[i]->histograms[descriptions[id].place].count)
-                         : cell_load(&shards[i]->values[id]);
+        uint64_t value = histogram ? cell_load(&shards[i]->histograms[descriptions[id].place].count)
+                                   : cell_load(&shards[i]->values[id]);
+        if (descriptions[id].kind == METRIC_STATE)
+            sum = value > sum ? value : sum;
+        else
+            sum += value;
     }
     return (int64_t)sum;
 }
@@ -192,7 +198,7 @@ static MUST_USE enum err append_value(struct buffer *out, uint64_t value, bool n
 /* append_head: HELP with backslash and line feed escaped, and TYPE. */
 static MUST_USE enum err append_head(struct buffer *out, enum metric id)
 {
-    static const char *const types[] = {"counter", "gauge", "histogram"};
+    static const char *const types[] = {"counter", "gauge", "gauge", "histogram"};
     TRY(append_format(out, "# HELP %s ", descriptions[id].name));
     for (const char *c = descriptions[id].help; *c != '\0'; c++) {
         if (*c == '\\' || *c == '\n')

@@ -37,7 +37,7 @@ void metric_set(struct metrics *metrics, enum metric id, int64_t value);
 /* metric_observe: values in the unit the name ends in, times 1e9 for _seconds (that is:
  * nanoseconds), bytes for _bytes. */
 void metric_observe(struct metrics *metrics, enum metric id, uint64_t value);
-/* metrics_render: all shards summed, histograms with cumulative buckets; ERR_FULL: out is
+/* metrics_render: all summed, histograms with cumulative buckets; ERR_FULL: out is
  * too small (nothing useful in it). */
 MUST_USE enum err metrics_render(struct buffer *out, struct metrics *const *shards, uint32_t count);
 int64_t metrics_sum(struct metrics *const *shards, uint32_t count, enum metric id);

@@ -1,5 +1,6 @@
-/* metrics_list.h: every metric: id, type (COUNTER, GAUGE, HISTOGRAM), Prometheus name, help. No
- * include guard: an X-macro. A line per metric; README's list is checked against this file. */
+/* metrics_list.h: every metric: id, type (COUNTER, GAUGE, HISTOGRAM, or STATE: a gauge of which
+ * the highest counts, not the sum), Prometheus name, help. No include guard: an X-macro. A line per
+ * metric; README's list is checked against this file. */
 METRIC(CONNECTIONS_ACCEPTED, COUNTER, "roost_connections_accepted_total",
        "Connections taken from the kernel.")
 METRIC(CONNECTIONS_OPEN, GAUGE, "roost_connections_open", "Connections open now.")
@@ -60,6 +61,8 @@ METRIC(LOG_APPENDED, COUNTER, "roost_log_records_total", "Records made durable."
 METRIC(LOG_APPENDED_BYTES, COUNTER, "roost_log_written_bytes_total",
        "Bytes written to the log, padding included.")
 METRIC(LOG_BATCHES, COUNTER, "roost_log_batches_total", "Batches written and synced.")
+METRIC(LOG_MADE_BYTES, COUNTER, "roost_log_made_bytes_total",
+       "Zeros written to make segments ahead.")
 METRIC(LOG_READS, COUNTER, "roost_log_reads_total", "Disk reads for history and catch-up.")
 METRIC(LOG_LOOKUP_BYTES, GAUGE, "roost_log_lookup_bytes",
        "Memory of the look-ups of sealed segments, at most store.lookup_memory.")
@@ -83,16 +86,16 @@ METRIC(SCRUBBED_BYTES, COUNTER, "roost_log_scrubbed_bytes_total",
        "Bytes of segments and archives read and checked in the background.")
 METRIC(SCRUB_DAMAGED, COUNTER, "roost_log_scrub_damaged_total",
        "Damaged blocks and batches that scrubbing found; again at every round.")
-METRIC(PURGE_PAUSED, GAUGE, "roost_log_purge_paused",
+METRIC(PURGE_PAUSED, STATE, "roost_log_purge_paused",
        "1: the wall clock disagrees with the log, nothing is purged until it agrees or is trusted.")
-METRIC(LOG_STATE, GAUGE, "roost_log_state",
+METRIC(LOG_STATE, STATE, "roost_log_state",
        "0 working, 1 no space (sends refused), 2 failed (read-only until restart).")
 METRIC(LOG_CORRUPT, COUNTER, "roost_log_corrupt_records_total",
        "Damaged records found and not served.")
 METRIC(CHECKPOINTS, COUNTER, "roost_checkpoints_total", "Checkpoints committed to the catalog.")
 METRIC(CHECKPOINTS_REFUSED, COUNTER, "roost_checkpoint_writes_refused_total",
        "Writes of checkpoints for which the catalog's map or its disk had no space.")
-METRIC(CHECKPOINT_STATE, GAUGE, "roost_checkpoint_state",
+METRIC(CHECKPOINT_STATE, STATE, "roost_checkpoint_state",
        "0 working, 1 no space in the catalog (tried again), 2 failed (not until a restart).")
 METRIC(CHECKPOINTS_FAILED, COUNTER, "roost_checkpoints_failed_total",
        "Checkpoints that could not be written: the log keeps what they would have freed.")

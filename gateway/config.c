@@ -31,6 +31,7 @@ enum kind {
     KIND_ADDRESS,
     KIND_NETWORKS,
     KIND_ORIGINS,
+    KIND_DIRECTORIES,
     KIND_BOOL,
     KIND_COUNT,
     KIND_BYTES,
@@ -75,6 +76,10 @@ static const struct key keys[] = {
      "PEM file with the certificate's private key."},
     {"store", "directory", KIND_TEXT, FIELD(directory), "./data", UNBOUNDED,
      "Where everything that must last is kept."},
+    {"store", "lane_directories", KIND_DIRECTORIES, FIELD(lane_directories), "", UNBOUNDED,
+     "Directories of further lanes of the log, each best on a disk of its own, like /disk2/log, "
+     "/disk3/log; the first lane is in directory. Up to 7; how many is settled when a store is "
+     "made, where they are is not."},
     {"store", "segment_size", KIND_BYTES, FIELD(segment_bytes), "64 MiB", MIB, 4 * GIB - MIB,
      "Size of one file of the log; a multiple of 1 MiB."},
     {"store", "reserve_size", KIND_BYTES, FIELD(reserve_bytes), "256 MiB", 0, 1024 * GIB,
@@ -87,6 +92,9 @@ static const struct key keys[] = {
      "How often the catalog catches up with the log; a restart replays the rest."},
     {"store", "direct", KIND_BOOL, FIELD(direct), "yes", UNBOUNDED,
      "Write the log with O_DIRECT where the file system can."},
+    {"store", "make_rate", KIND_BYTES, FIELD(make_rate), "4 MiB", 0, 64 * GIB,
+     "A segment is made ahead so fast (per second) while little is sent, and as fast as the one "
+     "before it fills otherwise; 0 B: at once."},
     {"store", "merge_segments", KIND_COUNT, FIELD(merge_segments), "4", 1, 64,
      "Full segments that are merged into one archive at a time, in the background: fewer make "
      "recent history cheaper to read, more write less."},
@@ -205,15 +213,14 @@ static const struct key keys[] = {
 
 _Static_assert(COUNT_OF(keys) <= CONFIG_KEYS_MAX, "a loader has a line number per key");
 
-/* origin_next: take one element off a comma-separated list; false at the end. */
-static bool origin_next(struct bytes *origin, struct bytes *list)
+bool list_next(struct bytes *element, struct bytes *list)
 {
     while (list->size != 0 && strchr(", \t", list->data[0]) != NULL)
         *list = bytes_skip(*list, 1);
     size_t size = 0;
     while (size < list->size && strchr(", \t", list->data[size]) == NULL)
         size++;
-    *origin = bytes_of(list->data, size);
+    *element = bytes_of(list->data, size);
     *list = bytes_skip(*list, size);
     return size != 0;
 }
@@ -345,6 +352,7 @@ static enum err value_number(uint64_t *out, const struct key *key, const char *t
     case KIND_ADDRESS:
     case KIND_NETWORKS:
     case KIND_ORIGINS:
+    case KIND_DIRECTORIES:
     case KIND_BOOL:
         return ERR_INVALID; /* not a number: value_set has other branches for these */
     }
@@ -384,8 +392,19 @@ static enum err origins_check(const char *text)
     struct bytes origin;
     if (strcmp(text, "*") == 0)
         return OK;
-    while (origin_next(&origin, &list))
+    while (list_next(&origin, &list))
         TRY(origin_check(origin));
+    return OK;
+}
+
+static enum err directories_check(const char *text)
+{
+    struct bytes list = bytes_of_text(text);
+    struct bytes directory;
+    uint32_t count = 0;
+    while (list_next(&directory, &list))
+        if (directory.size < 2 || directory.data[0] != '/' || ++count > CONFIG_LANE_DIRECTORIES_MAX)
+            return ERR_INVALID;
     return OK;
 }
 
@@ -404,6 +423,8 @@ static enum err text_check(const struct key *key, const char *text)
         return address_parse(&address, text);
     if (key->kind == KIND_ORIGINS)
         return origins_check(text);
+    if (key->kind == KIND_DIRECTORIES)
+        return directories_check(text);
     return key->kind == KIND_NETWORKS ? networks_check(text) : OK;
 }
 
@@ -416,6 +437,7 @@ static enum err value_set(struct config *config, const struct key *key, const ch
     case KIND_ADDRESS:
     case KIND_NETWORKS:
     case KIND_ORIGINS:
+    case KIND_DIRECTORIES:
         TRY(text_check(key, text));
         memcpy(field_of(config, key), text, strlen(text) + 1);
         return OK;
@@ -483,6 +505,9 @@ static const char *kind_expects(enum kind kind)
     case KIND_ORIGINS:
         return "origins separated by commas, like https://chat.example, https://localhost:8443 "
                "(lower case, no path), or * alone";
+    case KIND_DIRECTORIES:
+        return "up to 7 directories that begin with /, separated by commas, like /disk2/log, "
+               "/disk3/log";
     case KIND_BOOL:
         return "yes or no";
     case KIND_COUNT:
@@ -720,6 +745,7 @@ static enum err put_value(struct buffer *out, const struct config *config, const
     case KIND_ADDRESS:
     case KIND_NETWORKS:
     case KIND_ORIGINS:
+    case KIND_DIRECTORIES:
         return put(out, (const char *)config + key->offset);
     case KIND_BOOL:
         return put(out, *((const bool *)config + key->offset) ? "yes" : "no");
@@ -846,7 +872,7 @@ bool origins_contain(const char *origins, struct bytes origin)
 {
     struct bytes list = bytes_of_text(origins);
     struct bytes one;
-    while (origin_next(&one, &list))
+    while (list_next(&one, &list))
         if (bytes_equal(one, origin))
             return true;
     return false;

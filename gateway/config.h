@@ -26,13 +26,15 @@ struct config {
     char certificate[CONFIG_TEXT_BYTES];
     char key[CONFIG_TEXT_BYTES];
     /* [store] */
-    char directory[CONFIG_TEXT_BYTES]; /* "./data" */
+    char directory[CONFIG_TEXT_BYTES];        /* "./data" */
+    char lane_directories[CONFIG_TEXT_BYTES]; /* comma-separated; "": the log has one lane */
     uint64_t segment_bytes;
     uint64_t reserve_bytes;
     uint64_t catalog_map_bytes;
     uint32_t batch_bytes;
     uint32_t checkpoint_interval_ms;
     bool direct;
+    uint64_t make_rate; /* per second, at least */
     uint32_t merge_segments;
     uint32_t merge_inputs;
     uint64_t merge_rate;    /* per second */
@@ -120,6 +122,11 @@ struct network {
  * one address), such as config.proxy_sources. ERR_NOT_FOUND at the end, ERR_INVALID. */
 MUST_USE enum err network_next(struct network *network, struct bytes *list);
 bool network_contains(const struct network *network, const uint8_t ip[16]);
+
+/* list_next: take one element off a list separated by commas or blanks, such as config.origins and
+ * config.lane_directories; false: there is no more. */
+bool list_next(struct bytes *element, struct bytes *list);
+#define CONFIG_LANE_DIRECTORIES_MAX 7u
 
 /* origins_contain: whether config.origins names this origin itself; "*" names none. */
 bool origins_contain(const char *origins, struct bytes origin);

@@ -12,6 +12,7 @@
 #include "gateway/chat/secrets.h"
 #include "gateway/checkup.h"
 #include "gateway/flow/budget.h"
+#include "gateway/flow/lanes.h"
 #include "gateway/flow/shard.h"
 #include "gateway/wire/json_text.h"
 
@@ -237,6 +238,7 @@ static enum err make_api(struct process *process)
         .context = process,
         .store_epoch = gateway->store_epoch,
         .metrics = gateway->metrics,
+        .metrics_count = gateway->metrics_count,
         .shard_count = gateway->shard_count,
     };
     TRY(api_create(&process->api, &options));
@@ -282,7 +284,8 @@ static enum err prepare(struct process *process, uint32_t shard_count)
         "out of memory, threads or descriptors: free some, or raise the limits (ulimit -v, -u, "
         "-n)");
     TRY(io_group_create(&gateway->group, shard_count));
-    for (uint32_t i = 0; i < shard_count; i++)
+    gateway->metrics_count = shard_count + lanes_count(config->lane_directories) - 1;
+    for (uint32_t i = 0; i < gateway->metrics_count; i++)
         TRY(metrics_create(&gateway->metrics[i]));
     TRY(addresses_init(&gateway->addresses,
                        (uint64_t)shard_count *
@@ -487,7 +490,7 @@ static void tear_down(struct process *process)
         api_destroy(process->api);
     if (gateway->mesh != NULL)
         mesh_destroy(gateway->mesh);
-    for (uint32_t i = 0; i < gateway->shard_count; i++)
+    for (uint32_t i = 0; i < gateway->metrics_count; i++)
         if (gateway->metrics[i] != NULL)
             metrics_destroy(gateway->metrics[i]);
     if (gateway->group != NULL)

@@ -108,7 +108,8 @@ static int verify(int count, char **arguments)
     return command_fail(text);
 }
 
-/* checkpoint_of: of the catalog beside the log; UINT64_MAX: there is none, or it cannot be read. */
+/* checkpoint_of: of the catalog beside the first lane; UINT64_MAX: there is none, or it cannot be
+ * read. */
 static uint64_t checkpoint_of(const char *directory)
 {
     char path[PATH_BYTES];
@@ -120,7 +121,7 @@ static uint64_t checkpoint_of(const char *directory)
         return UINT64_MAX;
     enum err err = checkpoint_read_meta(catalog, &meta);
     catalog_close(catalog);
-    return err == OK ? meta.position : UINT64_MAX;
+    return err == OK && meta.lanes != 0 ? meta.positions[0] : UINT64_MAX;
 }
 
 static int stat(int count, char **arguments)

@@ -8,7 +8,7 @@
  * checksum and position are final at append time, and room in the segment is checked there: what
  * log_append accepted never fails for want of space.
  *
- *   LOG_OPEN --segment full, none can be made--> LOG_NO_SPACE --made (background.c)--> LOG_OPEN
+ *   LOG_OPEN --segment full, none can be made--> LOG_NO_SPACE --made (making.c)--> LOG_OPEN
  *   any --lane_fail--> LOG_FAILED */
 #include "store/log_private.h"
 
@@ -111,6 +111,7 @@ static enum err log_init(struct log *log, const struct log_options *options, str
 
 static void log_free(struct log *log)
 {
+    lane_make_close(log);
     for (uint32_t i = 0; i < log->segment_count; i++)
         lane_segment_destroy(log->segments[i]);
     memory_give(log->segments, MEMORY_STORE);
@@ -168,15 +169,20 @@ static bool log_busy(const struct log *log)
     return log->in_flight || unwritten || log->jobs != 0 || log->read_ops != 0;
 }
 
-static void close_turn(struct log *log)
+static void close_turn(struct log *const logs[], uint32_t count)
 {
     struct io_event events[64];
-    size_t count = io_poll(log->io, events, COUNT_OF(events), io_now_ns(log->io) + CLOSE_POLL_NS);
-    for (size_t i = 0; i < count; i++)
-        if (events[i].kind == IO_FILE_DONE && log_owns(log, events[i].op))
-            log_on_file(log, events[i].op);
+    struct log *first = logs[0];
+    size_t arrived =
+        io_poll(first->io, events, COUNT_OF(events), io_now_ns(first->io) + CLOSE_POLL_NS);
+    for (size_t i = 0; i < arrived; i++)
+        for (uint32_t j = 0; j < count && events[i].kind == IO_FILE_DONE; j++)
+            if (log_owns(logs[j], events[i].op)) {
+                log_on_file(logs[j], events[i].op);
+                break;
+            }
     struct worker_job *job;
-    while ((job = worker_completed(log->workers, log->options.shard)) != NULL)
+    while ((job = worker_completed(first->workers, first->options.shard)) != NULL)
         job->done(job, NULL);
 }
 
@@ -200,21 +206,39 @@ uint32_t log_jobs(const struct log *log)
     return log->jobs;
 }
 
+/* settle: until no log has anything under way. */
+static void settle(struct log *const logs[], uint32_t count)
+{
+    for (;;) {
+        bool busy = false;
+        for (uint32_t i = 0; i < count; i++) {
+            busy = busy || log_busy(logs[i]);
+            batch_start(logs[i]);
+        }
+        if (!busy)
+            return;
+        close_turn(logs, count);
+    }
+}
+
+void log_close_all(struct log *const logs[], uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        logs[i]->closing = true;
+    settle(logs, count);
+    for (uint32_t i = 0; i < count; i++)
+        mark_durable(logs[i]);
+    settle(logs, count);
+    for (uint32_t i = 0; i < count; i++) {
+        reader_close(logs[i]);
+        lifecycle_close(logs[i]);
+        log_free(logs[i]);
+    }
+}
+
 void log_close(struct log *log)
 {
-    log->closing = true;
-    while (log_busy(log)) {
-        batch_start(log);
-        close_turn(log);
-    }
-    mark_durable(log);
-    while (log_busy(log)) {
-        batch_start(log);
-        close_turn(log);
-    }
-    reader_close(log);
-    lifecycle_close(log);
-    log_free(log);
+    log_close_all(&log, 1);
 }
 
 void log_abandon(struct log *log)

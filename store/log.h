@@ -78,6 +78,7 @@ struct log_options {
     uint64_t writer_epoch;  /* raised at every open, kept in the catalog; fencing */
     uint64_t checkpoint;    /* position from which log_open replays; 0: from the beginning */
     bool direct;            /* O_DIRECT where the file system can */
+    uint64_t make_rate;     /* bytes per second of a segment made ahead, at least; 0: all at once */
     uint64_t lookup_bytes;  /* resident look-ups of sealed segments, the newest stay; 0: none */
     uint32_t merge_segments;    /* segments merged at a time, 1 … 64; 0: as many as archives */
     uint32_t merge_inputs;      /* segments or archives merged at a time, 2 … 64; 0: nothing is */
@@ -106,6 +107,8 @@ uint32_t log_jobs(const struct log *log);
  * jobs of the shard itself: call it when nothing else of the shard is in flight (other events are
  * dropped). Reads still under way are given up: they do not come out of log_read_done. */
 void log_close(struct log *log);
+/* log_close_all: of several lanes on one io; count ≥ 1. */
+void log_close_all(struct log *const logs[], uint32_t count);
 /* log_abandon: tests of a crash: give the memory back and leave the files as they are. Nothing may
  * be in flight in the io or on the workers any more. */
 void log_abandon(struct log *log);

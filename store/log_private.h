@@ -1,8 +1,8 @@
 /* log_private.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and
  * reader*.c share. Nobody else includes it.
- * Flow:       log.c appends and commits; background.c makes, seals and loads segments on workers;
- *             lifecycle.c merges, drops and moves them; recovery.c fills all this in at log_open;
- *             reader.c serves reads
+ * Flow:       log.c appends and commits; making.c makes segments, background.c seals and loads
+ *             them, on workers; lifecycle.c merges, drops and moves them; recovery.c fills all this
+ *             in at log_open; reader.c serves reads
  * Owns:       see the fields
  * Invariants: segments ascend by id, an archive stands where its segments stood; those behind
  *             `active` are READY; durable ≤ written ≤ appended (lane_check); segment states:
@@ -152,9 +152,8 @@ struct log {
     uint64_t ack_done;
     uint64_t ack_appended;
 
-    bool making;
-    bool make_refused; /* newest attempt failed: make_err says why */
-    enum err make_err;
+    struct making *making; /* the segment that is being made; making.c */
+    bool make_refused;     /* the newest attempt failed */
     uint64_t make_retry_ns;
     uint32_t jobs; /* on the workers now */
 
@@ -177,15 +176,22 @@ void lane_fail(struct log *log, enum err err, const char *what);
 void lane_set_state(struct log *log, enum log_state state);
 void lane_count(struct log *log, enum metric metric, uint64_t n);
 
+/* ---- making.c */
+
+/* lane_make_now: make the next segment, blocking; for log_open. */
+MUST_USE enum err lane_make_now(struct log *log);
+/* lane_make_turn: begin or go on with the next segment, if that is due; once a turn. */
+void lane_make_turn(struct log *log);
+/* lane_make_close: give up what is being made; nothing of it is on a worker. */
+void lane_make_close(struct log *log);
+
 /* ---- background.c */
 
-struct lane_job; /* make, seal or load one segment; runs on a WORKER_DISK thread */
+struct lane_job; /* seal or load one segment; runs on a WORKER_DISK thread */
 
 /* lane_segment_add: a new entry in order of ids; NULL: no memory. */
 struct lane_segment *lane_segment_add(struct log *log, uint32_t id);
 void lane_segment_destroy(struct lane_segment *segment);
-/* lane_make_now: make the next segment, blocking; for log_open. */
-MUST_USE enum err lane_make_now(struct log *log);
 /* lane_maintain: start what is due: the next segment, sealing; once a turn. */
 void lane_maintain(struct log *log);
 /* lane_next_ready: the segment after the active one, if it is ready. */

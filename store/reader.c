@@ -328,6 +328,14 @@ static enum err damaged_sidecar(struct read_state *state, struct lane_segment *s
     return ERR_AGAIN;
 }
 
+/* note_unsearched: not all places with the fingerprint may be among the hits: what is not found
+ * among them may still be there. */
+static void note_unsearched(struct read_state *state)
+{
+    if (state->read->kind == LOG_READ_FIND && state->hit_count == SIDECAR_HITS)
+        state->lost = true;
+}
+
 /* look_sidecar: what the block of the sidecar says; it is fetched first. */
 static enum err look_sidecar(struct read_state *state, struct lane_segment *segment, bool here,
                              uint32_t print, bool *before)
@@ -355,6 +363,7 @@ static enum err look_sidecar(struct read_state *state, struct lane_segment *segm
                                        &state->hit_count)
                         : sidecar_range(sidecar, data, offset, read->conversation, state->seq_next,
                                         state->hits, SIDECAR_HITS, &state->hit_count, before);
+    note_unsearched(state);
     return err == OK ? OK : damaged_sidecar(state, segment);
 }
 
@@ -368,14 +377,15 @@ enum err read_look(struct read_state *state, struct lane_segment *segment, bool 
     state->arrived = false;
     *before = false;
     TRY(read_ready(state, segment));
-    uint32_t print = message_print(&segment->key, read->conversation, read->sender, read->device,
+    uint32_t print = segment_print(&segment->key, read->conversation, read->sender, read->device,
                                    read->message_id);
     if (segment->index != NULL) {
         uint32_t limit = below(state->log, segment);
-        state->hit_count = find
-                               ? index_find(segment->index, print, limit, state->hits, SIDECAR_HITS)
-                               : index_range(segment->index, read->conversation, state->seq_next,
-                                             limit, state->hits, SIDECAR_HITS, before);
+        state->hit_count = find ? index_find(segment->index, read->conversation, print, limit,
+                                             state->hits, SIDECAR_HITS)
+                                : index_range(segment->index, read->conversation, state->seq_next,
+                                              limit, state->hits, SIDECAR_HITS, before);
+        note_unsearched(state);
         return OK;
     }
     if (!sidecar_may_hold(segment->sidecar, read->conversation))

@@ -1,9 +1,9 @@
-/* sidecar.c: the index file of a sealed segment, "%08x.index", version 2; little-endian, in blocks
+/* sidecar.c: the index file of a sealed segment, "%08x.index", version 3; little-endian, in blocks
  * of 4096 bytes.
  *
  * Block 0, header:
  *   0  8  magic "ROOSTIDX"
- *   8  2  version, 2
+ *   8  2  version, 3
  *  10  2  flags, 0
  *  12  4  segment id
  *  16  8  the segment's nonce
@@ -23,9 +23,10 @@
  * with padding 4; sorted by conversation, then sequence number.
  *
  * Print blocks: crc 4, count 4, then up to 340 of 12 bytes, then zeros: fingerprint 4, record's
- * offset 4, its size 4; sorted by fingerprint, then offset. The fingerprint is the low half of
- * SipHash-1-3, key (nonce, segment id), of conversation hi 8, lo 8, sender 8, message id 16,
- * device 4.
+ * offset 4, its size 4; sorted by fingerprint, then offset. Of h = SipHash-1-3, key (nonce, segment
+ * id), of conversation hi 8, lo 8, the fingerprint's upper 16 bits are h's; the lower 16 are the
+ * low ones of SipHash-1-3, key (h, segment id), of sender 8, message id 16, device 4; 1 for 0.
+ * Records with message id 0 have none.
  *
  * Summary: per entry block the first entry's conversation hi, lo and sequence number (24 bytes);
  * per print block its first fingerprint (4 bytes); the filter: a Bloom filter of conversations, 6
@@ -46,7 +47,7 @@
 #define BLOCK_PRINTS  ((SEGMENT_BLOCK - BLOCK_HEAD) / PRINT_BYTES)
 #define FENCE_BYTES   24u
 #define FILTER_PROBES 6u
-#define VERSION       2
+#define VERSION       3
 
 static const uint8_t sidecar_magic[8] = {'R', 'O', 'O', 'S', 'T', 'I', 'D', 'X'};
 
@@ -86,14 +87,16 @@ static size_t filter_bit(uint64_t hash, uint32_t probe, uint32_t filter_bytes)
 
 /* ---- building */
 
-static int conversation_compare(const void *a, const void *b, void *context)
+static int run_compare(const void *a, const void *b, void *context)
 {
     const struct index *index = context;
-    struct conversation_id x = index_conversation(index, *(const uint32_t *)a)->id;
-    struct conversation_id y = index_conversation(index, *(const uint32_t *)b)->id;
-    if (x.hi != y.hi)
-        return x.hi < y.hi ? -1 : 1;
-    return x.lo < y.lo ? -1 : x.lo > y.lo;
+    const struct index_run *x = index_run(index, *(const uint32_t *)a);
+    const struct index_run *y = index_run(index, *(const uint32_t *)b);
+    if (x->id.hi != y->id.hi)
+        return x->id.hi < y->id.hi ? -1 : 1;
+    if (x->id.lo != y->id.lo)
+        return x->id.lo < y->id.lo ? -1 : 1;
+    return x->first_seq < y->first_seq ? -1 : x->first_seq > y->first_seq;
 }
 
 static int print_compare(const void *a, const void *b)
@@ -108,8 +111,8 @@ static int print_compare(const void *a, const void *b)
 struct builder {
     const struct index *index;
     struct segment_key key;
-    uint32_t *conversations; /* sorted */
-    struct print *prints;    /* sorted */
+    uint32_t *runs;       /* sorted */
+    struct print *prints; /* sorted */
     uint32_t print_count;
     uint32_t entry_blocks;
     uint32_t print_blocks;
@@ -119,33 +122,39 @@ struct builder {
     uint8_t *out;
 };
 
+static void take_prints(struct builder *b, const struct index_run *run)
+{
+    uint32_t upper = (uint32_t)(conversation_hash(&b->key, run->id) >> 48) << 16;
+    struct index_walk walk;
+    index_walk_init(&walk, b->index, run);
+    while (index_walk_next(&walk))
+        if (walk.print != 0)
+            b->prints[b->print_count++] =
+                (struct print){upper | walk.print, walk.hit.offset, walk.hit.size};
+}
+
 static enum err builder_init(struct builder *b, const struct index *index,
                              const struct segment_header *header)
 {
     uint32_t entries = index->entry_count;
-    uint32_t conversations = index->conversation_count;
     *b = (struct builder){.index = index, .key = segment_key_of(header)};
-    b->conversations = memory_take((conversations + 1) * sizeof(uint32_t), MEMORY_STORE);
+    b->runs = memory_take((index->run_count + 1) * sizeof(uint32_t), MEMORY_STORE);
     b->prints = memory_take((entries + 1) * sizeof(struct print), MEMORY_STORE);
-    if (b->conversations == NULL || b->prints == NULL)
+    if (b->runs == NULL || b->prints == NULL)
         return ERR_NO_MEMORY;
-    for (uint32_t i = 0; i < conversations; i++)
-        b->conversations[i] = i;
-    for (uint32_t at, i = 0; i <= index->mask; i++)
-        for (at = index->print_buckets[i]; at != INDEX_NONE;
-             at = index_entry(index, at)->print_next) {
-            const struct index_entry *entry = index_entry(index, at);
-            b->prints[b->print_count++] = (struct print){entry->print, entry->offset, entry->size};
-        }
+    for (uint32_t i = 0; i < index->run_count; i++) {
+        b->runs[i] = i;
+        take_prints(b, index_run(index, i));
+    }
     union {
         const struct index *in;
         void *out;
     } context = {.in = index};
-    qsort_r(b->conversations, conversations, sizeof(uint32_t), conversation_compare, context.out);
+    qsort_r(b->runs, index->run_count, sizeof(uint32_t), run_compare, context.out);
     qsort(b->prints, b->print_count, sizeof(struct print), print_compare);
     b->entry_blocks = (entries + BLOCK_ENTRIES - 1) / BLOCK_ENTRIES;
     b->print_blocks = (b->print_count + BLOCK_PRINTS - 1) / BLOCK_PRINTS;
-    b->filter_bytes = (uint32_t)align_up((size_t)conversations * 10 / 8 + 64, 64);
+    b->filter_bytes = (uint32_t)align_up((size_t)index->conversation_count * 10 / 8 + 64, 64);
     b->summary_bytes = align_up((size_t)b->entry_blocks * FENCE_BYTES +
                                     (size_t)b->print_blocks * 4 + b->filter_bytes,
                                 SEGMENT_BLOCK);
@@ -165,16 +174,16 @@ static void block_seal(struct builder *b, uint32_t number, uint32_t count)
 }
 
 static void build_entry(struct builder *b, uint32_t n, struct conversation_id id,
-                        const struct index_entry *entry)
+                        const struct index_hit *hit)
 {
     uint32_t block = n / BLOCK_ENTRIES;
     uint8_t *p =
         b->out + (size_t)(1 + block) * SEGMENT_BLOCK + BLOCK_HEAD + n % BLOCK_ENTRIES * ENTRY_BYTES;
     store_u64(p, id.hi);
     store_u64(p + 8, id.lo);
-    store_u64(p + 16, entry->seq);
-    store_u32(p + 24, entry->offset);
-    store_u32(p + 28, entry->size);
+    store_u64(p + 16, hit->seq);
+    store_u32(p + 24, hit->offset);
+    store_u32(p + 28, hit->size);
     if (n % BLOCK_ENTRIES == 0) {
         uint8_t *summary = b->out + (size_t)(1 + b->entry_blocks + b->print_blocks) * SEGMENT_BLOCK;
         memcpy(summary + (size_t)block * FENCE_BYTES, p, FENCE_BYTES);
@@ -184,17 +193,18 @@ static void build_entry(struct builder *b, uint32_t n, struct conversation_id id
 static void build_entries(struct builder *b, uint8_t *filter)
 {
     uint32_t base = 0;
-    for (uint32_t i = 0; i < b->index->conversation_count; i++) {
-        const struct index_conversation *c = index_conversation(b->index, b->conversations[i]);
-        uint64_t hash = conversation_hash(&b->key, c->id);
+    for (uint32_t i = 0; i < b->index->run_count; i++) {
+        const struct index_run *run = index_run(b->index, b->runs[i]);
+        uint64_t hash = conversation_hash(&b->key, run->id);
         for (uint32_t probe = 0; probe < FILTER_PROBES; probe++) {
             size_t bit = filter_bit(hash, probe, b->filter_bytes);
             filter[bit / 8] = (uint8_t)(filter[bit / 8] | 1u << bit % 8);
         }
-        uint32_t at = c->newest;
-        for (uint32_t n = c->records; n-- > 0; at = index_entry(b->index, at)->older)
-            build_entry(b, base + n, c->id, index_entry(b->index, at));
-        base += c->records;
+        struct index_walk walk;
+        index_walk_init(&walk, b->index, run);
+        for (uint32_t n = run->count; n-- > 0 && index_walk_next(&walk);)
+            build_entry(b, base + n, run->id, &walk.hit);
+        base += run->count;
     }
     for (uint32_t block = 0; block < b->entry_blocks; block++) {
         uint32_t left = base - block * BLOCK_ENTRIES;
@@ -251,7 +261,7 @@ enum err sidecar_build(struct bytes *out, const struct segment_header *header,
         build_header(&b, data_end, summary);
         *out = bytes_of(b.out, b.size);
     }
-    memory_give(b.conversations, MEMORY_STORE);
+    memory_give(b.runs, MEMORY_STORE);
     memory_give(b.prints, MEMORY_STORE);
     return err;
 }
@@ -337,7 +347,7 @@ static enum err header_decode(struct sidecar *sidecar, const uint8_t *block, uin
         return ERR_CORRUPT;
     if (load_u16(block + 8) > VERSION)
         return ERR_NEWER;
-    if (load_u16(block + 8) < VERSION) /* of before the expiry was kept: made again */
+    if (load_u16(block + 8) < VERSION) /* other fields or fingerprints: made again */
         return ERR_CORRUPT;
     if (load_u32(block + 12) != sidecar->key.id || load_u64(block + 16) != sidecar->key.nonce)
         return ERR_CORRUPT;

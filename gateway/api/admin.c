@@ -80,7 +80,7 @@ static enum err resident_bytes(uint64_t *out)
 static enum err metrics_text(struct buffer *out, const struct api *api)
 {
     uint64_t resident;
-    TRY(metrics_render(out, api->options.metrics, api->options.shard_count));
+    TRY(metrics_render(out, api->options.metrics, api->options.metrics_count));
     TRY(put_format(out, "# HELP roost_build_info The running version.\n"
                         "# TYPE roost_build_info gauge\n"
                         "roost_build_info{version=\"" ROOST_VERSION "\"} 1\n"

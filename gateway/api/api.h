@@ -34,7 +34,8 @@ struct api_options {
     bool (*ready)(void *context, struct shard *shard, char *reason, size_t reason_size);
     void *context;
     const uint8_t *store_epoch;     /* 16 bytes */
-    struct metrics *const *metrics; /* of all shards */
+    struct metrics *const *metrics; /* of all shards and lanes */
+    uint32_t metrics_count;
     uint32_t shard_count;
 };
 

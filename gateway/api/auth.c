@@ -304,21 +304,31 @@ void handle_register(const struct api *api, struct shard *shard, const struct ex
 
 static void on_login(struct call *call, struct shard *shard)
 {
-    if (call->job.err == ERR_FULL)
+    if (call->job.err == ERR_FULL) {
         call_fail(call, shard,
                   (struct rest_error){409, "too_many_devices",
-                                      "log out another device of this user first", 0});
-    else if (call->job.err != OK)
+                                      "log out another device of this user first, or say "
+                                      "\"replace\": true: the one used longest ago is logged out",
+                                      0});
+        return;
+    }
+    if (call->job.err != OK) {
         call_fail(call, shard, rest_error_of(call->job.err));
-    else
-        call_work(call, shard, run_sign, WORKER_CATALOG_READ, on_signed);
+        return;
+    }
+    if (call->replaced.device.v != 0) {
+        log_event(LOG_INFO, "device_replaced", LOG_U64("user", call->identity.user.v),
+                  LOG_U64("device", call->replaced.device.v), LOG_END);
+        shard_revoke(shard, call->identity.user, call->replaced.device, call->replaced.generation);
+    }
+    call_work(call, shard, run_sign, WORKER_CATALOG_READ, on_signed);
 }
 
 static enum err body_login(struct catalog_txn *txn, struct catalog_job *job)
 {
     struct call *call = call_of(job);
-    return account_login(txn, &call->identity, call->user, call->device_key, call->refresh,
-                         &call->api->policy, call->now_ms);
+    return account_login(txn, &call->identity, call->replace ? &call->replaced : NULL, call->user,
+                         call->device_key, call->refresh, &call->api->policy, call->now_ms);
 }
 
 /* The new hash, in a transaction of its own: a login that is refused must not have written. Whether
@@ -375,7 +385,8 @@ static bool take_login(struct call *call, struct shard *shard, const json_t *bod
         !rest_text(&device, shard, &call->reply, body, "device", 1, JWT_NAME_BYTES_MAX, false))
         return false;
     text_copy(call->device_key, device);
-    return take_password(call, shard, body);
+    return rest_flag(&call->replace, shard, &call->reply, body, "replace") &&
+           take_password(call, shard, body);
 }
 
 void handle_login(const struct api *api, struct shard *shard, const struct exchange *exchange,

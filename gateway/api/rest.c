@@ -319,6 +319,19 @@ bool rest_text(struct bytes *out, struct shard *shard, const struct reply *reply
     return false;
 }
 
+bool rest_flag(bool *out, struct shard *shard, const struct reply *reply, const json_t *body,
+               const char *name)
+{
+    char message[160];
+    const json_t *value = json_object_get(body, name);
+    *out = json_is_true(value);
+    if (value == NULL || json_is_boolean(value))
+        return true;
+    snprintf(message, sizeof message, "the field \"%s\" must be true or false", name);
+    rest_fail(shard, reply, (struct rest_error){400, "invalid_field", message, 0});
+    return false;
+}
+
 /* ---- calls */
 
 struct call *call_of(struct catalog_job *job)

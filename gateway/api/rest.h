@@ -72,6 +72,10 @@ json_t *rest_body(struct shard *shard, const struct exchange *exchange, const st
 bool rest_text(struct bytes *out, struct shard *shard, const struct reply *reply,
                const json_t *body, const char *name, size_t min, size_t max, bool nul);
 
+/* rest_flag: a member that may be missing (false) and else must be true or false. */
+bool rest_flag(bool *out, struct shard *shard, const struct reply *reply, const json_t *body,
+               const char *name);
+
 /* ---- calls */
 
 struct call {
@@ -95,6 +99,8 @@ struct call {
     uint8_t refresh[REFRESH_TOKEN_BYTES]; /* the new one */
     uint8_t refresh_old[REFRESH_WIRE_BYTES];
     struct identity identity;
+    bool replace; /* rather than be one device too many */
+    struct ended_login replaced;
     struct user_id user;
     struct jwks *jwks; /* retained */
     struct jwt_claims claims;

@@ -379,7 +379,9 @@ struct device_count {
     uint64_t live_since_ms; /* used before: no longer counted */
     uint32_t live;
     uint32_t rows;
-    struct device_id oldest; /* of those that are not live; 0: none */
+    struct device_id stalest; /* of those that are live; 0: none */
+    uint64_t stalest_used_ms;
+    struct device_id oldest; /* of those that are not; 0: none */
     uint64_t oldest_used_ms;
     struct bytes oldest_key;
     char oldest_key_text[JWT_NAME_BYTES_MAX];
@@ -393,10 +395,14 @@ static enum err device_counted(void *context, struct bytes key, struct bytes val
         return ERR_CORRUPT;
     TRY(device_decode(&row, value));
     count->rows++;
+    struct device_id device = {__builtin_bswap32(load_u32(key.data + 8))};
     if ((row.flags & DEVICE_LOGGED_OUT) == 0 && row.used_ms >= count->live_since_ms) {
-        count->live++;
+        if (count->live++ != 0 && row.used_ms >= count->stalest_used_ms)
+            return OK;
+        count->stalest = device;
+        count->stalest_used_ms = row.used_ms;
     } else if (count->oldest.v == 0 || row.used_ms < count->oldest_used_ms) {
-        count->oldest.v = __builtin_bswap32(load_u32(key.data + 8));
+        count->oldest = device;
         count->oldest_used_ms = row.used_ms;
         memcpy(count->oldest_key_text, row.key, row.key_size);
         count->oldest_key = bytes_of(count->oldest_key_text, row.key_size);
@@ -415,15 +421,41 @@ static enum err devices_count(struct catalog_txn *txn, struct device_count *out,
     return catalog_scan(txn, CATALOG_DEVICES, key_bytes(&prefix), device_counted, out);
 }
 
-/* device_make_room: ERR_FULL unless a new device may be added beside those that are live. Twice
- * devices_max rows are kept, so that a device that comes back keeps its number. */
-static enum err device_make_room(struct catalog_txn *txn, struct user_id user,
-                                 const struct account_policy *policy, uint64_t now_ms)
+static void device_log_out(struct device_row *row)
+{
+    row->flags |= DEVICE_LOGGED_OUT;
+    row->generation++;
+    row->refresh_expires_ms = 0;
+    memset(row->family_hash, 0, sizeof row->family_hash);
+    memset(row->token_hash, 0, sizeof row->token_hash);
+}
+
+/* device_place: among the live ones; made, where there is none, by logging out the stalest. */
+static enum err device_place(struct catalog_txn *txn, struct ended_login *replaced,
+                             struct user_id user, const struct device_count *count,
+                             const struct account_policy *policy)
+{
+    struct device_row row;
+    if (count->live < policy->devices_max)
+        return OK;
+    if (replaced == NULL || count->stalest.v == 0)
+        return ERR_FULL;
+    enum err err = device_get(txn, &row, user, count->stalest);
+    TRY(err == ERR_NOT_FOUND ? ERR_CORRUPT : err);
+    device_log_out(&row);
+    *replaced = (struct ended_login){count->stalest, row.generation};
+    return device_put(txn, user, count->stalest, &row);
+}
+
+/* device_make_room: for a new device beside those that are live. Twice devices_max rows are kept,
+ * so that a device that comes back keeps its number. */
+static enum err device_make_room(struct catalog_txn *txn, struct ended_login *replaced,
+                                 struct user_id user, const struct account_policy *policy,
+                                 uint64_t now_ms)
 {
     struct device_count count;
     TRY(devices_count(txn, &count, user, policy, now_ms));
-    if (count.live >= policy->devices_max)
-        return ERR_FULL;
+    TRY(device_place(txn, replaced, user, &count, policy));
     if (count.rows < 2 * policy->devices_max || count.oldest.v == 0)
         return OK;
     struct key row = key_device(user, count.oldest);
@@ -434,11 +466,12 @@ static enum err device_make_room(struct catalog_txn *txn, struct user_id user,
 
 /* device_add: the next number for a new key; the row itself is the caller's to put. */
 static enum err device_add(struct catalog_txn *txn, struct device_id *device,
-                           struct device_row *row, struct user_id user, const char *device_key,
+                           struct device_row *row, struct ended_login *replaced,
+                           struct user_id user, const char *device_key,
                            const struct account_policy *policy, uint64_t now_ms)
 {
     struct user_row owner;
-    TRY(device_make_room(txn, user, policy, now_ms));
+    TRY(device_make_room(txn, replaced, user, policy, now_ms));
     TRY(user_get(txn, &owner, user));
     /* what owner borrows ends with the next write */
     char hash[ACCOUNT_HASH_TEXT_BYTES], name[JWT_NAME_BYTES_MAX];
@@ -464,13 +497,13 @@ static enum err device_add(struct catalog_txn *txn, struct device_id *device,
 /* device_for_login: the device of that key, made if there is none. A device that is not live takes
  * a place like a new one. */
 static enum err device_for_login(struct catalog_txn *txn, struct device_id *device,
-                                 struct device_row *row, struct user_id user,
-                                 const char *device_key, const struct account_policy *policy,
-                                 uint64_t now_ms)
+                                 struct device_row *row, struct ended_login *replaced,
+                                 struct user_id user, const char *device_key,
+                                 const struct account_policy *policy, uint64_t now_ms)
 {
     enum err err = device_find(txn, device, user, bytes_of_text(device_key));
     if (err == ERR_NOT_FOUND)
-        return device_add(txn, device, row, user, device_key, policy, now_ms);
+        return device_add(txn, device, row, replaced, user, device_key, policy, now_ms);
     TRY(err);
     err = device_get(txn, row, user, *device);
     TRY(err == ERR_NOT_FOUND ? ERR_CORRUPT : err);
@@ -478,7 +511,7 @@ static enum err device_for_login(struct catalog_txn *txn, struct device_id *devi
     TRY(devices_count(txn, &count, user, policy, now_ms));
     if ((row->flags & DEVICE_LOGGED_OUT) == 0 && row->used_ms >= count.live_since_ms)
         return OK;
-    return count.live >= policy->devices_max ? ERR_FULL : OK;
+    return device_place(txn, replaced, user, &count, policy);
 }
 
 static void token_hashes(struct device_row *row, const uint8_t token[REFRESH_TOKEN_BYTES])
@@ -500,16 +533,19 @@ static enum err identify(struct catalog_txn *txn, struct identity *out, struct u
     return OK;
 }
 
-enum err account_login(struct catalog_txn *txn, struct identity *out, struct user_id user,
-                       const char *device_key, const uint8_t refresh_token[REFRESH_TOKEN_BYTES],
+enum err account_login(struct catalog_txn *txn, struct identity *out, struct ended_login *replaced,
+                       struct user_id user, const char *device_key,
+                       const uint8_t refresh_token[REFRESH_TOKEN_BYTES],
                        const struct account_policy *policy, uint64_t now_ms)
 {
     struct device_id device;
     struct device_row row;
     struct user_row owner;
+    if (replaced != NULL)
+        *replaced = (struct ended_login){0};
     TRY(label_check(device_key));
     TRY(user_get(txn, &owner, user));
-    TRY(device_for_login(txn, &device, &row, user, device_key, policy, now_ms));
+    TRY(device_for_login(txn, &device, &row, replaced, user, device_key, policy, now_ms));
     row.flags = 0;
     row.generation++;
     row.used_ms = now_ms;
@@ -534,15 +570,6 @@ void account_refresh_decode(struct user_id *user, struct device_id *device,
 {
     user->v = __builtin_bswap64(load_u64(token));
     device->v = __builtin_bswap32(load_u32(token + 8));
-}
-
-static void device_log_out(struct device_row *row)
-{
-    row->flags |= DEVICE_LOGGED_OUT;
-    row->generation++;
-    row->refresh_expires_ms = 0;
-    memset(row->family_hash, 0, sizeof row->family_hash);
-    memset(row->token_hash, 0, sizeof row->token_hash);
 }
 
 enum err account_refresh(struct catalog_txn *txn, struct identity *out,
@@ -655,7 +682,7 @@ static enum err authenticate_operator(struct catalog_txn *txn, struct identity *
     }
     if (!write)
         return ERR_AGAIN;
-    TRY(device_for_login(txn, &device, &row, user, key, policy, now_ms));
+    TRY(device_for_login(txn, &device, &row, NULL, user, key, policy, now_ms));
     if (row.generation == 0 || (row.flags & DEVICE_LOGGED_OUT) != 0)
         row.generation++;
     row.flags = 0;

@@ -67,9 +67,17 @@ MUST_USE enum err account_password_hash(struct catalog_txn *txn, struct realm_id
  * no longer there: somebody else was faster. */
 MUST_USE enum err account_password_replace(struct catalog_txn *txn, struct user_id user,
                                            const char *old, const char *new);
+/* ended_login: of a device; device 0: none ended. */
+struct ended_login {
+    struct device_id device;
+    uint64_t generation; /* this one and those before */
+};
 /* account_login: after the password was right: find or make the device of that key, raise its
- * generation, set its refresh token. ERR_FULL: devices_max devices are logged in. */
-MUST_USE enum err account_login(struct catalog_txn *txn, struct identity *out, struct user_id user,
+ * generation, set its refresh token. devices_max devices are logged in: with `replaced` the one
+ * that was used longest ago is logged out (the caller closes its session after the commit), with
+ * NULL ERR_FULL. */
+MUST_USE enum err account_login(struct catalog_txn *txn, struct identity *out,
+                                struct ended_login *replaced, struct user_id user,
                                 const char *device_key,
                                 const uint8_t refresh_token[REFRESH_TOKEN_BYTES],
                                 const struct account_policy *policy, uint64_t now_ms);

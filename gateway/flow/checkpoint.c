@@ -1,14 +1,31 @@
-/* checkpoint.c: see checkpoint.h. */
+/* checkpoint.c: see checkpoint.h.
+ *
+ * CATALOG_META "checkpoint", little-endian:
+ *   0 position in lane 0's log 8 | 8 writer epoch 8 | 16 positions in lane 1's …, 8 each
+ * How long it is says how many lanes the store has. */
 #include "gateway/flow/checkpoint.h"
 
 #include "gateway/flow/lane.h"
 
 #define META_KEY       "checkpoint"
+#define META_BYTES_MAX (8 + 8 * LANES_MAX)
 #define FLUSH_JOBS_MAX 2
 /* Rows of one job: hundreds of ordinary ones, and always the largest. */
 #define ROWS_BYTES (256 * 1024)
 
 /* ---- the lane's side: rounds */
+
+static enum err meta_decode(struct checkpoint_meta *meta, struct bytes value)
+{
+    if (value.size < 16 || value.size % 8 != 0 || value.size > META_BYTES_MAX)
+        return ERR_CORRUPT;
+    meta->lanes = (uint32_t)(value.size / 8 - 1);
+    meta->positions[0] = load_u64(value.data);
+    meta->writer_epoch = load_u64(value.data + 8);
+    for (uint32_t i = 1; i < meta->lanes; i++)
+        meta->positions[i] = load_u64(value.data + 8 + 8 * (size_t)i);
+    return OK;
+}
 
 enum err checkpoint_read_meta(struct catalog *catalog, struct checkpoint_meta *meta)
 {
@@ -17,20 +34,22 @@ enum err checkpoint_read_meta(struct catalog *catalog, struct checkpoint_meta *m
     *meta = (struct checkpoint_meta){0};
     TRY(catalog_begin(catalog, &txn, false));
     enum err err = catalog_get(txn, CATALOG_META, bytes_of_text(META_KEY), &value);
-    if (err == OK && value.size == 16)
-        *meta = (struct checkpoint_meta){load_u64(value.data), load_u64(value.data + 8)};
-    else if (err == OK)
-        err = ERR_CORRUPT;
+    if (err == OK)
+        err = meta_decode(meta, value);
     catalog_abort(txn);
     return err == ERR_NOT_FOUND ? OK : err;
 }
 
 static enum err put_meta(struct catalog_txn *txn, const struct checkpoint_meta *meta)
 {
-    uint8_t value[16];
-    store_u64(value, meta->position);
+    uint8_t value[META_BYTES_MAX];
+    CHECK(meta->lanes >= 1 && meta->lanes <= LANES_MAX);
+    store_u64(value, meta->positions[0]);
     store_u64(value + 8, meta->writer_epoch);
-    return catalog_put(txn, CATALOG_META, bytes_of_text(META_KEY), bytes_of(value, sizeof value));
+    for (uint32_t i = 1; i < meta->lanes; i++)
+        store_u64(value + 8 + 8 * (size_t)i, meta->positions[i]);
+    return catalog_put(txn, CATALOG_META, bytes_of_text(META_KEY),
+                       bytes_of(value, 8 + 8 * (size_t)meta->lanes));
 }
 
 enum err checkpoint_write_meta(struct catalog *catalog, const struct checkpoint_meta *meta)
@@ -106,12 +125,12 @@ static void meta_done(struct worker_job *job, void *context)
     struct meta_job *meta_job =
         CONTAINER_OF(CONTAINER_OF(job, struct catalog_job, job), struct meta_job, catalog_job);
     enum err err = meta_job->catalog_job.err;
-    if (shard->lane != NULL) {
+    if (shard->lanes != NULL) {
         struct checkpointer *checkpointer = lane_checkpointer(shard);
         if (err == OK) {
             checkpointer->meta = meta_job->meta;
             shard_count(shard, METRIC_CHECKPOINTS, 1);
-            lane_checkpointed(shard, checkpointer->meta.position);
+            lane_checkpointed(shard, checkpointer->meta.positions);
             if (checkpointer->health == CHECKPOINT_NO_SPACE)
                 MARK("checkpoints go on after the catalog was full");
             set_health(shard, checkpointer, CHECKPOINT_WORKING, OK);
@@ -129,7 +148,8 @@ static void write_meta(struct shard *shard, struct checkpointer *checkpointer)
     struct meta_job *job = memory_take_zeroed(sizeof *job, MEMORY_STORE);
     if (job == NULL)
         return; /* next turn */
-    job->meta = (struct checkpoint_meta){checkpointer->position, checkpointer->meta.writer_epoch};
+    job->meta = checkpointer->meta;
+    memcpy(job->meta.positions, checkpointer->positions, sizeof job->meta.positions);
     job->catalog_job.body = meta_body;
     job->catalog_job.job.done = meta_done;
     if (catalog_submit(shard->gateway->catalog, shard->gateway->workers, &job->catalog_job, true,
@@ -140,26 +160,28 @@ static void write_meta(struct shard *shard, struct checkpointer *checkpointer)
     checkpointer->state = CHECKPOINT_WRITING;
 }
 
-static void begin(struct shard *shard, struct checkpointer *checkpointer, struct log *log)
+static void begin(struct shard *shard, struct checkpointer *checkpointer,
+                  const uint64_t positions[LANES_MAX])
 {
     bool last = shard->phase == GATEWAY_FINISHING && !checkpointer->asked_last;
     if (!last && shard->now_ns < checkpointer->due_ns)
         return;
     checkpointer->asked_last = last || checkpointer->asked_last;
-    uint64_t position = log_durable(log);
-    if (position == checkpointer->meta.position || checkpointer->health == CHECKPOINT_FAILED) {
+    size_t bytes = sizeof checkpointer->positions;
+    if (memcmp(positions, checkpointer->meta.positions, bytes) == 0 ||
+        checkpointer->health == CHECKPOINT_FAILED) {
         rest(shard, checkpointer);
         return;
     }
     checkpointer->state = CHECKPOINT_FLUSHING;
     checkpointer->round++;
-    checkpointer->position = position;
+    memcpy(checkpointer->positions, positions, bytes);
     checkpointer->told = 0;
     checkpointer->reported = 0;
     checkpointer->no_space = false;
 }
 
-/* Everything before `position` was answered before this: answer_appends ran in this turn. */
+/* Everything before the positions was answered before this: answer_appends ran in this turn. */
 static void tell_shards(struct shard *shard, struct checkpointer *checkpointer)
 {
     struct mesh *mesh = shard->gateway->mesh;
@@ -175,11 +197,12 @@ static void tell_shards(struct shard *shard, struct checkpointer *checkpointer)
     }
 }
 
-void checkpointer_turn(struct shard *shard, struct checkpointer *checkpointer, struct log *log)
+void checkpointer_turn(struct shard *shard, struct checkpointer *checkpointer,
+                       const uint64_t positions[LANES_MAX])
 {
     switch (checkpointer->state) {
     case CHECKPOINT_RESTING:
-        begin(shard, checkpointer, log);
+        begin(shard, checkpointer, positions);
         if (checkpointer->state == CHECKPOINT_FLUSHING)
             tell_shards(shard, checkpointer);
         return;

@@ -18,10 +18,11 @@
 
 #include "gateway/flow/shard.h"
 
-/* checkpoint_meta: CATALOG_META "checkpoint": u64 position, u64 writer epoch (little-endian). */
+/* checkpoint_meta: of the whole store: from where a start replays each lane's log. */
 struct checkpoint_meta {
-    uint64_t position;
+    uint64_t positions[LANES_MAX];
     uint64_t writer_epoch;
+    uint32_t lanes; /* 0: there is no store yet */
 };
 
 #define CHECKPOINT_RETRY_NS NS_PER_S /* after a round that found no space, at least */
@@ -35,7 +36,7 @@ struct checkpointer { /* on the lane's shard */
     struct checkpoint_meta meta;
     enum checkpoint_state state;
     uint64_t round;
-    uint64_t position;
+    uint64_t positions[LANES_MAX];
     uint64_t due_ns;
     uint32_t told;     /* shards told of the round */
     uint32_t reported; /* shards that have flushed */
@@ -56,7 +57,9 @@ MUST_USE enum err checkpoint_read_meta(struct catalog *catalog, struct checkpoin
 MUST_USE enum err checkpoint_write_meta(struct catalog *catalog,
                                         const struct checkpoint_meta *meta);
 
-void checkpointer_turn(struct shard *shard, struct checkpointer *checkpointer, struct log *log);
+/* checkpointer_turn: positions: what of each lane was answered, and so is told to shards. */
+void checkpointer_turn(struct shard *shard, struct checkpointer *checkpointer,
+                       const uint64_t positions[LANES_MAX]);
 void checkpointer_on_flushed(struct shard *shard, struct bytes message);
 /* checkpointer_finished: the last round after the end of service is written (or cannot be). */
 bool checkpointer_finished(const struct checkpointer *checkpointer);

@@ -5,6 +5,7 @@
 #include "gateway/chat/replay.h"
 #include "gateway/flow/checkpoint.h"
 #include "gateway/flow/retention.h"
+#include "store/segment.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
  * place between them. */
 struct owed {
     uint16_t shard;
+    uint8_t lane;
     bool wanted;
     enum err err;  /* refused: why */
     bool appended; /* the log has it: its completion says err */
@@ -29,6 +31,15 @@ struct lane_read {
 
 struct lane {
     struct log *log;
+    struct metrics *metrics;    /* the shard's, for the first one; else its own */
+    uint64_t outstanding;       /* of owed */
+    uint64_t answered;          /* position of the newest record answered */
+    char cold[LANE_PATH_BYTES]; /* "": none */
+};
+
+struct lanes {
+    struct lane lanes[LANES_MAX];
+    uint32_t count;
     struct owed *owed; /* ring */
     size_t owed_head;
     size_t owed_count;
@@ -47,6 +58,8 @@ struct recovery {
     struct replay *replay;
     uint64_t records;
     enum err err;
+    uint32_t lane;  /* being opened */
+    uint32_t lanes; /* ERR_CONFLICT: the store's */
 };
 
 static enum err recovery_write(struct recovery *recovery)
@@ -72,143 +85,223 @@ static void recover_record(void *context, const struct log_record *record, uint6
     recovery->records++;
 }
 
-static enum err open_log(struct shard *shard, struct lane *lane, struct recovery *recovery,
-                         uint64_t *damaged)
+static struct log_options options_of(const struct config *config,
+                                     const struct checkpoint_meta *meta, uint32_t at)
 {
-    const struct config *config = shard->gateway->config;
-    char directory[CONFIG_TEXT_BYTES + 8];
-    struct checkpoint_meta meta;
-    TRY(checkpoint_read_meta(shard->gateway->catalog, &meta));
-    meta.writer_epoch++;
-    TRY(checkpoint_write_meta(shard->gateway->catalog, &meta));
-    snprintf(directory, sizeof directory, "%s/log", config->directory);
-    struct log_options options = {
-        .directory = directory,
-        .lane = 0,
-        .shard = shard->index,
+    return (struct log_options){
+        .lane = at,
+        .shard = LANE_SHARD,
         .segment_bytes = config->segment_bytes,
         .batch_bytes_max = config->batch_bytes,
         .reserve_bytes = config->reserve_bytes,
-        .writer_epoch = meta.writer_epoch,
-        .checkpoint = meta.position,
+        .writer_epoch = meta->writer_epoch,
+        .checkpoint = meta->positions[at],
         .direct = config->direct,
         .skip_sync = config->unsafe_skip_sync,
+        .make_rate = config->make_rate,
         .merge_segments = config->merge_segments,
         .merge_inputs = config->merge_inputs,
         .merge_rate = config->merge_rate,
         .archive_bytes_max = config->archive_bytes,
         .compress = config->compress,
         .trust_clock = config->trust_clock,
-        .cold_directory = config->cold_directory[0] == 0 ? NULL : config->cold_directory,
         .cold_ms = config->cold_age_s * 1000ull,
-        .lookup_bytes = config->lookup_bytes,
+        .lookup_bytes = config->lookup_bytes / meta->lanes,
         .scrub_rate = config->scrub_rate,
     };
-    retention_fill(&options.retention, config, shard->gateway->catalog);
-    TRY(log_open(&lane->log, &options, shard->io, shard->gateway->workers, shard->metrics,
-                 recover_record, recovery, damaged));
-    TRY(recovery->err);
-    TRY(recovery_write(recovery));
-    meta.position = log_durable(lane->log);
-    TRY(checkpoint_write_meta(shard->gateway->catalog, &meta));
-    log_checkpointed(lane->log, meta.position);
-    lane->checkpointer.meta = meta;
+}
+
+static enum err is_segment(void *context, const char *name)
+{
+    uint32_t id;
+    *(bool *)context = *(bool *)context || segment_name_parse(&id, name, ".segment") == OK;
     return OK;
 }
 
-static void explain_open(const struct config *config, enum err err, char *explanation, size_t size)
+/* is_there: that a checkpoint names a place in an empty directory means that it is not the log's:
+ * its disk is not mounted. */
+static enum err is_there(const char *directory, uint64_t checkpoint)
 {
+    bool found = checkpoint == 0;
+    enum err err = OK;
+    if (!found)
+        err = file_list(directory, is_segment, &found);
+    if (err != OK && err != ERR_NOT_FOUND)
+        return err;
+    return found ? OK : ERR_NOT_FOUND;
+}
+
+static enum err open_lane(struct shard *shard, struct lanes *lanes, uint32_t at,
+                          struct recovery *recovery, const struct checkpoint_meta *meta)
+{
+    const struct config *config = shard->gateway->config;
+    struct lane *lane = &lanes->lanes[at];
+    char directory[LANE_PATH_BYTES];
+    uint64_t damaged = 0;
+    uint64_t records = recovery->records;
+    struct log_options options = options_of(config, meta, at);
+    lanes_directory(directory, config->directory, config->lane_directories, at);
+    lanes_cold_directory(lane->cold, config->cold_directory, at);
+    recovery->lane = at;
+    TRY(is_there(directory, meta->positions[at]));
+    options.directory = directory;
+    options.cold_directory = lane->cold[0] == 0 ? NULL : lane->cold;
+    if (at != 0 && options.cold_directory != NULL)
+        TRY(file_make_directory(lane->cold));
+    retention_fill(&options.retention, config, shard->gateway->catalog);
+    lane->metrics = shard->metrics;
+    if (at != 0)
+        lane->metrics = shard->gateway->metrics[shard->gateway->shard_count + at - 1];
+    TRY(log_open(&lane->log, &options, shard->io, shard->gateway->workers, lane->metrics,
+                 recover_record, recovery, &damaged));
+    TRY(recovery->err);
+    lane->answered = log_durable(lane->log);
+    log_event(damaged == 0 ? LOG_INFO : LOG_ERROR, "log_recovered", LOG_U64("lane", at),
+              LOG_U64("records", recovery->records - records), LOG_U64("damaged", damaged),
+              LOG_U64("position", lane->answered));
+    return OK;
+}
+
+/* open_logs: what is replayed is written before a checkpoint may name it. */
+static enum err open_logs(struct shard *shard, struct lanes *lanes, struct recovery *recovery)
+{
+    struct catalog *catalog = shard->gateway->catalog;
+    struct checkpoint_meta meta;
+    TRY(checkpoint_read_meta(catalog, &meta));
+    if (meta.lanes != 0 && meta.lanes != lanes->count) {
+        recovery->lanes = meta.lanes;
+        return ERR_CONFLICT;
+    }
+    meta.lanes = lanes->count;
+    meta.writer_epoch++;
+    TRY(checkpoint_write_meta(catalog, &meta));
+    TRY(lanes_write(catalog, shard->gateway->config->lane_directories));
+    for (uint32_t i = 0; i < lanes->count; i++)
+        TRY(open_lane(shard, lanes, i, recovery, &meta));
+    TRY(recovery_write(recovery));
+    for (uint32_t i = 0; i < lanes->count; i++)
+        meta.positions[i] = log_durable(lanes->lanes[i].log);
+    TRY(checkpoint_write_meta(catalog, &meta));
+    for (uint32_t i = 0; i < lanes->count; i++)
+        log_checkpointed(lanes->lanes[i].log, meta.positions[i]);
+    lanes->checkpointer.meta = meta;
+    return OK;
+}
+
+static void explain_open(const struct config *config, const struct recovery *recovery, enum err err,
+                         char *explanation, size_t size)
+{
+    char directory[LANE_PATH_BYTES];
+    lanes_directory(directory, config->directory, config->lane_directories, recovery->lane);
     if (err == ERR_NO_SPACE)
-        snprintf(
-            explanation, size,
-            "no space for the log under %s/log: a new one needs store.segment_size and "
-            "store.reserve_size (%" PRIu64 " MiB) free on its file system, a start a little; or "
-            "the catalog has reached store.catalog_map_size (%" PRIu64 " MiB): raise it. Nothing "
-            "is lost",
-            config->directory, (config->segment_bytes + config->reserve_bytes) >> 20,
-            config->catalog_map_bytes >> 20);
+        snprintf(explanation, size,
+                 "no space for the log under %s: a new one needs store.segment_size and "
+                 "store.reserve_size (%" PRIu64 " MiB) free on its file system, a start a little; "
+                 "or the catalog has reached store.catalog_map_size (%" PRIu64
+                 " MiB): raise it. Nothing is lost",
+                 directory, (config->segment_bytes + config->reserve_bytes) >> 20,
+                 config->catalog_map_bytes >> 20);
+    else if (err == ERR_CONFLICT)
+        snprintf(explanation, size,
+                 "the store in %s has %u lanes, but store.lane_directories names %u (besides the "
+                 "first): name all of them, in the same order; how many is settled when a store is "
+                 "made",
+                 config->directory, recovery->lanes, lanes_count(config->lane_directories) - 1);
+    else if (err == ERR_NOT_FOUND)
+        snprintf(explanation, size,
+                 "the log of this store is not in %s: mount its disk, correct store.directory or "
+                 "store.lane_directories, or restore it from a snapshot",
+                 directory);
+    else if (err == ERR_INVALID)
+        snprintf(explanation, size,
+                 "%s has a log of another lane or another store: name the directories of "
+                 "store.lane_directories in their old order",
+                 directory);
     else
         snprintf(explanation, size,
-                 "the log under %s/log could not be opened (%s): run `roost log verify %s/log`",
-                 config->directory, err_name(err), config->directory);
+                 "the log under %s could not be opened (%s): run `roost log verify %s`", directory,
+                 err_name(err), directory);
+}
+
+static void close_logs(struct lanes *lanes)
+{
+    struct log *logs[LANES_MAX];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < lanes->count; i++)
+        if (lanes->lanes[i].log != NULL)
+            logs[count++] = lanes->lanes[i].log;
+    if (count != 0)
+        log_close_all(logs, count);
+    memory_give(lanes->owed, MEMORY_STORE);
+    memory_give(lanes, MEMORY_STORE);
 }
 
 enum err lane_create(struct shard *shard, char *explanation, size_t explanation_size)
 {
-    struct lane *lane = memory_take_zeroed(sizeof *lane, MEMORY_STORE);
+    const struct config *config = shard->gateway->config;
     struct recovery recovery = {.catalog = shard->gateway->catalog};
-    uint64_t damaged = 0;
-    if (lane == NULL)
-        return ERR_NO_MEMORY;
-    const char *cold = shard->gateway->config->cold_directory;
-    if (cold[0] != 0 && file_sync_directory(cold) != OK) {
-        memory_give(lane, MEMORY_STORE);
+    if (config->cold_directory[0] != 0 && file_sync_directory(config->cold_directory) != OK) {
         snprintf(
             explanation, explanation_size,
             "store.cold_directory %s cannot be used: mount it, make it, or correct the setting",
-            cold);
+            config->cold_directory);
         return ERR_NOT_FOUND;
     }
+    struct lanes *lanes = memory_take_zeroed(sizeof *lanes, MEMORY_STORE);
+    if (lanes == NULL)
+        return ERR_NO_MEMORY;
+    lanes->count = lanes_count(config->lane_directories);
     enum err err = replay_create(&recovery.replay);
     if (err == OK)
-        err = open_log(shard, lane, &recovery, &damaged);
+        err = open_logs(shard, lanes, &recovery);
     replay_destroy(recovery.replay);
     if (err != OK) {
         if (recovery.txn != NULL)
             catalog_abort(recovery.txn);
-        if (lane->log != NULL)
-            log_close(lane->log);
-        memory_give(lane, MEMORY_STORE);
-        explain_open(shard->gateway->config, err, explanation, explanation_size);
+        close_logs(lanes);
+        explain_open(config, &recovery, err, explanation, explanation_size);
         return err;
     }
-    shard->lane = lane;
-    log_event(damaged == 0 ? LOG_INFO : LOG_ERROR, "log_recovered",
-              LOG_U64("records", recovery.records), LOG_U64("damaged", damaged),
-              LOG_U64("position", log_durable(lane->log)));
+    shard->lanes = lanes;
     return OK;
 }
 
 void lane_destroy(struct shard *shard)
 {
-    struct lane *lane = shard->lane;
-    if (lane == NULL)
-        return;
-    if (lane->log != NULL)
-        log_close(lane->log);
-    memory_give(lane->owed, MEMORY_STORE);
-    memory_give(lane, MEMORY_STORE);
-    shard->lane = NULL;
+    if (shard->lanes != NULL)
+        close_logs(shard->lanes);
+    shard->lanes = NULL;
 }
 
 void lane_abandon(struct shard *shard)
 {
-    struct lane *lane = shard->lane;
-    if (lane == NULL)
+    struct lanes *lanes = shard->lanes;
+    if (lanes == NULL)
         return;
-    log_abandon(lane->log);
-    memory_give(lane->owed, MEMORY_STORE);
-    memory_give(lane, MEMORY_STORE);
-    shard->lane = NULL;
+    for (uint32_t i = 0; i < lanes->count; i++)
+        log_abandon(lanes->lanes[i].log);
+    memory_give(lanes->owed, MEMORY_STORE);
+    memory_give(lanes, MEMORY_STORE);
+    shard->lanes = NULL;
 }
 
 /* ---- appends */
 
-static enum err owe(struct lane *lane, const struct owed *owed)
+static enum err owe(struct lanes *lanes, const struct owed *owed)
 {
-    if (lane->owed_count == lane->owed_capacity) {
-        size_t capacity = lane->owed_capacity == 0 ? 1024 : lane->owed_capacity * 2;
+    if (lanes->owed_count == lanes->owed_capacity) {
+        size_t capacity = lanes->owed_capacity == 0 ? 1024 : lanes->owed_capacity * 2;
         struct owed *grown = memory_take(capacity * sizeof *grown, MEMORY_STORE);
         if (grown == NULL)
             return ERR_NO_MEMORY;
-        for (size_t i = 0; i < lane->owed_count; i++)
-            grown[i] = lane->owed[(lane->owed_head + i) % lane->owed_capacity];
-        memory_give(lane->owed, MEMORY_STORE);
-        lane->owed = grown;
-        lane->owed_capacity = capacity;
-        lane->owed_head = 0;
+        for (size_t i = 0; i < lanes->owed_count; i++)
+            grown[i] = lanes->owed[(lanes->owed_head + i) % lanes->owed_capacity];
+        memory_give(lanes->owed, MEMORY_STORE);
+        lanes->owed = grown;
+        lanes->owed_capacity = capacity;
+        lanes->owed_head = 0;
     }
-    lane->owed[(lane->owed_head + lane->owed_count++) % lane->owed_capacity] = *owed;
+    lanes->owed[(lanes->owed_head + lanes->owed_count++) % lanes->owed_capacity] = *owed;
     return OK;
 }
 
@@ -228,28 +321,31 @@ static struct log_record record_from(const struct border_append *append)
 
 static enum err on_append(struct shard *shard, const struct border_append *append)
 {
-    struct lane *lane = shard->lane;
-    struct owed owed = {.shard = append->border.source, .wanted = append->cookie != 0};
-    if (lane->owed_count == lane->owed_capacity) { /* make room first: what is appended is owed */
-        TRY(owe(lane, &owed) == OK ? OK : ERR_FULL);
-        lane->owed_count--;
+    struct lanes *lanes = shard->lanes;
+    uint32_t at = lane_of(append->conversation, lanes->count);
+    struct owed owed = {
+        .shard = append->border.source, .lane = (uint8_t)at, .wanted = append->cookie != 0};
+    if (lanes->owed_count == lanes->owed_capacity) { /* make room first: what is appended is owed */
+        TRY(owe(lanes, &owed) == OK ? OK : ERR_FULL);
+        lanes->owed_count--;
     }
-    if (owed.wanted && append->epoch != lane->epoch) {
-        owed.err = lane->refusing;
-        return owe(lane, &owed);
+    if (owed.wanted && append->epoch != lanes->epoch) {
+        owed.err = lanes->refusing;
+        return owe(lanes, &owed);
     }
     struct log_record record = record_from(append);
-    enum err err = log_append(lane->log, &record, owed.wanted);
+    enum err err = log_append(lanes->lanes[at].log, &record, owed.wanted);
     if (err == ERR_FULL)
         return err;
     owed.appended = err == OK;
+    lanes->lanes[at].outstanding += owed.appended;
     owed.err = err;
     if (err != OK && owed.wanted) {
-        lane->epoch++;
-        lane->refusing = err;
+        lanes->epoch++;
+        lanes->refusing = err;
         log_event(LOG_ERROR, "log_refuses", LOG_ERR(err));
     }
-    return owe(lane, &owed);
+    return owe(lanes, &owed);
 }
 
 static void answer_append(struct shard *shard, const struct owed *owed)
@@ -264,36 +360,40 @@ static void answer_append(struct shard *shard, const struct owed *owed)
         .border = {BORDER_APPENDED, (uint16_t)shard->index, 0},
         .cookie = 1,
         .err = owed->err,
-        .epoch = shard->lane->epoch,
+        .epoch = shard->lanes->epoch,
     };
     mesh_commit(mesh, shard->index, owed->shard, MESH_LOG_ANSWER, sizeof *out);
 }
 
 /* The log failed what it had accepted: from here on everything is of an older epoch. */
-static void fail_epoch(struct lane *lane, enum err err)
+static void fail_epoch(struct lanes *lanes, enum err err)
 {
-    if (lane->refusing == err)
+    if (lanes->refusing == err)
         return;
-    lane->epoch++;
-    lane->refusing = err;
+    lanes->epoch++;
+    lanes->refusing = err;
 }
 
 static void answer_appends(struct shard *shard)
 {
-    struct lane *lane = shard->lane;
+    struct lanes *lanes = shard->lanes;
     struct log_completion completion;
-    while (lane->owed_count != 0) {
-        struct owed *owed = &lane->owed[lane->owed_head];
+    while (lanes->owed_count != 0) {
+        struct owed *owed = &lanes->owed[lanes->owed_head];
+        struct lane *lane = &lanes->lanes[owed->lane];
         if (owed->appended) {
             if (!log_completed(lane->log, &completion))
                 return;
+            lane->outstanding--;
+            if (completion.err == OK)
+                lane->answered = completion.position;
             owed->err = completion.err;
             if (completion.err != OK)
-                fail_epoch(lane, completion.err);
+                fail_epoch(lanes, completion.err);
         }
         answer_append(shard, owed);
-        lane->owed_head = (lane->owed_head + 1) % lane->owed_capacity;
-        lane->owed_count--;
+        lanes->owed_head = (lanes->owed_head + 1) % lanes->owed_capacity;
+        lanes->owed_count--;
     }
 }
 
@@ -301,12 +401,14 @@ static void answer_appends(struct shard *shard)
 
 static enum err start_read(struct shard *shard, struct lane_read *read)
 {
-    enum err err = log_read(shard->lane->log, &read->read);
+    struct lanes *lanes = shard->lanes;
+    uint32_t at = lane_of(read->read.conversation, lanes->count);
+    enum err err = log_read(lanes->lanes[at].log, &read->read);
     if (err != OK) {
         memory_give(read, MEMORY_STORE);
         return ERR_FULL;
     }
-    shard->lane->reads++;
+    lanes->reads++;
     return OK;
 }
 
@@ -441,16 +543,16 @@ static void answer_read(struct shard *shard, const struct lane_read *read)
                 sizeof *out + out->border.payload_bytes);
 }
 
-static void answer_reads(struct shard *shard)
+static void answer_reads(struct shard *shard, struct log *log)
 {
     struct log_read *done;
-    while ((done = log_read_done(shard->lane->log)) != NULL) {
+    while ((done = log_read_done(log)) != NULL) {
         struct lane_read *read = CONTAINER_OF(done, struct lane_read, read);
         if (read->find)
             answer_find(shard, read);
         else
             answer_read(shard, read);
-        shard->lane->reads--;
+        shard->lanes->reads--;
         memory_give(read, MEMORY_STORE);
     }
 }
@@ -468,45 +570,78 @@ enum err lane_on_message(struct shard *shard, struct bytes message)
     return on_find(shard, (const void *)message.data);
 }
 
+/* owner: the log that the operation is of, or NULL. */
+static struct log *owner(const struct shard *shard, const struct io_file_op *op)
+{
+    const struct lanes *lanes = shard->lanes;
+    for (uint32_t i = 0; lanes != NULL && i < lanes->count; i++)
+        if (log_owns(lanes->lanes[i].log, op))
+            return lanes->lanes[i].log;
+    return NULL;
+}
+
 bool lane_owns(const struct shard *shard, const struct io_file_op *op)
 {
-    return shard->lane != NULL && log_owns(shard->lane->log, op);
+    return owner(shard, op) != NULL;
 }
 
 void lane_on_file(struct shard *shard, struct io_file_op *op)
 {
-    log_on_file(shard->lane->log, op);
+    log_on_file(owner(shard, op), op);
+}
+
+/* settled: the position of each lane below which everything was answered. */
+static void settled(const struct lanes *lanes, uint64_t positions[LANES_MAX])
+{
+    memset(positions, 0, LANES_MAX * sizeof *positions);
+    for (uint32_t i = 0; i < lanes->count; i++) {
+        const struct lane *lane = &lanes->lanes[i];
+        positions[i] = lane->outstanding == 0 ? log_durable(lane->log) : lane->answered;
+    }
 }
 
 void lane_turn(struct shard *shard)
 {
-    struct lane *lane = shard->lane;
-    if (lane == NULL)
+    struct lanes *lanes = shard->lanes;
+    uint64_t positions[LANES_MAX];
+    enum log_state state = LOG_OPEN;
+    if (lanes == NULL)
         return;
-    log_flush(lane->log);
+    for (uint32_t i = 0; i < lanes->count; i++)
+        log_flush(lanes->lanes[i].log);
     answer_appends(shard);
-    answer_reads(shard);
-    atomic_store_explicit(&shard->gateway->log_state, log_state(lane->log), memory_order_relaxed);
-    checkpointer_turn(shard, &lane->checkpointer, lane->log);
+    for (uint32_t i = 0; i < lanes->count; i++) {
+        answer_reads(shard, lanes->lanes[i].log);
+        if (log_state(lanes->lanes[i].log) > state)
+            state = log_state(lanes->lanes[i].log);
+    }
+    atomic_store_explicit(&shard->gateway->log_state, state, memory_order_relaxed);
+    settled(lanes, positions);
+    checkpointer_turn(shard, &lanes->checkpointer, positions);
 }
 
 bool lane_idle(const struct shard *shard)
 {
-    const struct lane *lane = shard->lane;
-    return lane == NULL || (lane->owed_count == 0 && lane->reads == 0);
+    const struct lanes *lanes = shard->lanes;
+    return lanes == NULL || (lanes->owed_count == 0 && lanes->reads == 0);
 }
 
 uint32_t lane_jobs(const struct shard *shard)
 {
-    return shard->lane == NULL ? 0 : log_jobs(shard->lane->log);
+    const struct lanes *lanes = shard->lanes;
+    uint32_t jobs = 0;
+    for (uint32_t i = 0; lanes != NULL && i < lanes->count; i++)
+        jobs += log_jobs(lanes->lanes[i].log);
+    return jobs;
 }
 
-void lane_checkpointed(struct shard *shard, uint64_t position)
+void lane_checkpointed(struct shard *shard, const uint64_t positions[LANES_MAX])
 {
-    log_checkpointed(shard->lane->log, position);
+    for (uint32_t i = 0; i < shard->lanes->count; i++)
+        log_checkpointed(shard->lanes->lanes[i].log, positions[i]);
 }
 
 struct checkpointer *lane_checkpointer(struct shard *shard)
 {
-    return &shard->lane->checkpointer;
+    return &shard->lanes->checkpointer;
 }

@@ -4,6 +4,7 @@
 #define GATEWAY_FLOW_LIMITS_H
 
 #define SHARDS_MAX           256  /* border.source is 16 bits; a larger box uses 256 of its cores */
+#define LANES_MAX            8    /* of the log; a metrics block and some descriptors each */
 #define EVENTS_PER_TURN      1024 /* completions looked at in one turn: 1,024 × 112 B = 112 KiB */
 #define RECEIVE_BUFFER_BYTES 16384 /* one TLS record's worth */
 #define RECEIVE_BUFFERS                                                                            \

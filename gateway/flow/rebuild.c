@@ -5,6 +5,7 @@
 #include "core/memory.h"
 #include "gateway/chat/replay.h"
 #include "gateway/flow/checkpoint.h"
+#include "gateway/flow/lanes.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,7 +19,10 @@ static const enum catalog_table derived[] = {CATALOG_CONVERSATIONS, CATALOG_INBO
 static const char *const derived_names[] = {"conversations", "inbox", "pending"};
 
 struct rebuild {
-    const struct walk *walk;
+    const char *data;
+    char further[CONFIG_TEXT_BYTES]; /* directories of the lanes but the first */
+    const struct walk *walk;         /* of the lane at hand */
+    uint32_t lane;
     struct catalog *catalog;
     struct catalog_txn *txn;
     struct replay *replay;
@@ -28,7 +32,9 @@ struct rebuild {
     uint64_t damaged; /* ranges, lost segments, gaps in the running number of records, voids */
     uint64_t base;
     bool have_base;
-    uint64_t end;
+    uint64_t end; /* of the lane at hand */
+    uint64_t ends[LANES_MAX];
+    uint64_t marks[LANES_MAX];
     uint64_t writer_epoch;
     /* second pass */
     uint64_t records;
@@ -80,11 +86,18 @@ static enum err judge_record(void *context, const struct scan_item *batch,
 
 /* ---- second pass */
 
-static enum err write_checkpoint(struct rebuild *r, uint64_t position)
+/* write_checkpoint: what is above the mark is secured and replayed by the next start; begun: from
+ * here on everything is, until it is written again. */
+static enum err write_checkpoint(struct rebuild *r, bool begun)
 {
     struct checkpoint_meta meta;
     TRY(checkpoint_read_meta(r->catalog, &meta));
-    meta.position = position;
+    meta.lanes = lanes_count(r->further);
+    for (uint32_t i = 0; i < meta.lanes; i++) {
+        meta.positions[i] = r->ends[i] < r->marks[i] ? r->ends[i] : r->marks[i];
+        if (begun)
+            meta.positions[i] = 0;
+    }
     if (r->writer_epoch > meta.writer_epoch)
         meta.writer_epoch = r->writer_epoch;
     return checkpoint_write_meta(r->catalog, &meta);
@@ -187,16 +200,48 @@ static enum err merge_all(struct rebuild *r)
     return err;
 }
 
-static enum err rebuild_in(struct rebuild *r, const char *log)
+/* in_lane: what is done with each lane's files. */
+static enum err in_lane(struct rebuild *r, uint32_t lane, enum err (*what)(struct rebuild *r))
 {
+    char directory[LANE_PATH_BYTES];
+    char cold[LANE_PATH_BYTES];
     struct walk walk;
+    lanes_directory(directory, r->data, r->further, lane);
+    lanes_cold_directory(cold, r->cold, lane);
+    TRY(walk_open(&walk, directory, cold[0] == 0 ? NULL : cold));
+    /* cppcheck-suppress autoVariables ; not used after this call */
+    r->walk = &walk;
+    r->lane = lane;
+    enum err err = what(r);
+    walk_close(&walk);
+    return err;
+}
+
+static enum err judge_lane(struct rebuild *r)
+{
     const struct walk_visitor judge = {
         .context = r, .lost = judge_lost, .item = judge_item, .record = judge_record};
-    TRY(walk_open(&walk, log, r->cold));
-    r->damaged += walk.archive_count != 0; /* what retention dropped cannot be made again */
-    /* cppcheck-suppress autoVariables ; r is not used after this call */
-    r->walk = &walk;
-    enum err err = walk_records(&walk, &judge);
+    r->damaged += r->walk->archive_count != 0; /* what retention dropped cannot be made again */
+    r->have_base = true; /* a log that does not begin at its beginning is not whole */
+    r->base = r->end = 0;
+    TRY(walk_records(r->walk, &judge));
+    r->ends[r->lane] = r->end;
+    r->marks[r->lane] = r->walk->mark;
+    return OK;
+}
+
+static enum err merge_lane(struct rebuild *r)
+{
+    r->end = r->ends[r->lane];
+    return merge_all(r);
+}
+
+static enum err rebuild_in(struct rebuild *r)
+{
+    uint32_t lanes = lanes_count(r->further);
+    enum err err = OK;
+    for (uint32_t i = 0; i < lanes && err == OK; i++)
+        err = in_lane(r, i, judge_lane);
     if (err == OK && r->damaged != 0)
         inspect_print(r->out,
                       "note           the log is not all that ever was (%" PRIu64
@@ -204,15 +249,13 @@ static enum err rebuild_in(struct rebuild *r, const char *log)
                       "none is removed",
                       r->damaged);
     if (err == OK)
-        err = write_checkpoint(r, 0);
+        err = write_checkpoint(r, true);
     if (err == OK && r->damaged == 0)
         err = delete_rows(r);
+    for (uint32_t i = 0; i < lanes && err == OK; i++)
+        err = in_lane(r, i, merge_lane);
     if (err == OK)
-        err = merge_all(r);
-    /* what is above the mark is secured and replayed by the next start */
-    if (err == OK)
-        err = write_checkpoint(r, r->end < walk.mark ? r->end : walk.mark);
-    walk_close(&walk);
+        err = write_checkpoint(r, false);
     if (err == OK)
         inspect_print(r->out,
                       "rebuilt        from %" PRIu64 " records; %" PRIu64 " rows were replaced",
@@ -362,7 +405,7 @@ static void remove_copy(const char *directory)
 }
 
 /* in_copy: original is closed again before the copy is opened, and opened beside it to compare. */
-static enum err in_copy(struct rebuild *r, const char *original, const char *copy, const char *log,
+static enum err in_copy(struct rebuild *r, const char *original, const char *copy,
                         char *explanation)
 {
     const char *why = "";
@@ -379,7 +422,9 @@ static enum err in_copy(struct rebuild *r, const char *original, const char *cop
     if (err == OK)
         err = catalog_open(&r->catalog, copy, MAP_BYTES, &why);
     if (err == OK) {
-        err = rebuild_in(r, log);
+        err = lanes_read(r->catalog, r->further);
+        if (err == OK)
+            err = rebuild_in(r);
         if (err == OK)
             err = compare_both(r->catalog, beside, r->out, r->damaged == 0);
         catalog_close(r->catalog);
@@ -394,20 +439,22 @@ static enum err in_copy(struct rebuild *r, const char *original, const char *cop
                      : inspect_explain(explanation, err, "%s could not be made and compared", copy);
 }
 
-static enum err in_place(struct rebuild *r, const char *original, const char *log,
-                         char *explanation)
+static enum err in_place(struct rebuild *r, const char *original, char *explanation)
 {
     const char *why = "";
     enum err err = catalog_open(&r->catalog, original, MAP_BYTES, &why);
     if (err != OK)
         return inspect_explain(explanation, err, "%s: %s", original, why);
-    err = rebuild_in(r, log);
+    err = lanes_read(r->catalog, r->further);
+    if (err == OK)
+        err = rebuild_in(r);
     catalog_close(r->catalog);
     return err == OK ? OK
                      : inspect_explain(
                            explanation, err,
-                           "%s could not be rebuilt from %s: the next start replays the whole log",
-                           original, log);
+                           "%s could not be rebuilt from the log of %s: the next start replays all "
+                           "of it",
+                           original, r->data);
 }
 
 enum err store_rebuild(const char *data, const char *cold, bool compare,
@@ -415,13 +462,11 @@ enum err store_rebuild(const char *data, const char *cold, bool compare,
                        char explanation[INSPECT_EXPLANATION_BYTES])
 {
     char path[PATH_BYTES];
-    char log[PATH_BYTES];
     char catalog[PATH_BYTES];
     int lock;
     if (strlen(data) >= STORE_PATH_BYTES - 32)
         return inspect_explain(explanation, ERR_TOO_BIG, "%s: the path is too long", data);
     snprintf(path, sizeof path, "%s/lock", data);
-    snprintf(log, sizeof log, "%s/log", data);
     snprintf(catalog, sizeof catalog, "%s/catalog", data);
     enum err err = file_open(&lock, path, FILE_WRITE);
     if (err != OK)
@@ -435,15 +480,15 @@ enum err store_rebuild(const char *data, const char *cold, bool compare,
     if (r != NULL) {
         r->out = out;
         r->cold = cold;
-        r->have_base = true; /* a log that does not begin at its beginning is not whole */
+        r->data = data;
     }
     snprintf(path, sizeof path, "%s/catalog.compare", data);
     if (r == NULL)
         err = inspect_explain(explanation, ERR_NO_MEMORY, "out of memory");
     else if (compare)
-        err = in_copy(r, catalog, path, log, explanation);
+        err = in_copy(r, catalog, path, explanation);
     else
-        err = in_place(r, catalog, log, explanation);
+        err = in_place(r, catalog, explanation);
     memory_give(r, MEMORY_STORE);
     file_close(lock);
     return err;

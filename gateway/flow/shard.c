@@ -517,7 +517,7 @@ static void drain(struct shard *shard)
         shard->phase = GATEWAY_FINISHING;
     if (shard->phase != GATEWAY_FINISHING)
         return;
-    if (shard->lane != NULL && checkpointer_finished(lane_checkpointer(shard)))
+    if (shard->lanes != NULL && checkpointer_finished(lane_checkpointer(shard)))
         atomic_store_explicit(&gateway->phase, GATEWAY_STOPPED, memory_order_release);
     if (atomic_load_explicit(&gateway->phase, memory_order_acquire) == GATEWAY_STOPPED &&
         jobs_done(shard))

@@ -53,7 +53,8 @@ struct gateway {
     struct jwt_signer signer;
     uint8_t store_epoch[16];
     uint32_t shard_count;
-    struct metrics *metrics[SHARDS_MAX];
+    struct metrics *metrics[SHARDS_MAX + LANES_MAX - 1]; /* shards', then further lanes' */
+    uint32_t metrics_count;
     api_handler *api;
     void *api_context;
     struct io_address address;
@@ -73,7 +74,7 @@ struct gateway {
     struct addresses addresses; /* of un-upgraded connections */
 };
 
-struct lane; /* flow/lane.c: the log, on the shard that hosts it */
+struct lanes; /* flow/lane.c: the log, on the shard that hosts it */
 
 struct shard {
     struct gateway *gateway;
@@ -119,7 +120,7 @@ struct shard {
     uint32_t parked_count;
     struct conversation *retry; /* with parked requests that can go on when there is room */
     /* log */
-    struct lane *lane; /* on the lane's shard, else NULL */
+    struct lanes *lanes; /* on the lane's shard, else NULL */
     uint32_t space_epoch;
     enum log_state log_state;
     struct cached *unacknowledged_head; /* appended, in order of append, linked by next */

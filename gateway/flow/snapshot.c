@@ -1,12 +1,15 @@
 /* snapshot.c: a snapshot is a directory, mode 0700:
  *
  *   catalog/data.mdb   the catalog as of one transaction, compacted
- *   log/               the lane's files (store/snapshot.c): links where the file system has them
+ *   log/               the first lane's files (store/snapshot.c): links where the file system has
+ *                      them
+ *   log-1/ …           the further lanes' (lanes.h)
  *   snapshot           the manifest, written last: without it the rest is an attempt
  *
  * The manifest is text, one "key value" a line, in this order: roost-snapshot (format, 1), made_ms,
- * version (of roost), checkpoint and end (positions, 16 hex digits), catalog_bytes, catalog_crc32c
- * (8 hex digits), damaged_ranges, and crc32c, 8 hex digits, over all lines before.
+ * version (of roost), catalog_bytes, catalog_crc32c (8 hex digits), damaged_ranges, lanes (how
+ * many), a line "lane N CHECKPOINT END" for each from 0 (positions, 16 hex digits), and crc32c, 8
+ * hex digits, over all lines before.
  *
  * Why it is consistent under load, without a word to the gateway. The catalog is copied first, as
  * of one committed transaction: rows, and a checkpoint P. A row never says more than was durable in
@@ -33,6 +36,7 @@
 #include "core/memory.h"
 #include "gateway/chat/secrets.h"
 #include "gateway/flow/checkpoint.h"
+#include "gateway/flow/lanes.h"
 
 #include <inttypes.h>
 #include <openssl/mem.h>
@@ -47,8 +51,10 @@
 struct manifest {
     uint64_t made_ms;
     char version[VERSION_BYTES];
-    uint64_t checkpoint;
-    uint64_t end;
+    uint32_t lanes;
+    uint64_t checkpoints[LANES_MAX];
+    uint64_t ends[LANES_MAX];
+    char further[CONFIG_TEXT_BYTES]; /* not written: where the lanes were, or are restored to */
     uint64_t catalog_bytes;
     uint32_t catalog_crc;
     uint64_t damaged;
@@ -72,11 +78,13 @@ static enum err manifest_write(const char *target, const struct manifest *m)
     int fd;
     int size =
         snprintf(text, sizeof text,
-                 "roost-snapshot 1\nmade_ms %" PRIu64 "\nversion %.63s\ncheckpoint %016" PRIx64
-                 "\nend %016" PRIx64 "\ncatalog_bytes %" PRIu64 "\ncatalog_crc32c %08" PRIx32
-                 "\ndamaged_ranges %" PRIu64 "\n",
-                 m->made_ms, m->version, m->checkpoint, m->end, m->catalog_bytes, m->catalog_crc,
-                 m->damaged);
+                 "roost-snapshot 1\nmade_ms %" PRIu64 "\nversion %.63s\ncatalog_bytes %" PRIu64
+                 "\ncatalog_crc32c %08" PRIx32 "\ndamaged_ranges %" PRIu64 "\nlanes %" PRIu32 "\n",
+                 m->made_ms, m->version, m->catalog_bytes, m->catalog_crc, m->damaged, m->lanes);
+    for (uint32_t i = 0; i < m->lanes; i++)
+        size += snprintf(text + size, sizeof text - (size_t)size,
+                         "lane %" PRIu32 " %016" PRIx64 " %016" PRIx64 "\n", i, m->checkpoints[i],
+                         m->ends[i]);
     uint32_t crc = crc32c(0, bytes_of(text, (size_t)size));
     size += snprintf(text + size, sizeof text - (size_t)size, "crc32c %08" PRIx32 "\n", crc);
     TRY(path_of(path, target, MANIFEST_NAME));
@@ -104,13 +112,24 @@ static enum err manifest_parse(struct manifest *m, char *text)
     size_t size = (size_t)(last + 1 - text);
     if (sscanf(last + 1, "crc32c %8" SCNx32, &crc) != 1 || crc != crc32c(0, bytes_of(text, size)))
         return ERR_CORRUPT;
-    int fields = sscanf(text,
-                        "roost-snapshot 1 made_ms %" SCNu64 " version %63s checkpoint %" SCNx64
-                        " end %" SCNx64 " catalog_bytes %" SCNu64 " catalog_crc32c %" SCNx32
-                        " damaged_ranges %" SCNu64,
-                        &m->made_ms, m->version, &m->checkpoint, &m->end, &m->catalog_bytes,
-                        &m->catalog_crc, &m->damaged);
-    return fields == 7 ? OK : ERR_CORRUPT;
+    int fields =
+        sscanf(text,
+               "roost-snapshot 1 made_ms %" SCNu64 " version %63s catalog_bytes %" SCNu64
+               " catalog_crc32c %" SCNx32 " damaged_ranges %" SCNu64 " lanes %" SCNu32,
+               &m->made_ms, m->version, &m->catalog_bytes, &m->catalog_crc, &m->damaged, &m->lanes);
+    if (fields != 6 || m->lanes == 0 || m->lanes > LANES_MAX)
+        return ERR_CORRUPT;
+    const char *line = text;
+    for (uint32_t i = 0; i < m->lanes; i++) {
+        uint32_t number;
+        line = strstr(line, "\nlane ");
+        if (line == NULL ||
+            sscanf(++line, "lane %" SCNu32 " %" SCNx64 " %" SCNx64, &number, &m->checkpoints[i],
+                   &m->ends[i]) != 3 ||
+            number != i)
+            return ERR_CORRUPT;
+    }
+    return OK;
 }
 
 static enum err manifest_read(struct manifest *m, const char *snapshot)
@@ -193,8 +212,13 @@ static enum err copy_catalog(const char *data, const char *target, struct manife
     if (err != OK)
         return inspect_explain(explanation, err, "%s: %s", directory, why);
     err = checkpoint_read_meta(catalog, &meta);
+    if (err == OK)
+        err = lanes_read(catalog, m->further);
     catalog_close(catalog);
-    m->checkpoint = meta.position;
+    m->lanes = lanes_count(m->further);
+    memcpy(m->checkpoints, meta.positions, sizeof m->checkpoints);
+    if (err == OK && m->lanes > LANES_MAX)
+        err = ERR_CORRUPT;
     if (err == OK)
         err = forget_locks(directory);
     if (err == OK)
@@ -202,16 +226,27 @@ static enum err copy_catalog(const char *data, const char *target, struct manife
     return err == OK ? OK : inspect_explain(explanation, err, "%s could not be read back", path);
 }
 
-static enum err copy_log(const char *data, const char *target, struct manifest *m,
+/* lane_in: a snapshot's, or a restored store's, directory of a lane. */
+static enum err lane_in(char out[PATH_BYTES], const char *directory, uint32_t lane)
+{
+    char name[16] = "log";
+    if (lane != 0)
+        snprintf(name, sizeof name, "log-%" PRIu32, lane);
+    return path_of(out, directory, name);
+}
+
+static enum err copy_log(const char *data, const char *target, struct manifest *m, uint32_t lane,
                          const struct snapshot_options *options, char *explanation)
 {
     const struct inspect_output *out = options->out;
-    char source[PATH_BYTES];
+    char source[LANE_PATH_BYTES];
+    char cold[LANE_PATH_BYTES];
     char directory[PATH_BYTES];
     struct log_snapshot_report report;
-    TRY(path_of(source, data, "log"));
-    TRY(path_of(directory, target, "log"));
-    enum err err = log_snapshot(source, options->cold, directory, &report);
+    lanes_directory(source, data, m->further, lane);
+    lanes_cold_directory(cold, options->cold, lane);
+    TRY(lane_in(directory, target, lane));
+    enum err err = log_snapshot(source, cold[0] == 0 ? NULL : cold, directory, &report);
     if (report.uncovered != 0)
         return inspect_explain(explanation, err,
                                "segment %08" PRIx32
@@ -222,14 +257,14 @@ static enum err copy_log(const char *data, const char *target, struct manifest *
         return inspect_explain(explanation, err,
                                "%s could not be copied to %s: remove %s and try again", source,
                                directory, target);
-    m->end = report.end;
-    m->damaged = report.damaged;
-    if (m->end < m->checkpoint)
+    m->ends[lane] = report.end;
+    m->damaged += report.damaged;
+    if (report.end < m->checkpoints[lane])
         return inspect_explain(explanation, ERR_CORRUPT,
                                "%s ends at %016" PRIx64
                                ", before the catalog's checkpoint %016" PRIx64
                                ": run roost log verify %s",
-                               source, m->end, m->checkpoint, source);
+                               source, report.end, m->checkpoints[lane], source);
     inspect_print(out,
                   "log            up to %016" PRIx64 ": %" PRIu64 " files linked, %" PRIu64
                   " copied (%" PRIu64 " bytes)",
@@ -257,13 +292,14 @@ enum err store_snapshot(const char *data, const char *target,
                                target);
     inspect_explain(explanation, ERR_TOO_BIG, "%s: the path is too long", target);
     TRY(copy_catalog(data, target, &m, explanation));
-    TRY(copy_log(data, target, &m, options, explanation));
+    for (uint32_t i = 0; i < m.lanes; i++)
+        TRY(copy_log(data, target, &m, i, options, explanation));
     err = manifest_write(target, &m);
     if (err != OK)
         return inspect_explain(explanation, err, "%s/%s could not be written", target,
                                MANIFEST_NAME);
     inspect_print(options->out, "catalog        checkpoint %016" PRIx64 ", %" PRIu64 " bytes",
-                  m.checkpoint, m.catalog_bytes);
+                  m.checkpoints[0], m.catalog_bytes);
     inspect_print(options->out,
                   "snapshot       %s: complete. It has no keys, but password hashes: guard it.",
                   target);
@@ -330,9 +366,11 @@ static enum err restore_catalog(const char *snapshot, const char *target, const 
     if (err != OK)
         return inspect_explain(explanation, err, "%s: %s", directory, why);
     err = checkpoint_read_meta(catalog, &meta);
-    catalog_close(catalog);
-    if (err == OK && meta.position != m->checkpoint)
+    if (err == OK && memcmp(meta.positions, m->checkpoints, sizeof meta.positions) != 0)
         err = ERR_CORRUPT;
+    if (err == OK)
+        err = lanes_write(catalog, m->further);
+    catalog_close(catalog);
     if (err != OK)
         return inspect_explain(explanation, err, "%s: its checkpoint is not the manifest's",
                                directory);
@@ -347,7 +385,7 @@ static enum err find_end(void *context, const struct scan *scan, const struct sc
     return OK;
 }
 
-static enum err check_log(const char *directory, const struct manifest *m,
+static enum err check_log(const char *directory, uint64_t end_expected,
                           const struct snapshot_options *options, char *explanation)
 {
     struct walk walk;
@@ -368,37 +406,55 @@ static enum err check_log(const char *directory, const struct manifest *m,
     TRY(walk_open(&walk, directory, NULL));
     err = walk_records(&walk, &visitor);
     walk_close(&walk);
-    if (err == OK && end != m->end && !options->accept_damage && m->end != 0)
+    if (err == OK && end != end_expected && !options->accept_damage && end_expected != 0)
         return inspect_explain(explanation, ERR_CORRUPT,
                                "the snapshot's log ends at %016" PRIx64 " and not at %016" PRIx64
                                ": files are missing",
-                               end, m->end);
+                               end, end_expected);
     return err;
 }
 
 static enum err restore_log(const char *snapshot, const char *target, const struct manifest *m,
-                            const struct snapshot_options *options, char *explanation)
+                            uint32_t lane, const struct snapshot_options *options,
+                            char *explanation)
 {
     char source[PATH_BYTES];
     char directory[PATH_BYTES];
     struct restoring r = {source, directory};
-    TRY(path_of(source, snapshot, "log"));
-    TRY(path_of(directory, target, "log"));
+    TRY(lane_in(source, snapshot, lane));
+    TRY(lane_in(directory, target, lane));
     TRY(file_make_private_directory(directory));
     enum err err = file_list(source, copy_entry, &r);
     if (err == OK)
         err = file_sync_directory(directory);
     if (err != OK)
         return inspect_explain(explanation, err, "%s could not be copied to %s", source, directory);
-    return check_log(directory, m, options, explanation);
+    return check_log(directory, m->ends[lane], options, explanation);
 }
 
-static enum err restore_all(const char *snapshot, const char *working,
-                            const struct snapshot_options *options, char *explanation)
+/* lanes_of_target: where a restored store's further lanes are: in its own directory. */
+static enum err lanes_of_target(struct manifest *m, const char *target)
 {
-    struct manifest m;
+    char directory[PATH_BYTES];
+    size_t size = 0;
+    m->further[0] = 0;
+    for (uint32_t i = 1; i < m->lanes; i++) {
+        TRY(lane_in(directory, target, i));
+        int more = snprintf(m->further + size, sizeof m->further - size, "%s%s", i == 1 ? "" : ", ",
+                            directory);
+        size += (size_t)more;
+        if (size >= sizeof m->further)
+            return ERR_TOO_BIG;
+    }
+    return OK;
+}
+
+static enum err restore_all(const char *snapshot, const char *working, const char *target,
+                            struct manifest *m, const struct snapshot_options *options,
+                            char *explanation)
+{
     struct secrets secrets;
-    enum err err = manifest_read(&m, snapshot);
+    enum err err = manifest_read(m, snapshot);
     if (err != OK)
         return inspect_explain(explanation, err,
                                "%s is no complete snapshot: its manifest is missing or damaged",
@@ -411,8 +467,10 @@ static enum err restore_all(const char *snapshot, const char *working,
                                    : "%s cannot be made: does the directory above it exist?",
                                working);
     inspect_explain(explanation, ERR_IO, "%s could not be written", working);
-    TRY(restore_catalog(snapshot, working, &m, explanation));
-    TRY(restore_log(snapshot, working, &m, options, explanation));
+    TRY(lanes_of_target(m, target));
+    TRY(restore_catalog(snapshot, working, m, explanation));
+    for (uint32_t i = 0; i < m->lanes; i++)
+        TRY(restore_log(snapshot, working, m, i, options, explanation));
     TRY(secrets_load(&secrets, working, options->entropy, NULL, options->now_ms, explanation,
                      INSPECT_EXPLANATION_BYTES));
     OPENSSL_cleanse(&secrets, sizeof secrets);
@@ -424,6 +482,7 @@ enum err store_restore(const char *snapshot, const char *target,
                        char explanation[INSPECT_EXPLANATION_BYTES])
 {
     char working[PATH_BYTES];
+    struct manifest m;
     bool any = false;
     enum err err = file_list(target, any_entry, &any);
     if (any || (err != OK && err != ERR_NOT_FOUND))
@@ -432,7 +491,7 @@ enum err store_restore(const char *snapshot, const char *target,
     if (strlen(target) >= STORE_PATH_BYTES - 32)
         return inspect_explain(explanation, ERR_TOO_BIG, "%s: the path is too long", target);
     snprintf(working, sizeof working, "%s.restoring", target);
-    TRY(restore_all(snapshot, working, options, explanation));
+    TRY(restore_all(snapshot, working, target, &m, options, explanation));
     err = file_rename(working, target);
     char parent[PATH_BYTES];
     snprintf(parent, sizeof parent, "%s/..", target);
@@ -445,5 +504,11 @@ enum err store_restore(const char *snapshot, const char *target,
         "restored       %s: a store with an epoch of its own. Clients are told and resync; "
         "keys are new, so tokens from before do not hold.",
         target);
+    if (m.lanes > 1)
+        inspect_print(
+            options->out,
+            "lanes          before the start: store.lane_directories = %s (with the whole "
+            "path from /; or move them and name where they are then)",
+            m.further);
     return OK;
 }

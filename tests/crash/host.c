@@ -13,10 +13,12 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LOOP_TRIES  20
 #define RUN_SECONDS 120
+#define BUSY_TRIES  500 /* of 10 ms */
 
 static bool fails(const char *what, const char *path)
 {
@@ -116,9 +118,15 @@ bool host_mount(const char *filesystem, const char *disk, const char *directory)
     return mount(disk, directory, filesystem, MS_NOATIME, NULL) == 0 || fails("mount", disk);
 }
 
+/* host_unmount: a child that another thread is just forking holds all files until it execs. */
 bool host_unmount(const char *directory)
 {
-    return umount2(directory, 0) == 0 || fails("umount", directory);
+    int result = umount2(directory, 0);
+    for (uint32_t i = 0; i < BUSY_TRIES && result != 0 && errno == EBUSY; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+        result = umount2(directory, 0);
+    }
+    return result == 0 || fails("umount", directory);
 }
 
 static void child(char *const argv[], const char *output)

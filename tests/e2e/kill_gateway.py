@@ -74,10 +74,11 @@ class Operator:
 class Gateway:
     """One store and the processes that serve it one after another."""
 
-    def __init__(self, binary, directory):
+    def __init__(self, binary, directory, lanes=1):
         self.binary = binary
         self.directory = directory
         self.data = f"{directory}/data"
+        self.logs = [f"{self.data}/log"] + [f"{os.path.abspath(directory)}/lane{i}" for i in range(1, lanes)]
         self.port, admin = self._free_ports()
         self.fixed = {
             "listen": {"address": f"127.0.0.1:{self.port}", "admin_address": f"127.0.0.1:{admin}"},
@@ -90,6 +91,8 @@ class Gateway:
                      "create_users": "yes"},
             "drain": {"timeout": "300 ms"},
         }
+        if lanes > 1:
+            self.fixed["store"]["lane_directories"] = ", ".join(self.logs[1:])
         self.process = None
         self.log = open(f"{directory}/gateway.log", "ab")
 
@@ -154,10 +157,13 @@ class Gateway:
             raise Failure(f"exit {code} after SIGTERM, not 0")
 
     def verify_log(self):
-        """Exit code and output of `roost log verify`."""
-        done = subprocess.run([self.binary, "log", "verify", f"{self.data}/log"], text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        return done.returncode, done.stdout
+        """Exit code and output of `roost log verify` of all lanes."""
+        code, text = 0, ""
+        for log in self.logs:
+            done = subprocess.run([self.binary, "log", "verify", log], text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            code, text = code or done.returncode, text + done.stdout
+        return code, text
 
     def log_size(self):
         self.log.flush()

@@ -150,7 +150,8 @@ class Device:
 class World:
     def __init__(self, arguments, directory):
         self.rng = random.Random(arguments.seed)
-        self.gateway = Gateway(arguments.binary, directory)
+        lanes = 1 if arguments.self_test else 1 + arguments.seed % 3
+        self.gateway = Gateway(arguments.binary, directory, lanes)
         self.context = tls_context()
         self.epoch = None
         self.sends = {}

@@ -5,7 +5,7 @@
 #include "core/logging.h"
 #include "store/archive_walk.h"
 #include "store/log_private.h"
-#include "store/verify.h"
+#include "store/repair.h"
 #include "tests/unit/log_rig.h"
 
 #define CONVERSATIONS 6
@@ -163,7 +163,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (size < 1)
         return 0;
-    uint64_t bytes;
     bool honest = data[0] % 2 == 0;
     size = size > 61 ? 61 : size;
     fault_load(image);
@@ -186,9 +185,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         read_all(&rig, honest);
     }
     rig_close(&rig);
-    struct verify verify = {.directory = RIG_DIRECTORY, .finding = ignore};
-    if (fault_data(path, &bytes) != NULL)
-        (void)!verify_archive(&verify, &header);
+    (void)!log_verify(RIG_DIRECTORY, NULL, ignore, NULL);
+    const struct inspect_output out = {.line = ignore};
+    struct repair_report report;
+    (void)!log_repair(RIG_DIRECTORY, NULL, "quarantine", 1, &out, &report);
     rig.options.merge_inputs = 3;
     CHECK(rig_open(&rig) == OK);
     rig_close(&rig);

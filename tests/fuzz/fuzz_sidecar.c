@@ -172,7 +172,7 @@ static void look_up_print(struct good *good, const struct sidecar *sidecar, uint
     uint32_t count;
     bool found = false;
     struct log_record record = record_of(c, seq);
-    uint32_t print = message_print(&good->key, record.conversation, record.sender, record.device,
+    uint32_t print = segment_print(&good->key, record.conversation, record.sender, record.device,
                                    record.message_id);
     sidecar_find_where(sidecar, print, &offset, &size);
     struct bytes read = read_where(good, sidecar, offset, size);

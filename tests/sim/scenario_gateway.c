@@ -11,6 +11,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "core/text.h"
+#include "gateway/flow/lanes.h"
 #include "gateway/flow/shard.h"
 #include "loadgen/fleet.h"
 
@@ -100,6 +101,9 @@ static void configure(struct world *world, struct config *config)
     config->parked_requests = (uint32_t)world_between(world, 2, 100);
     config->state_bytes = world_below(world, 2) == 0 ? 4096 : 1 << 20;
     config->cache_bytes = world_below(world, 3) == 0 ? 0 : world_between(world, 500, 100000);
+    static const char *const lanes[] = {"", "", "/lane1", "/lane1, /lane2"};
+    snprintf(config->lane_directories, sizeof config->lane_directories, "%s",
+             lanes[world->options.seed % COUNT_OF(lanes)]); /* the same at every start */
 }
 
 static enum err make_mesh(struct world *world, struct gateway *gateway)
@@ -145,7 +149,9 @@ static enum err make_shared(struct story *story, struct gateway *gateway)
     TRY(catalog_open(&gateway->catalog, "/data/catalog", gateway->config->catalog_map_bytes,
                      &explanation));
     TRY(io_group_create(&gateway->group, gateway->shard_count));
-    for (uint32_t i = 0; i < gateway->shard_count; i++)
+    gateway->metrics_count =
+        gateway->shard_count + lanes_count(gateway->config->lane_directories) - 1;
+    for (uint32_t i = 0; i < gateway->metrics_count; i++)
         TRY(metrics_create(&gateway->metrics[i]));
     TRY(addresses_init(&gateway->addresses, gateway->config->max_connections, &gateway->placement));
     TRY(make_mesh(story->run->world, gateway));
@@ -241,7 +247,7 @@ static void stop(struct story *story, enum ending ending)
     workers_destroy(gateway->workers);
     mesh_destroy(gateway->mesh);
     addresses_deinit(&gateway->addresses);
-    for (uint32_t i = 0; i < gateway->shard_count; i++)
+    for (uint32_t i = 0; i < gateway->metrics_count; i++)
         metrics_destroy(gateway->metrics[i]);
     catalog_close(gateway->catalog);
     io_group_destroy(gateway->group);
@@ -490,7 +496,7 @@ static void explain(const struct story *story)
                                        METRIC_MESH_FULL};
     for (size_t i = 0; i < COUNT_OF(told); i++)
         fprintf(stderr, "  metric %zu: %ld\n", i,
-                (long)metrics_sum(gateway->metrics, gateway->shard_count, told[i]));
+                (long)metrics_sum(gateway->metrics, gateway->metrics_count, told[i]));
     for (uint32_t i = 0; i < gateway->shard_count; i++) {
         const struct shard *shard = story->process->shards[i];
         fprintf(stderr,

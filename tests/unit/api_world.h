@@ -130,6 +130,7 @@ static inline enum err world_api(struct shard *shard)
                                   .ready = world_ready,
                                   .store_epoch = epoch,
                                   .metrics = &shard->metrics,
+                                  .metrics_count = 1,
                                   .shard_count = 1};
     return api_create(&shard->api, &options);
 }

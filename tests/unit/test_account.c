@@ -84,7 +84,7 @@ static enum err login_at(struct identity *out, struct user_id user, const char *
     uint8_t token[REFRESH_TOKEN_BYTES];
     secret(token, seed);
     begin(true);
-    enum err err = account_login(txn, out, user, device, token, &policy, now_ms);
+    enum err err = account_login(txn, out, NULL, user, device, token, &policy, now_ms);
     end();
     return err;
 }

@@ -378,6 +378,38 @@ static void test_too_many_devices(void **state)
     login(&tokens, "erin", "one more");
 }
 
+/* Who has lost all devices gets in by logging out the one used longest ago. */
+static void test_replace_a_device(void **state)
+{
+    struct tokens first, tokens;
+    char device[16];
+    (void)state;
+    make("greta");
+    login(&first, "greta", "d0");
+    for (uint32_t i = 1; i < world->config.devices_per_user; i++) {
+        snprintf(device, sizeof device, "d%u", i);
+        login(&tokens, "greta", device);
+    }
+    assert_error(post("/auth/login", "{\"name\":\"greta\",\"password\":\"right horse\","
+                                     "\"device\":\"new\",\"replace\":1}"),
+                 400, "invalid_field");
+    assert_error(post("/auth/login", "{\"name\":\"greta\",\"password\":\"right horse\","
+                                     "\"device\":\"new\",\"replace\":false}"),
+                 409, "too_many_devices");
+    assert_int_equal(post("/auth/login", "{\"name\":\"greta\",\"password\":\"right horse\","
+                                         "\"device\":\"new\",\"replace\":true}")
+                         ->status,
+                     200);
+    assert_int_equal(bearer("GET", "/users", "name=greta", first.access)->status, 401);
+    assert_int_equal(bearer("GET", "/users", "name=greta", tokens.access)->status, 200);
+    assert_int_equal(post("/auth/login", "{\"name\":\"greta\",\"password\":\"right horse\","
+                                         "\"device\":\"d1\",\"replace\":true}")
+                         ->status,
+                     200); /* one that is logged in replaces nobody */
+    assert_int_equal(bearer("GET", "/users", "name=greta", tokens.access)->status, 200);
+    login(&tokens, "greta", "new");
+}
+
 static void test_full_hash_queue(void **state)
 {
     const struct answer *answers[16];
@@ -630,6 +662,7 @@ int main(void)
         cmocka_unit_test(test_unknown_users_cost_the_same),
         cmocka_unit_test(test_login_hashes_anew),
         cmocka_unit_test(test_too_many_devices),
+        cmocka_unit_test(test_replace_a_device),
         cmocka_unit_test(test_full_hash_queue),
         cmocka_unit_test(test_refresh),
         cmocka_unit_test(test_refresh_of_nobody),

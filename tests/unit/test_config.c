@@ -207,6 +207,22 @@ static void test_origins(void **state)
     }
 }
 
+static void test_lane_directories(void **state)
+{
+    struct config c;
+    (void)state;
+    assert_int_equal(load(&c, "[store]\nlane_directories = /disk2/log,/disk3/log , /d\n"), OK);
+    struct bytes list = bytes_of_text(c.lane_directories);
+    struct bytes one;
+    assert_true(list_next(&one, &list) && bytes_equal(one, bytes_of_text("/disk2/log")));
+    assert_true(list_next(&one, &list) && bytes_equal(one, bytes_of_text("/disk3/log")));
+    assert_true(list_next(&one, &list) && bytes_equal(one, bytes_of_text("/d")));
+    assert_false(list_next(&one, &list));
+    refused("[store]\nlane_directories = disk2/log\n", 2, "begin with /");
+    refused("[store]\nlane_directories = /\n", 2, "begin with /");
+    refused("[store]\nlane_directories = /1 /2 /3 /4 /5 /6 /7 /8\n", 2, "up to 7");
+}
+
 static void test_wrong_type(void **state)
 {
     (void)state;
@@ -361,21 +377,14 @@ static void test_networks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_no_file_is_defaults),
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_long_value),
-        cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_duplicate),
-        cmocka_unit_test(test_origins),
-        cmocka_unit_test(test_wrong_type),
-        cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_together),
-        cmocka_unit_test(test_bytes_that_are_no_text),
-        cmocka_unit_test(test_missing_file),
-        cmocka_unit_test(test_print_defaults),
-        cmocka_unit_test(test_print_changed),
-        cmocka_unit_test(test_print_longest_fits),
+        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_no_file_is_defaults),
+        cmocka_unit_test(test_values),        cmocka_unit_test(test_long_value),
+        cmocka_unit_test(test_unknown),       cmocka_unit_test(test_duplicate),
+        cmocka_unit_test(test_origins),       cmocka_unit_test(test_lane_directories),
+        cmocka_unit_test(test_wrong_type),    cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_together),      cmocka_unit_test(test_bytes_that_are_no_text),
+        cmocka_unit_test(test_missing_file),  cmocka_unit_test(test_print_defaults),
+        cmocka_unit_test(test_print_changed), cmocka_unit_test(test_print_longest_fits),
         cmocka_unit_test(test_networks),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -42,8 +42,11 @@ static void shards_are_summed(void **state)
     metric_set(shards[0], METRIC_CONNECTIONS_OPEN, 10);
     metric_set(shards[1], METRIC_CONNECTIONS_OPEN, -3);
     metric_add(shards[1], METRIC_CONNECTIONS_OPEN, 1);
-    metric_observe(shards[0], METRIC_ACK_SECONDS, 1000000);    /* 1 ms */
-    metric_observe(shards[1], METRIC_ACK_SECONDS, 2500000000); /* 2.5 s */
+    metric_set(shards[0], METRIC_LOG_STATE, 1);
+    metric_set(shards[2], METRIC_LOG_STATE, 1);
+    assert_int_equal(metrics_sum(shards, 3, METRIC_LOG_STATE), 1); /* the worst, not the sum */
+    metric_observe(shards[0], METRIC_ACK_SECONDS, 1000000);        /* 1 ms */
+    metric_observe(shards[1], METRIC_ACK_SECONDS, 2500000000);     /* 2.5 s */
     metric_observe(shards[1], METRIC_ACK_SECONDS, 100 * NS_PER_S);
     assert_int_equal(metrics_sum(shards, 3, METRIC_MESSAGES_ACKED), 12);
     assert_int_equal(metrics_sum(shards, 3, METRIC_CONNECTIONS_OPEN), 8);

@@ -72,7 +72,7 @@ static struct device_id login(struct user_id user, const char *key)
     struct identity identity;
     memset(token, (int)strlen(key), sizeof token);
     begin();
-    assert_int_equal(account_login(txn, &identity, user, key, token, &policy, NOW), OK);
+    assert_int_equal(account_login(txn, &identity, NULL, user, key, token, &policy, NOW), OK);
     end();
     return identity.device;
 }

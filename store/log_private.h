@@ -101,7 +101,6 @@ struct lifecycle {
     bool running;                 /* it is on a worker */
     uint64_t due_ns;              /* nothing is begun or gone on with before */
     struct lane_segment *retired; /* replaced: in use by reads still, then their files go */
-    uint32_t floor;               /* segments below were freed by retention; 0: none was */
     bool no_space;                /* pausing */
     bool clock_wrong;
     uint64_t clock_wall_ms; /* the wall clock was this … */

@@ -18,9 +18,8 @@
  * Within a conversation sequence numbers ascend without gaps. A gap between what stands in the log,
  * or a record that fails its checksum, ends the read with ERR_CORRUPT and the exact missing range;
  * the caller may go on behind it. Numbers that retention or expiry has dropped end it with
- * ERR_EXPIRED in the same way: an archive says which; before the oldest kept number of a log of
- * which whole files were freed (floor.h) it is taken for that. Disk reads are whole blocks into
- * aligned memory, so that they work on descriptors with and without O_DIRECT. */
+ * ERR_EXPIRED in the same way: an archive says which. Disk reads are whole blocks into aligned
+ * memory, so that they work on descriptors with and without O_DIRECT. */
 #include "store/reader.h"
 
 #include "core/logging.h"
@@ -92,13 +91,8 @@ void read_finish_gone(struct read_state *state, uint64_t from, uint64_t to)
 
 void read_gap(struct read_state *state, uint64_t seq)
 {
-    uint64_t last = seq - 1 < state->read->to_seq ? seq - 1 : state->read->to_seq;
-    bool oldest =
-        state->bottom && state->seq_next == state->seq_first && state->log->lifecycle.floor != 0;
-    if (oldest)
-        read_finish_gone(state, state->seq_next, last);
-    else
-        read_finish_missing(state, state->seq_next, last);
+    uint64_t to = state->read->to_seq;
+    read_finish_missing(state, state->seq_next, seq - 1 < to ? seq - 1 : to);
 }
 
 static struct read_state *state_take(struct log *log)
@@ -126,7 +120,6 @@ static void advance(struct read_state *state);
 static void seek(struct read_state *state)
 {
     state->start = UINT32_MAX;
-    state->bottom = false;
     state->probed = false;
     state->resume_at = 0;
     state->arrived = false;
@@ -512,11 +505,7 @@ static enum err step_probe(struct read_state *state)
 static enum err seek_end(struct read_state *state)
 {
     if (state->start == UINT32_MAX) {
-        if (state->bottom && !state->lost && state->log->lifecycle.floor != 0 &&
-            state->read->records == 0)
-            read_finish_gone(state, state->seq_next, state->read->to_seq);
-        else
-            read_end(state);
+        read_end(state);
         return ERR_CLOSED;
     }
     state->gathered = state->gathered && !state->lost;
@@ -558,7 +547,6 @@ static enum err step_seek(struct read_state *state)
     if (err != OK && err != ERR_NOT_FOUND)
         return err;
     state->at--;
-    state->bottom = state->at == 0 && (err != OK || !before);
     if (err == OK && has)
         state->start = state->at;
     if (err == OK && has && !segment->archived)

@@ -76,8 +76,7 @@ struct read_state {
     uint32_t resume_at; /* SEEK: where to go on, plus 1, after archives were probed */
     bool probed;
     bool restart;       /* the segments have changed while it waited */
-    bool bottom;        /* SEEK has seen all segments and found nothing before from_seq */
-    uint64_t seq_first; /* RANGE: where it began */
+    uint64_t seq_first; /* RANGE: where it began; BACK: 0: not known yet */
 
     /* an archive, reader_archive.c */
     enum archive_want want;
@@ -133,8 +132,8 @@ void read_begin(struct read_state *state);
 void read_finish(struct read_state *state, enum err err);
 void read_finish_missing(struct read_state *state, uint64_t from, uint64_t to);
 void read_finish_gone(struct read_state *state, uint64_t from, uint64_t to);
-/* read_gap: the numbers from seq_next to before `seq` are not where they should be: damaged, or,
- * before the oldest kept one, freed by retention. Ends the read. */
+/* read_gap: the numbers from seq_next to before `seq` are not where they should be: damaged. Ends
+ * the read. */
 void read_gap(struct read_state *state, uint64_t seq);
 /* read_end: of a RANGE: there is no more, or no more is wanted. */
 void read_end(struct read_state *state);

@@ -266,6 +266,29 @@ static void test_without_lookups_one_more_for_each(void **state)
     }
 }
 
+/* test_more_than_is_remembered: reads of more records than the window or a sidecar's blocks hold.
+ */
+static void test_more_than_is_remembered(void **state)
+{
+    (void)state;
+    for (uint32_t lookups = 0; lookups < 4; lookups++) {
+        rig->options.lookup_bytes = lookups / 2 << 20;
+        assert_int_equal(rig_open(rig), OK);
+        for (uint32_t i = 0; i < 2000; i++) /* in large batches: 200 in a segment */
+            assert_int_equal(rig_append_now(rig, i % (1 + lookups % 2)), OK);
+        rig_settle(rig);
+        rig_read_all(rig);
+        for (uint64_t from = 1; from + 699 <= rig->acked[0]; from += 97) {
+            (void)page(LOG_READ_RANGE, 0, from, from + 699);
+            (void)page(LOG_READ_BACK, 0, from, from + 699);
+        }
+        rig_close(rig);
+        fault_reset();
+        memset(rig->acked, 0, sizeof rig->acked);
+        memset(rig->appended, 0, sizeof rig->appended);
+    }
+}
+
 static void test_scattered_records_are_read_side_by_side(void **state)
 {
     (void)state;
@@ -488,6 +511,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_places_of_a_damaged_sidecar, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_page_reads_each_segment_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_without_lookups_one_more_for_each, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_more_than_is_remembered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_scattered_records_are_read_side_by_side, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_pages_at_the_archives_edge, setup, teardown),

@@ -1,14 +1,21 @@
-/* bench_history.c: a page of 50 messages from old history, on a real directory: how many disk reads
- * it costs cold, from merged and from unmerged segments, and what the merge wrote for that. Reads
- * are counted, not timed; times are shown beside them. `--smoke`: a small log.
+/* bench_history.c: a page of 50 messages from history, on a real directory: how many disk reads it
+ * costs from merged and from unmerged segments, cold and warm, for conversations of different
+ * rates; how far merging is behind the head meanwhile and what it writes. Reads are counted, and
+ * the bytes that came from the device (/proc/self/io); times are shown beside them. `--smoke`: a
+ * small log.
+ *
+ * Conversations: most get their messages in turns, so that each segment holds a few of each, far
+ * apart; one is busy (every 25th message is its own), one is rare (about one in a segment).
  *
  * usage: bench_history [--smoke] [DIRECTORY] (it makes DIRECTORY/bench_history and removes it) */
 #include "core/file.h"
 #include "core/logging.h"
 #include "core/memory.h"
 #include "core/worker.h"
+#include "store/lifecycle.h"
 #include "store/log_private.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -17,6 +24,8 @@
 #define BODY       200u
 #define OUT_BYTES  (256u << 10)
 #define TURNS_IDLE 200
+#define BUSY_EVERY 25u
+#define LOOKUPS    (64ull << 20)
 
 #define MERGED_READS_MAX 3u
 
@@ -27,8 +36,11 @@ struct bench {
     struct metrics *metrics;
     struct log *log;
     char directory[STORE_PATH_BYTES];
-    uint32_t conversations;
+    uint32_t conversations; /* in turns; then the busy and the rare one */
     uint64_t messages;
+    uint64_t rare_every;
+    uint64_t *newest;
+    uint32_t waiting_max; /* segments that wait for merging */
     uint64_t acked;
     uint64_t random;
     uint8_t out[OUT_BYTES];
@@ -75,7 +87,7 @@ static void turn(struct bench *b, uint64_t wait_ns)
     }
 }
 
-static void start(struct bench *b, uint32_t merge_inputs, uint64_t checkpoint)
+static void start(struct bench *b, uint32_t merge_inputs, uint64_t checkpoint, uint64_t lookups)
 {
     uint64_t damaged;
     const struct log_options options = {
@@ -85,6 +97,7 @@ static void start(struct bench *b, uint32_t merge_inputs, uint64_t checkpoint)
         .writer_epoch = 1,
         .checkpoint = checkpoint,
         .direct = true,
+        .lookup_bytes = lookups,
         .merge_inputs = merge_inputs,
         .archive_bytes_max = 1ull << 40,
     };
@@ -97,16 +110,25 @@ static struct conversation_id conversation_of(uint64_t n)
     return (struct conversation_id){1 + n, 1000000 + n};
 }
 
-/* fill: every conversation gets its messages in turns, so that each segment holds a few of all. */
+static uint64_t turn_of(const struct bench *b, uint64_t i)
+{
+    if (i % b->rare_every == 7)
+        return b->conversations + 1;
+    return i % BUSY_EVERY == 3 ? b->conversations : i % b->conversations;
+}
+
+/* fill: with merging on: checkpoints follow the log, and who waits for merging is counted. */
 static void fill(struct bench *b)
 {
     uint8_t body[BODY];
     memset(body, 7, sizeof body);
+    memset(b->newest, 0, (b->conversations + 2) * sizeof *b->newest);
+    b->acked = 0;
     for (uint64_t i = 0; i < b->messages;) {
-        uint64_t n = i % b->conversations;
+        uint64_t n = turn_of(b, i);
         struct log_record record = {.kind = RECORD_MESSAGE,
                                     .conversation = conversation_of(n),
-                                    .seq = i / b->conversations + 1,
+                                    .seq = b->newest[n] + 1,
                                     .sender = {1},
                                     .device = {1},
                                     .time_ms = io_wall_ms(b->io),
@@ -114,12 +136,17 @@ static void fill(struct bench *b)
         store_u64(record.message_id.v, i + 1);
         store_u64(body, i * 0x9e3779b97f4a7c15ull);
         enum err err = log_append(b->log, &record, i);
-        if (err == OK)
+        if (err == OK) {
+            b->newest[n]++;
             i++;
-        else if (err == ERR_FULL)
+        } else if (err == ERR_FULL) {
             turn(b, NS_PER_MS);
-        else
+            log_checkpointed(b->log, log_durable(b->log));
+            uint32_t waiting = lifecycle_waiting(b->log);
+            b->waiting_max = waiting > b->waiting_max ? waiting : b->waiting_max;
+        } else {
             must(err, "append");
+        }
     }
     while (b->acked < b->messages)
         turn(b, NS_PER_MS);
@@ -131,39 +158,107 @@ static uint64_t reads(const struct bench *b)
     return (uint64_t)metrics_sum(all, 1, METRIC_LOG_READS);
 }
 
+/* device_bytes: that this process has had read from disks so far. */
+static uint64_t device_bytes(void)
+{
+    char line[128];
+    unsigned long long bytes = 0;
+    FILE *file = fopen("/proc/self/io", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        (void)!sscanf(line, "read_bytes: %llu", &bytes);
+    if (file != NULL)
+        fclose(file);
+    return bytes;
+}
+
+static enum err forget_file(void *context, const char *name)
+{
+    char path[STORE_PATH_BYTES + 260];
+    const struct bench *b = context;
+    int fd;
+    snprintf(path, sizeof path, "%s/%s", b->directory, name);
+    if (file_open(&fd, path, FILE_READ) != OK)
+        return OK;
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    file_close(fd);
+    return OK;
+}
+
 struct page_cost {
-    double mean;
-    uint64_t most;
-    uint64_t warm_us;
+    double reads;
+    uint64_t reads_most;
+    double held; /* segments and archives that hold some of it */
+    double kib;  /* from the device */
+    uint64_t us;
 };
 
-/* pages: from the oldest 1/part of history. */
-static struct page_cost pages(struct bench *b, uint32_t count, uint64_t part)
+/* holds: the segment at hand, not archived, has some of those numbers. */
+static bool holds(const struct lane_segment *segment, struct conversation_id id, uint64_t from,
+                  uint64_t to)
 {
-    struct page_cost cost = {0, 0, 0};
-    uint64_t each = b->messages / b->conversations / part;
-    uint64_t total = 0;
+    struct index_hit hit = {0};
+    uint32_t count = 0;
+    bool before;
+    if (segment->index != NULL)
+        count = index_range(segment->index, id, from, UINT32_MAX, &hit, 1, &before);
+    else if (segment->places != NULL)
+        (void)!places_range(segment->places, id, from, &hit, 1, &count, &before);
+    return count == 1 && hit.seq <= to;
+}
+
+static uint32_t held(const struct bench *b, const struct log_read *read)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i <= b->log->active; i++)
+        count += holds(b->log->segments[i], read->conversation, read->from_seq, read->to_seq);
+    return count;
+}
+
+enum which { OF_MOST, OF_BUSY, OF_RARE };
+
+struct page_plan {
+    const char *name;
+    enum which which;
+    enum log_read_kind kind;
+    uint64_t part; /* from the oldest 1/part of history */
+};
+
+static void page(struct bench *b, const struct page_plan *plan, struct page_cost *cost)
+{
+    uint64_t n = plan->which == OF_MOST   ? draw(b, b->conversations)
+                 : plan->which == OF_BUSY ? b->conversations
+                                          : b->conversations + 1;
+    uint64_t last = b->newest[n] / plan->part;
+    struct log_read read = {
+        .kind = plan->kind,
+        .conversation = conversation_of(n),
+        .from_seq = last <= PAGE ? 1 : 1 + draw(b, last - PAGE),
+        .records_max = PAGE,
+        .out = buffer_of(b->out, sizeof b->out),
+    };
+    uint64_t before = reads(b);
+    read.to_seq = read.kind == LOG_READ_BACK ? UINT64_MAX : read.from_seq + PAGE - 1;
+    must(log_read(b->log, &read), "log_read");
+    while (log_read_done(b->log) == NULL)
+        turn(b, NS_PER_MS);
+    must(read.err, "page");
+    uint64_t used = reads(b) - before;
+    cost->reads += (double)used;
+    cost->reads_most = used > cost->reads_most ? used : cost->reads_most;
+    cost->held += held(b, &read);
+}
+
+static struct page_cost pages(struct bench *b, uint32_t count, const struct page_plan *plan)
+{
+    struct page_cost cost = {0};
+    uint64_t bytes = device_bytes();
     uint64_t began = now_ns();
-    for (uint32_t i = 0; i < count; i++) {
-        struct log_read read = {
-            .kind = LOG_READ_RANGE,
-            .conversation = conversation_of(draw(b, b->conversations)),
-            .from_seq = each <= PAGE ? 1 : 1 + draw(b, each - PAGE),
-            .records_max = PAGE,
-            .out = buffer_of(b->out, sizeof b->out),
-        };
-        uint64_t before = reads(b);
-        read.to_seq = read.from_seq + PAGE - 1;
-        must(log_read(b->log, &read), "log_read");
-        while (log_read_done(b->log) == NULL)
-            turn(b, NS_PER_MS);
-        must(read.err, "page");
-        uint64_t used = reads(b) - before;
-        total += used;
-        cost.most = used > cost.most ? used : cost.most;
-    }
-    cost.mean = (double)total / count;
-    cost.warm_us = (now_ns() - began) / count / 1000;
+    for (uint32_t i = 0; i < count; i++)
+        page(b, plan, &cost);
+    cost.us = (now_ns() - began) / count / 1000;
+    cost.kib = (double)(device_bytes() - bytes) / 1024 / count;
+    cost.reads /= count;
+    cost.held /= count;
     return cost;
 }
 
@@ -217,12 +312,103 @@ static void set_up(struct bench *b)
     must(metrics_create(&b->metrics), "metrics_create");
 }
 
-static void show(const struct bench *b, const char *what, struct page_cost cost)
+/* show: cold, and the same pages once more. */
+static struct page_cost show(struct bench *b, uint32_t count, const struct page_plan *plan)
 {
-    printf("%-10s a page of %u: %5.2f disk reads, %3llu at most, %5llu us; segments %u, archives "
-           "%u\n",
-           what, PAGE, cost.mean, (unsigned long long)cost.most, (unsigned long long)cost.warm_us,
-           b->log->segment_count - holders(b), holders(b));
+    if (file_list(b->directory, forget_file, b) != OK)
+        exit(1);
+    uint64_t random = b->random;
+    struct page_cost cold = pages(b, count, plan);
+    b->random = random;
+    struct page_cost warm = pages(b, count, plan);
+    printf("%-34s %5.2f reads, %3llu at most, from %5.2f unmerged segments; %6.1f KiB of the disk, "
+           "%5llu us; again: %4.1f KiB, %4llu us\n",
+           plan->name, cold.reads, (unsigned long long)cold.reads_most, cold.held, cold.kib,
+           (unsigned long long)cold.us, warm.kib, (unsigned long long)warm.us);
+    return cold;
+}
+
+static void show_unmerged(struct bench *b, uint32_t count)
+{
+    static const struct page_plan plans[] = {
+        {"unmerged, most conversations", OF_MOST, LOG_READ_RANGE, 1},
+        {"unmerged, the newest page", OF_MOST, LOG_READ_BACK, 1},
+        {"unmerged, a busy one", OF_BUSY, LOG_READ_RANGE, 1},
+        {"unmerged, a rare one", OF_RARE, LOG_READ_BACK, 1},
+    };
+    printf("%u segments, none merged, look-ups in memory:\n", b->log->segment_count);
+    for (size_t i = 0; i < COUNT_OF(plans); i++)
+        show(b, count, &plans[i]);
+    uint64_t checkpoint = log_durable(b->log);
+    log_close(b->log);
+    start(b, 0, checkpoint, 0);
+    printf("the same without look-ups in memory (the index is read):\n");
+    for (size_t i = 0; i < COUNT_OF(plans); i++) {
+        (void)pages(b, 20, &plans[i]); /* what stays resident is loaded */
+        show(b, count, &plans[i]);
+    }
+    log_close(b->log);
+    start(b, 4, checkpoint, LOOKUPS);
+}
+
+static uint64_t show_merged(struct bench *b, uint32_t count)
+{
+    static const struct page_plan plans[] = {
+        {"any age", OF_MOST, LOG_READ_RANGE, 1},
+        {"the newest page", OF_MOST, LOG_READ_BACK, 1},
+        {"merged", OF_MOST, LOG_READ_RANGE, 2},
+        {"merged, a busy one", OF_BUSY, LOG_READ_RANGE, 2},
+    };
+    uint64_t most = 0;
+    printf("%u archives, %u segments not merged:\n", holders(b),
+           b->log->segment_count - holders(b));
+    for (size_t i = 0; i < COUNT_OF(plans); i++) {
+        (void)pages(b, 20, &plans[i]);
+        struct page_cost cost = show(b, count, &plans[i]);
+        if (plans[i].part == 2 && cost.reads_most > most)
+            most = cost.reads_most;
+    }
+    return most;
+}
+
+static double metric(const struct bench *b, enum metric id)
+{
+    struct metrics *const all[] = {b->metrics};
+    return (double)metrics_sum(all, 1, id);
+}
+
+/* show_lag: the same log once more, merged while it is written as fast as it can be. */
+static void show_lag(struct bench *b)
+{
+    double moved = metric(b, METRIC_MERGE_BYTES);
+    double written = metric(b, METRIC_LOG_APPENDED_BYTES);
+    log_close(b->log);
+    clean(b);
+    b->waiting_max = 0;
+    start(b, 4, 0, LOOKUPS);
+    uint64_t began = now_ns();
+    fill(b);
+    uint64_t filled = now_ns();
+    uint32_t waiting = lifecycle_waiting(b->log);
+    merge(b);
+    double seconds = (double)(now_ns() - filled) / 1e9 - TURNS_IDLE * 0.005;
+    printf(
+        "merging while written at %.0f MB/s: %u segments behind the head at most, %u at the end, "
+        "%.1f s later none of a merge's worth; read and written %.2f times the log's bytes\n",
+        (metric(b, METRIC_LOG_APPENDED_BYTES) - written) / ((double)(filled - began) / 1e3),
+        b->waiting_max, waiting, seconds,
+        (metric(b, METRIC_MERGE_BYTES) - moved) / (metric(b, METRIC_LOG_APPENDED_BYTES) - written));
+}
+
+static void tear_down(struct bench *b)
+{
+    log_close(b->log);
+    workers_destroy(b->workers);
+    metrics_destroy(b->metrics);
+    io_destroy(b->io);
+    io_group_destroy(b->group);
+    free(b->newest);
+    clean(b);
 }
 
 int main(int argc, char **argv)
@@ -231,43 +417,34 @@ int main(int argc, char **argv)
     struct bench *b = &bench;
     bool smoke = argc > 1 && strcmp(argv[1], "--smoke") == 0;
     const char *parent = argc > 1 + smoke ? argv[1 + smoke] : "out";
-    b->conversations = smoke ? 100 : 5000;
+    b->conversations = smoke ? 101 : 4999; /* no multiple of BUSY_EVERY */
     b->messages = smoke ? 60000 : 1000000;
+    b->rare_every = smoke ? 3000 : 52000;
+    b->newest = calloc(b->conversations + 2, sizeof *b->newest);
+    if (b->newest == NULL)
+        return 1;
     logging_init(LOG_ERROR, LOG_KEY_VALUE);
     snprintf(b->directory, sizeof b->directory, "%.900s/bench_history", parent);
     clean(b);
     set_up(b);
-    start(b, 0, 0);
+    start(b, 0, 0, LOOKUPS);
     uint64_t began = now_ns();
     fill(b);
-    printf("%llu messages of %u bytes in %u conversations, written in %.1f s\n",
-           (unsigned long long)b->messages, BODY, b->conversations,
-           (double)(now_ns() - began) / 1e9);
-    show(b, "unmerged", pages(b, smoke ? 20 : 200, 1));
-    uint64_t checkpoint = log_durable(b->log);
-    log_close(b->log);
-    start(b, 4, checkpoint);
+    printf("%llu messages of %u bytes in %u conversations, written in %.1f s; a page of %u:\n",
+           (unsigned long long)b->messages, BODY, b->conversations + 2,
+           (double)(now_ns() - began) / 1e9, PAGE);
+    printf("look-ups: %.1f MiB\n", metric(b, METRIC_LOG_LOOKUP_BYTES) / (1 << 20));
+    show_unmerged(b, smoke ? 20 : 200);
     began = now_ns();
     merge(b);
-    double seconds = (double)(now_ns() - began) / 1e9 - TURNS_IDLE * 0.005;
-    uint64_t moved =
-        (uint64_t)metrics_sum((struct metrics *const[]){b->metrics}, 1, METRIC_MERGE_BYTES);
-    uint64_t written =
-        (uint64_t)metrics_sum((struct metrics *const[]){b->metrics}, 1, METRIC_LOG_APPENDED_BYTES);
-    printf("merged 4 at a time in %.1f s: read and written %.2f times the log's bytes\n", seconds,
-           (double)moved / (double)written);
-    (void)pages(b, 20, 1); /* what stays resident of the archives is loaded */
-    show(b, "any age", pages(b, smoke ? 50 : 1000, 1));
-    struct page_cost merged = pages(b, smoke ? 50 : 1000, 2);
-    show(b, "merged", merged);
-    log_close(b->log);
-    workers_destroy(b->workers);
-    metrics_destroy(b->metrics);
-    io_destroy(b->io);
-    io_group_destroy(b->group);
-    clean(b);
-    if (merged.most > MERGED_READS_MAX)
+    printf("merged 4 at a time in %.1f s: read and written %.2f times the log's bytes\n",
+           (double)(now_ns() - began) / 1e9 - TURNS_IDLE * 0.005,
+           metric(b, METRIC_MERGE_BYTES) / metric(b, METRIC_LOG_APPENDED_BYTES));
+    uint64_t most = show_merged(b, smoke ? 50 : 1000);
+    show_lag(b);
+    tear_down(b);
+    if (most > MERGED_READS_MAX)
         fprintf(stderr, "bench_history: a page of merged history took more than %u disk reads\n",
                 MERGED_READS_MAX);
-    return merged.most > MERGED_READS_MAX ? 1 : 0;
+    return most > MERGED_READS_MAX ? 1 : 0;
 }

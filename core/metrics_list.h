@@ -61,7 +61,13 @@ METRIC(LOG_APPENDED, COUNTER, "roost_log_records_total", "Records made durable."
 METRIC(LOG_APPENDED_BYTES, COUNTER, "roost_log_written_bytes_total",
        "Bytes written to the log, padding included.")
 METRIC(LOG_BATCHES, COUNTER, "roost_log_batches_total", "Batches written and synced.")
+METRIC(LOG_MADE_BYTES, COUNTER, "roost_log_made_bytes_total",
+       "Zeros written to make segments ahead.")
 METRIC(LOG_READS, COUNTER, "roost_log_reads_total", "Disk reads for history and catch-up.")
+METRIC(LOG_LOOKUP_BYTES, GAUGE, "roost_log_lookup_bytes",
+       "Memory of the look-ups of sealed segments, at most store.lookup_memory.")
+METRIC(LOG_LOOKUPS_EVICTED, COUNTER, "roost_log_lookups_evicted_total",
+       "Look-ups of sealed segments given up for newer ones: their index is read from disk.")
 METRIC(LOG_SEGMENTS, GAUGE, "roost_log_segments", "Segments in the log.")
 METRIC(LOG_ARCHIVES, GAUGE, "roost_log_archives", "Archives (merged segments) in the log.")
 METRIC(LOG_BYTES, GAUGE, "roost_log_bytes", "Bytes of all segments and archives.")

@@ -92,6 +92,9 @@ static const struct key keys[] = {
      "How often the catalog catches up with the log; a restart replays the rest."},
     {"store", "direct", KIND_BOOL, FIELD(direct), "yes", UNBOUNDED,
      "Write the log with O_DIRECT where the file system can."},
+    {"store", "make_rate", KIND_BYTES, FIELD(make_rate), "4 MiB", 0, 64 * GIB,
+     "A segment is made ahead so fast (per second) while little is sent, and as fast as the one "
+     "before it fills otherwise; 0 B: at once."},
     {"store", "merge_segments", KIND_COUNT, FIELD(merge_segments), "4", 1, 64,
      "Full segments that are merged into one archive at a time, in the background: fewer make "
      "recent history cheaper to read, more write less."},
@@ -122,6 +125,9 @@ static const struct key keys[] = {
      "Where old archives are kept, on cheaper disks; it must exist; empty: they stay."},
     {"store", "cold_age", KIND_S, FIELD(cold_age_s), "30 d", 1, 3153600000u,
      "Archives whose newest message is older move to cold_directory."},
+    {"store", "lookup_memory", KIND_BYTES, FIELD(lookup_bytes), "64 MiB", 0, 64 * GIB,
+     "Memory for the places of messages in segments not merged yet, newest segments first, so that "
+     "history reads no index there (4 B per message, 21 B per conversation of each segment)."},
     {"store", "scrub_rate", KIND_BYTES, FIELD(scrub_rate), "1 MiB", 0, 64 * GIB,
      "Segments and archives that are read and checked per second, round and round; 0 B: none are."},
     {"shards", "count", KIND_COUNT, FIELD(shards), "0", 0, 256,

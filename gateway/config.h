@@ -34,6 +34,7 @@ struct config {
     uint32_t batch_bytes;
     uint32_t checkpoint_interval_ms;
     bool direct;
+    uint64_t make_rate; /* per second, at least */
     uint32_t merge_segments;
     uint32_t merge_inputs;
     uint64_t merge_rate;    /* per second */
@@ -47,6 +48,7 @@ struct config {
     bool trust_clock;
     char cold_directory[CONFIG_TEXT_BYTES]; /* "": none */
     uint32_t cold_age_s;
+    uint64_t lookup_bytes;
     uint64_t scrub_rate; /* bytes per second */
     /* [shards] */
     uint32_t shards; /* 0: one per CPU of the process's affinity */

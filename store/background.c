@@ -2,7 +2,6 @@
  * runs it over core/file.h, the shard takes the result up in job_done. A job touches its own
  * fields, constant options, and (sealing) the index of a segment that nobody changes any more.
  *
- *   make  zeros to "<id>.making", header, sync, rename to "<id>.segment": READY
  *   seal  index → "<id>.index", load what of it stays resident: SEALED
  *   load  open a sealed segment and its sidecar; rebuild the sidecar if it is missing or damaged;
  *         or what of an archive is resident */
@@ -14,28 +13,27 @@
 
 #include <stdio.h>
 
-#define ZERO_BYTES (1u << 20)
-
-enum lane_job_kind { JOB_MAKE, JOB_SEAL, JOB_LOAD };
+enum lane_job_kind { JOB_SEAL, JOB_LOAD };
 
 struct lane_job {
     struct worker_job job;
     struct log *log;
     enum lane_job_kind kind;
-    struct lane_segment *segment; /* SEAL, LOAD */
+    struct lane_segment *segment;
     const struct log_options *options;
     const char *directory;
     uint32_t id;
     bool rebuild;
     uint32_t data_end;
     const struct index *source; /* SEAL */
+    size_t places_max;          /* SEAL, LOAD: memory for the resident look-up */
     struct segment_header header;
     /* result */
     enum err err;
-    int write_fd;
     int read_fd;
     struct index *index;
     struct sidecar *sidecar;
+    struct places *places; /* NULL: no room */
     struct archive *archive;
     char path[STORE_PATH_BYTES]; /* LOAD of an archive; else "" */
 };
@@ -45,84 +43,19 @@ uint32_t lane_direct_flags(const struct log *log)
     return log->options.direct ? FILE_DIRECT : 0;
 }
 
-static enum err open_direct(int *fd, const char *path, uint32_t flags, bool direct)
-{
-    enum err err = direct ? file_open(fd, path, flags | FILE_DIRECT) : ERR_UNSUPPORTED;
-    return err == ERR_UNSUPPORTED ? file_open(fd, path, flags) : err;
-}
-
-/* ---- make */
-
-static enum err write_zeros(int fd, uint64_t bytes, const struct segment_header *header)
-{
-    uint8_t *zeros = memory_take_aligned(ZERO_BYTES, SEGMENT_BLOCK, MEMORY_STORE);
-    if (zeros == NULL)
-        return ERR_NO_MEMORY;
-    memset(zeros, 0, ZERO_BYTES);
-    enum err err = OK;
-    for (uint64_t at = 0; at < bytes && err == OK; at += ZERO_BYTES) {
-        size_t size = bytes - at < ZERO_BYTES ? (size_t)(bytes - at) : ZERO_BYTES;
-        err = file_write(fd, at, bytes_of(zeros, size));
-    }
-    if (err == OK) {
-        segment_header_encode(zeros, header);
-        err = file_write(fd, 0, bytes_of(zeros, SEGMENT_DATA_OFFSET));
-    }
-    if (err == OK)
-        err = file_sync(fd);
-    memory_give(zeros, MEMORY_STORE);
-    return err;
-}
-
-static enum err make_file(struct lane_job *job, const char *working, const char *path)
-{
-    uint64_t space = 0;
-    uint64_t bytes = job->header.bytes;
-    TRY(file_free_bytes(job->directory, &space));
-    /* an eighth more: the sidecars of this segment and the one before it */
-    if (space < job->options->reserve_bytes ||
-        space - job->options->reserve_bytes < bytes + bytes / 8)
-        return ERR_NO_SPACE;
-    TRY(open_direct(&job->write_fd, working, FILE_WRITE | FILE_CREATE, job->options->direct));
-    TRY(write_zeros(job->write_fd, bytes, &job->header));
-    TRY(open_direct(&job->read_fd, working, FILE_READ, job->options->direct));
-    TRY(file_rename(working, path));
-    return file_sync_directory(job->directory);
-}
-
 static void job_close(struct lane_job *job)
 {
-    if (job->write_fd >= 0)
-        file_close(job->write_fd);
     if (job->read_fd >= 0)
         file_close(job->read_fd);
-    job->write_fd = job->read_fd = -1;
+    job->read_fd = -1;
     index_destroy(job->index);
     sidecar_destroy(job->sidecar);
+    places_destroy(job->places);
     archive_destroy(job->archive);
     job->index = NULL;
     job->sidecar = NULL;
+    job->places = NULL;
     job->archive = NULL;
-}
-
-static void job_make(struct lane_job *job)
-{
-    char working[STORE_PATH_BYTES];
-    char path[STORE_PATH_BYTES];
-    struct segment_key key = segment_key_of(&job->header);
-    job->err = store_path(working, job->directory, job->id, ".making");
-    if (job->err == OK)
-        job->err = store_path(path, job->directory, job->id, ".segment");
-    if (job->err == OK)
-        job->err = index_create(&job->index, &key, job->header.bytes);
-    if (job->err != OK)
-        return;
-    job->err = make_file(job, working, path);
-    if (job->err != OK) {
-        job_close(job);
-        (void)!file_remove(working);
-        (void)!file_remove(path); /* renamed, but its name may not be durable: made again later */
-    }
 }
 
 /* ---- seal and load */
@@ -137,6 +70,13 @@ static enum err open_segment(struct lane_job *job)
     return err;
 }
 
+/* build_places: without them a look-up reads the sidecar: a failure is none. */
+static void build_places(struct lane_job *job)
+{
+    if (job->sidecar != NULL && job->places_max > 0)
+        (void)!places_build(&job->places, job->sidecar, job->places_max);
+}
+
 static void job_seal(struct lane_job *job)
 {
     job->err = sidecar_write(job->directory, &job->header, job->source, job->data_end);
@@ -144,7 +84,9 @@ static void job_seal(struct lane_job *job)
         job->err = sidecar_load(&job->sidecar, job->directory, &job->header);
     if (job->err == OK)
         job->err = open_segment(job);
-    if (job->err != OK)
+    if (job->err == OK)
+        build_places(job);
+    else
         job_close(job);
 }
 
@@ -199,7 +141,9 @@ static void job_load(struct lane_job *job)
             job->err = load_or_rebuild(job, &scan);
         scan_close(&scan);
     }
-    if (job->err != OK)
+    if (job->err == OK)
+        build_places(job);
+    else
         job_close(job);
 }
 
@@ -207,9 +151,6 @@ static void job_run(struct worker_job *worker_job)
 {
     struct lane_job *job = CONTAINER_OF(worker_job, struct lane_job, job);
     switch (job->kind) {
-    case JOB_MAKE:
-        job_make(job);
-        break;
     case JOB_SEAL:
         job_seal(job);
         break;
@@ -248,6 +189,8 @@ static void segment_unload(struct lane_segment *segment)
     segment->read_fd = -1;
     sidecar_destroy(segment->sidecar);
     segment->sidecar = NULL;
+    places_destroy(segment->places);
+    segment->places = NULL;
     archive_destroy(segment->archive);
     segment->archive = NULL;
 }
@@ -276,46 +219,6 @@ void lane_segment_destroy(struct lane_segment *segment)
     memory_give(segment, MEMORY_STORE);
 }
 
-/* not_made: refuse appends that need the segment, and try again in a second. */
-static void not_made(struct log *log, const struct lane_job *job)
-{
-    if (!log->make_refused)
-        log_event(LOG_ERROR, "log_segment_not_made", LOG_U64("segment", job->id), LOG_ERR(job->err),
-                  LOG_END);
-    log->make_refused = true;
-    log->make_err = job->err;
-    log->make_retry_ns = io_now_ns(log->io) + LANE_RETRY_NS;
-    if (job->err == ERR_IO)
-        lane_fail(log, ERR_IO, "make_segment");
-}
-
-static void made(struct log *log, struct lane_job *job)
-{
-    log->making = false;
-    if (job->err != OK) {
-        not_made(log, job);
-        return;
-    }
-    struct lane_segment *segment = lane_segment_add(log, job->id);
-    if (segment == NULL) {
-        job_close(job); /* the file stays and is written over: its name is the next one's */
-        job->err = ERR_NO_MEMORY;
-        not_made(log, job);
-        return;
-    }
-    segment->state = SEGMENT_READY;
-    segment->header = job->header;
-    segment->key = segment_key_of(&job->header);
-    segment->write_fd = job->write_fd;
-    segment->read_fd = job->read_fd;
-    segment->index = job->index;
-    log->id_next = job->id + 1;
-    log->make_refused = false;
-    if (log->state == LOG_NO_SPACE)
-        lane_set_state(log, LOG_OPEN);
-    lifecycle_measure(log);
-}
-
 /* lane_evict: close the least recently used sealed segments until the loaded ones fit their bounds.
  */
 void lane_evict(struct log *log)
@@ -336,11 +239,12 @@ void lane_evict(struct log *log)
         }
         if (oldest == NULL || count <= 1 ||
             (bytes <= LANE_LOADED_BYTES && count <= LANE_LOADED_MAX))
-            return;
+            break;
         segment_unload(oldest);
         index_destroy(oldest->index);
         oldest->index = NULL;
     }
+    lane_lookups_evict(log);
 }
 
 static void sealed(struct log *log, struct lane_job *job)
@@ -354,6 +258,7 @@ static void sealed(struct log *log, struct lane_job *job)
     }
     /* Reads in flight may still use the old descriptor: it is closed when they are through. */
     segment->sidecar = job->sidecar;
+    segment->places = job->places;
     segment->expires_min_ms = job->sidecar->expires_min_ms;
     segment->expiry_known = true;
     segment->state = SEGMENT_SEALED;
@@ -401,6 +306,7 @@ static void loaded(struct log *log, struct lane_job *job)
     segment->data_end = job->data_end;
     segment->read_fd = job->read_fd;
     segment->sidecar = job->sidecar;
+    segment->places = job->places;
     segment->index = job->index;
     lane_evict(log);
 }
@@ -411,12 +317,8 @@ static void job_done(struct worker_job *worker_job, void *shard)
     struct lane_job *job = CONTAINER_OF(worker_job, struct lane_job, job);
     struct log *log = job->log;
     log->jobs--;
-    if (job->segment != NULL)
-        job->segment->busy = false;
+    job->segment->busy = false;
     switch (job->kind) {
-    case JOB_MAKE:
-        made(log, job);
-        break;
     case JOB_SEAL:
         sealed(log, job);
         break;
@@ -443,25 +345,17 @@ static struct lane_job *job_create(struct log *log, enum lane_job_kind kind,
     job->segment = segment;
     job->options = &log->options;
     job->directory = log->directory;
-    job->write_fd = job->read_fd = -1;
-    if (segment != NULL) {
-        job->id = segment->id;
-        job->header = segment->header;
-        job->data_end = segment->data_end;
-        job->source = segment->index;
-        job->rebuild = segment->rebuild;
-        if (segment->archived && lane_archive_path(log, segment, job->path) != OK) {
-            memory_give(job, MEMORY_STORE);
-            return NULL;
-        }
-        return job;
+    job->read_fd = -1;
+    job->id = segment->id;
+    job->header = segment->header;
+    job->data_end = segment->data_end;
+    job->source = segment->index;
+    job->rebuild = segment->rebuild;
+    job->places_max = segment->archived ? 0 : lane_lookup_room(log, segment->id);
+    if (segment->archived && lane_archive_path(log, segment, job->path) != OK) {
+        memory_give(job, MEMORY_STORE);
+        return NULL;
     }
-    job->id = log->id_next;
-    job->header = (struct segment_header){.id = log->id_next,
-                                          .lane = log->options.lane,
-                                          .bytes = log->options.segment_bytes,
-                                          .created_ms = io_wall_ms(log->io)};
-    io_entropy(log->io, &job->header.nonce, sizeof job->header.nonce);
     return job;
 }
 
@@ -476,21 +370,8 @@ static enum err job_submit(struct log *log, enum lane_job_kind kind, struct lane
         return err;
     }
     log->jobs++;
-    if (segment != NULL)
-        segment->busy = true;
+    segment->busy = true;
     return OK;
-}
-
-enum err lane_make_now(struct log *log)
-{
-    struct lane_job *job = job_create(log, JOB_MAKE, NULL);
-    if (job == NULL)
-        return ERR_NO_MEMORY;
-    job_run(&job->job);
-    made(log, job);
-    enum err err = job->err;
-    memory_give(job, MEMORY_STORE);
-    return err;
 }
 
 struct lane_segment *lane_next_ready(const struct log *log)
@@ -527,11 +408,9 @@ static bool sealing_due(const struct log *log, const struct lane_segment *segmen
 void lane_maintain(struct log *log)
 {
     uint64_t now_ns = io_now_ns(log->io);
-    if (log->state != LOG_FAILED && !log->making && lane_next_ready(log) == NULL &&
-        now_ns >= log->make_retry_ns)
-        log->making = job_submit(log, JOB_MAKE, NULL) == OK;
     if (log->state == LOG_FAILED)
         return;
+    lane_make_turn(log);
     for (uint32_t i = log->active; i-- > 0 && log->active - i <= 8;)
         if (sealing_due(log, log->segments[i], now_ns) &&
             job_submit(log, JOB_SEAL, log->segments[i]) != OK)

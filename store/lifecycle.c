@@ -11,7 +11,6 @@
 #include "core/logging.h"
 #include "core/memory.h"
 #include "store/background_read.h"
-#include "store/floor.h"
 #include "store/merge.h"
 
 #include <stdio.h>
@@ -21,7 +20,7 @@
 #define RETRY_NS          (10 * NS_PER_S) /* after a failure */
 #define FAILURES_MAX      5
 
-enum work_kind { WORK_MERGE, WORK_MOVE, WORK_REMOVE, WORK_FLOOR };
+enum work_kind { WORK_MERGE, WORK_MOVE, WORK_REMOVE };
 
 struct lifecycle_job {
     struct worker_job job;
@@ -38,12 +37,11 @@ struct lifecycle_job {
     uint32_t first_id; /* the entries that it replaces: by the ids of the first and the last */
     uint32_t last_id;
     bool cold;
+    bool frees; /* only numbers are kept */
     struct merge_result result;
     struct archive *archive;
-    struct move *move; /* MOVE */
-    /* REMOVE: up to two files; FLOOR: the new floor */
-    char paths[2][STORE_PATH_BYTES];
-    uint32_t floor;
+    struct move *move;               /* MOVE */
+    char paths[2][STORE_PATH_BYTES]; /* REMOVE: up to two files */
 };
 
 enum err lane_archive_path(const struct log *log, const struct lane_segment *segment,
@@ -67,7 +65,8 @@ static enum err merge_portion(struct lifecycle_job *job)
     uint64_t before =
         merge_result(job->merge)->bytes_read + merge_result(job->merge)->bytes_written;
     TRY(file_free_bytes(job->directory, &space));
-    job->paused = space < job->options->reserve_bytes + 2 * job->options->segment_bytes;
+    job->paused = !job->frees && /* that gives space, and takes little */
+                  space < job->options->reserve_bytes + 2 * job->options->segment_bytes;
     if (job->paused)
         return ERR_NO_SPACE;
     enum err err = merge_step(job->merge, job->budget);
@@ -118,9 +117,6 @@ static void job_run(struct worker_job *worker_job)
         break;
     case WORK_REMOVE:
         job->err = remove_files(job);
-        break;
-    case WORK_FLOOR:
-        job->err = floor_write(job->directory, job->floor);
         break;
     }
 }
@@ -267,22 +263,6 @@ static void on_merge(struct log *log, struct lifecycle_job *job)
     job_end(log);
 }
 
-static void on_floor(struct log *log, struct lifecycle_job *job)
-{
-    if (job->err != OK) {
-        log_event(LOG_ERROR, "log_floor_not_written", LOG_ERR(job->err), LOG_END);
-        log->lifecycle.due_ns = io_now_ns(log->io) + RETRY_NS;
-    } else {
-        struct lane_segment *oldest = log->segments[find(log, job->last_id)];
-        log->lifecycle.floor = job->floor;
-        log_event(LOG_INFO, "log_freed", LOG_U64("first", oldest->first_id),
-                  LOG_U64("last", oldest->id), LOG_U64("records", oldest->footer.records), LOG_END);
-        lane_count(log, METRIC_RECORDS_RETAINED_AWAY, oldest->footer.records);
-        take_out(log, 0, 0, NULL);
-    }
-    job_end(log);
-}
-
 static void job_done(struct worker_job *worker_job, void *shard)
 {
     (void)shard;
@@ -300,9 +280,6 @@ static void job_done(struct worker_job *worker_job, void *shard)
             log_event(LOG_WARN, "log_file_not_removed", LOG_TEXT("file", job->paths[0]),
                       LOG_ERR(job->err), LOG_END);
         job_end(log);
-        break;
-    case WORK_FLOOR:
-        on_floor(log, job);
         break;
     }
     lifecycle_measure(log);
@@ -375,7 +352,7 @@ static void output_header(struct log *log, struct archive_header *header,
     *header = (struct archive_header){.lane = log->options.lane,
                                       .first = first->first_id,
                                       .last = log->segments[plan->hi]->id,
-                                      .level = anew ? level : level + 1,
+                                      .level = anew || plan->free ? level : level + 1,
                                       .generation = anew ? first->generation + 1 : 0,
                                       .created_ms = io_wall_ms(log->io)};
     io_entropy(log->io, &header->nonce, sizeof header->nonce);
@@ -401,6 +378,7 @@ static enum err start_merge(struct log *log, const struct lifecycle_plan *plan, 
         segment->rewritten_ms = now_ms;
         inputs[i].id = segment->id;
         inputs[i].archived = segment->archived;
+        inputs[i].freed = plan->free;
         if (segment->archived)
             err = lane_archive_path(log, segment, inputs[i].path);
     }
@@ -412,6 +390,7 @@ static enum err start_merge(struct log *log, const struct lifecycle_plan *plan, 
         return err;
     }
     job->cold = cold;
+    job->frees = plan->free;
     job->first_id = log->segments[plan->lo]->id;
     job->last_id = log->segments[plan->hi]->id;
     log->lifecycle.job = job;
@@ -456,13 +435,6 @@ static void begin(struct log *log, uint64_t now_ms)
     switch (plan.kind) {
     case LIFECYCLE_MERGE:
         err = start_merge(log, &plan, now_ms);
-        break;
-    case LIFECYCLE_FREE:
-        log->lifecycle.job = job_make(log, WORK_FLOOR);
-        if (log->lifecycle.job == NULL)
-            break;
-        log->lifecycle.job->last_id = log->segments[0]->id;
-        log->lifecycle.job->floor = log->segments[0]->id + 1;
         break;
     case LIFECYCLE_MOVE:
         err = start_move(log, &plan);

@@ -9,7 +9,6 @@
 
 enum lifecycle_kind {
     LIFECYCLE_MERGE, /* entries lo … hi into one archive; of one: it is written anew */
-    LIFECYCLE_FREE,  /* the oldest entry, whole: everything in it is due */
     LIFECYCLE_MOVE,  /* entry lo to the cold directory */
     LIFECYCLE_LOAD,  /* entry lo: when its records expire is not known */
     LIFECYCLE_ROLL,  /* the active segment has expired records: begin another */
@@ -20,6 +19,7 @@ struct lifecycle_plan {
     uint32_t lo; /* indices of the lane's segments */
     uint32_t hi;
     bool drop_all;
+    bool free; /* MERGE: everything in them is due: only the numbers are kept */
 };
 
 /* lifecycle_plan: false: nothing is due. now_ms: wall clock for purging, 0: none. */

@@ -1,6 +1,8 @@
 /* lifecycle_plan.c: what is due, most urgent first:
  *
- * - free: the oldest archive, when its newest record is older than any rule keeps one
+ * - free: the oldest archive with records, when its newest one is older than any rule keeps one: of
+ *   it and those freed before only the range of numbers of each conversation stays, in one archive:
+ *   they were given and are not given again, also after a rebuild from the log alone
  * - expiry: what has records that expired longer ago than expiry_delay: segments are merged early,
  *   an archive is written anew, the active segment ends
  * - bytes: the log is larger than retention.bytes: the oldest is written anew without what may go
@@ -13,6 +15,7 @@
 #include "store/lifecycle.h"
 
 #include "core/logging.h"
+#include "store/merge.h"
 
 #define CLOCK_TOLERANCE_MS (3600ull * 1000)
 #define CLOCK_SETTLE_NS    (24ull * 3600 * NS_PER_S)
@@ -113,19 +116,36 @@ static void plan_from(const struct log *log, struct lifecycle_plan *plan, uint32
 
 /* ---- each rule */
 
+/* freed: of an archive only the numbers are left. */
+static bool freed(const struct log *log, uint32_t at)
+{
+    const struct lane_segment *segment = log->segments[at];
+    return at < log->active && segment->archived && mergeable(log, segment) &&
+           segment->footer.records == 0;
+}
+
+/* plan_free: the oldest archive with records, whole, when all of them are due: it becomes one with
+ * what is left of those before it. No conversation is looked at and no record read. */
 static bool plan_free(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
 {
     const struct retention *retention = &log->options.retention;
-    const struct lane_segment *oldest = log->segments[0];
-    if (log->active == 0 || retention->age_ms == 0 || !oldest->archived ||
-        oldest->state != SEGMENT_SEALED)
-        return false;
     uint64_t age_ms =
         retention->age_max_ms > retention->age_ms ? retention->age_max_ms : retention->age_ms;
     if (age_ms < retention->undelivered_ms)
         age_ms = retention->undelivered_ms;
-    *plan = (struct lifecycle_plan){.kind = LIFECYCLE_FREE};
-    return older(oldest->footer.time_max_ms, age_ms, now_ms);
+    uint32_t count = 0;
+    while (count < MERGE_INPUTS_MAX && freed(log, count))
+        count++;
+    if (count < MERGE_INPUTS_MAX && count < log->active && retention->age_ms != 0) {
+        const struct lane_segment *oldest = log->segments[count];
+        bool due = oldest->archived && mergeable(log, oldest) &&
+                   older(oldest->footer.time_max_ms, age_ms, now_ms);
+        *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .hi = count, .free = true};
+        if (due)
+            return true;
+    }
+    *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .hi = count - 1, .free = true};
+    return count > 1;
 }
 
 static bool expired(const struct log *log, uint64_t expires_min_ms, uint64_t now_ms)
@@ -164,10 +184,6 @@ static bool plan_bytes(const struct log *log, struct lifecycle_plan *plan, uint6
         const struct lane_segment *segment = log->segments[i];
         if (!mergeable(log, segment) || !older(segment->rewritten_ms, REWRITE_PAUSE_MS, now_ms))
             continue;
-        if (segment->archived && segment->footer.records == 0 && i == 0) {
-            *plan = (struct lifecycle_plan){.kind = LIFECYCLE_FREE};
-            return true;
-        }
         if (segment->archived && segment->footer.records == 0)
             continue;
         plan_from(log, plan, i);

@@ -3,7 +3,6 @@
  * - ".making", ".indexing", ".archiving" are leftovers: removed.
  * - What stands in the range of an archive is replaced by it: removed. Of archives with the same
  *   range the highest generation counts; of the same one in both directories, the cold one.
- * - What stands below the floor (floor.h) was being freed: removed.
  *
  * An archive is given its name after its bytes were synced, and what it replaces goes after its
  * name was: whatever instant a crash takes, either the old files or the new one are whole. An
@@ -13,7 +12,6 @@
 #include "core/file.h"
 #include "core/logging.h"
 #include "core/memory.h"
-#include "store/floor.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -147,7 +145,7 @@ static bool replaces(const struct listed *by, const struct listed *what)
 
 /* settle: what each readable archive replaces is gone; then what each damaged one does, if it is
  * not itself replaced by what it was made of. */
-static void settle(struct listing *listing, uint32_t floor)
+static void settle(struct listing *listing)
 {
     for (uint32_t pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < listing->count; i++) {
@@ -164,9 +162,6 @@ static void settle(struct listing *listing, uint32_t floor)
                     what->gone = true;
             }
         }
-    for (uint32_t i = 0; i < listing->count; i++)
-        if (listing->list[i].last < floor)
-            listing->list[i].gone = true;
 }
 
 static enum err remove_gone(struct listing *listing)
@@ -234,11 +229,11 @@ static enum err list_both(struct listing *listing)
     return err;
 }
 
-/* look_for_missing: a log begins with segment 1 or where retention has freed it to. */
+/* look_for_missing: a log begins with segment 1. */
 static void look_for_missing(const struct log *log)
 {
     uint32_t first = log->segment_count == 0 ? 0 : log->segments[0]->first_id;
-    if (first > 1 && first > log->lifecycle.floor)
+    if (first > 1)
         log_event(LOG_ERROR, "log_files_missing", LOG_TEXT("directory", log->directory),
                   LOG_U64("first_found", first),
                   LOG_TEXT("advice", "set store.cold_directory if older archives are there, or "
@@ -250,15 +245,13 @@ enum err lane_list(struct log *log)
 {
     struct listing listing = {.log = log};
     enum err err = list_both(&listing);
-    if (err == OK)
-        err = floor_read(log->directory, &log->lifecycle.floor);
     if (err == OK && listing.count > 0)
         qsort(listing.list, listing.count, sizeof *listing.list, listed_compare);
     for (uint32_t i = 0; i < listing.count && err == OK; i++)
         if (listing.list[i].archived)
             err = look(log, &listing.list[i]);
     if (err == OK) {
-        settle(&listing, log->lifecycle.floor);
+        settle(&listing);
         err = remove_gone(&listing);
     }
     if (err == OK)

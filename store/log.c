@@ -8,7 +8,7 @@
  * checksum and position are final at append time, and room in the segment is checked there: what
  * log_append accepted never fails for want of space.
  *
- *   LOG_OPEN --segment full, none can be made--> LOG_NO_SPACE --made (background.c)--> LOG_OPEN
+ *   LOG_OPEN --segment full, none can be made--> LOG_NO_SPACE --made (making.c)--> LOG_OPEN
  *   any --lane_fail--> LOG_FAILED */
 #include "store/log_private.h"
 
@@ -113,6 +113,7 @@ static enum err log_init(struct log *log, const struct log_options *options, str
 
 static void log_free(struct log *log)
 {
+    lane_make_close(log);
     for (uint32_t i = 0; i < log->segment_count; i++)
         lane_segment_destroy(log->segments[i]);
     memory_give(log->segments, MEMORY_STORE);

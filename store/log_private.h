@@ -1,8 +1,8 @@
 /* log_private.h: the inside of a log: what log.c, recovery.c, background.c, lifecycle.c and
  * reader*.c share. Nobody else includes it.
- * Flow:       log.c appends and commits; background.c makes, seals and loads segments on workers;
- *             lifecycle.c merges, drops and moves them; recovery.c fills all this in at log_open;
- *             reader.c serves reads
+ * Flow:       log.c appends and commits; making.c makes segments, background.c seals and loads
+ *             them, on workers; lifecycle.c merges, drops and moves them; recovery.c fills all this
+ *             in at log_open; reader.c serves reads
  * Owns:       see the fields
  * Invariants: segments ascend by id, an archive stands where its segments stood; those behind
  *             `active` are READY; durable ≤ written ≤ appended (lane_check); segment states:
@@ -17,15 +17,18 @@
 
 #include "core/worker.h"
 #include "store/archive.h"
+#include "store/places.h"
 #include "store/sidecar.h"
 
-#define LANE_READS_MAX    64u /* reads in flight or waiting; each 70 KB of state at most */
+#define LANE_READS_MAX    64u /* reads in flight or waiting; each 80 KB of state at most */
+#define LANE_READ_OPS_MAX 64u /* disk reads in flight, and one more of each read */
 #define LANE_LOADED_BYTES (64ull << 20) /* resident parts of sidecars, least recently used go */
 #define LANE_LOADED_MAX   256u          /* loaded segments: two descriptors each */
 #define LANE_RETRY_NS     NS_PER_S      /* between attempts to make, seal or load a segment */
 #define READ_BUFFER_BYTES (64u << 10)   /* one merged disk read, unless a record is larger */
 #define READ_TRIES_MAX    3u            /* of one disk read, before what it wanted is missing */
 #define READ_GAP_BYTES    (16u << 10)   /* records nearer than that are read together */
+#define LANE_SAY_NS       NS_PER_S      /* between two log lines of one kind about damage */
 
 enum lane_segment_state {
     SEGMENT_READY,
@@ -61,6 +64,7 @@ struct lane_segment {
     uint32_t data_end;   /* end of its last batch; ACTIVE: see lane */
     struct index *index; /* READY (empty), ACTIVE, SEALING; SEALED if no sidecar can be written */
     struct sidecar *sidecar; /* SEALED and loaded */
+    struct places *places;   /* beside the sidecar, within options.lookup_bytes; NULL: it is read */
     uint32_t users;          /* disk reads in flight on its descriptors */
     bool busy;               /* a job works on it */
     bool rebuild;            /* its sidecar was found damaged */
@@ -84,13 +88,19 @@ struct lane_batch {
     struct lane_segment *segment;
 };
 
+/* lane_say: log lines about damage: what is met at every read is not said at every read. */
+enum lane_say_kind { SAY_RECORD, SAY_MISSING, SAY_BLOCK, SAY_KINDS };
+struct lane_say {
+    uint64_t due_ns;     /* nothing is said before */
+    uint64_t suppressed; /* since it was said last */
+};
+
 /* lifecycle: what becomes of sealed segments; lifecycle.c. */
 struct lifecycle {
     struct lifecycle_job *job;    /* the one that is under way, also between its portions */
     bool running;                 /* it is on a worker */
     uint64_t due_ns;              /* nothing is begun or gone on with before */
     struct lane_segment *retired; /* replaced: in use by reads still, then their files go */
-    uint32_t floor;               /* segments below were freed by retention; 0: none was */
     bool no_space;                /* pausing */
     bool clock_wrong;
     uint64_t clock_wall_ms; /* the wall clock was this … */
@@ -143,9 +153,8 @@ struct log {
     uint64_t ack_done;
     uint64_t ack_appended;
 
-    bool making;
-    bool make_refused; /* newest attempt failed: make_err says why */
-    enum err make_err;
+    struct making *making; /* the segment that is being made; making.c */
+    bool make_refused;     /* the newest attempt failed */
     uint64_t make_retry_ns;
     uint32_t jobs; /* on the workers now */
 
@@ -157,6 +166,7 @@ struct log {
     struct log_read *done_first;
     struct log_read **done_last;
     uint64_t clock; /* counts uses, for eviction */
+    struct lane_say say[SAY_KINDS];
 
     struct lifecycle lifecycle;
 };
@@ -167,15 +177,22 @@ void lane_fail(struct log *log, enum err err, const char *what);
 void lane_set_state(struct log *log, enum log_state state);
 void lane_count(struct log *log, enum metric metric, uint64_t n);
 
+/* ---- making.c */
+
+/* lane_make_now: make the next segment, blocking; for log_open. */
+MUST_USE enum err lane_make_now(struct log *log);
+/* lane_make_turn: begin or go on with the next segment, if that is due; once a turn. */
+void lane_make_turn(struct log *log);
+/* lane_make_close: give up what is being made; nothing of it is on a worker. */
+void lane_make_close(struct log *log);
+
 /* ---- background.c */
 
-struct lane_job; /* make, seal or load one segment; runs on a WORKER_DISK thread */
+struct lane_job; /* seal or load one segment; runs on a WORKER_DISK thread */
 
 /* lane_segment_add: a new entry in order of ids; NULL: no memory. */
 struct lane_segment *lane_segment_add(struct log *log, uint32_t id);
 void lane_segment_destroy(struct lane_segment *segment);
-/* lane_make_now: make the next segment, blocking; for log_open. */
-MUST_USE enum err lane_make_now(struct log *log);
 /* lane_maintain: start what is due: the next segment, sealing; once a turn. */
 void lane_maintain(struct log *log);
 /* lane_next_ready: the segment after the active one, if it is ready. */
@@ -190,6 +207,13 @@ uint32_t lane_direct_flags(const struct log *log);
 /* lane_loaded: it can be looked into. */
 bool lane_loaded(const struct lane_segment *segment);
 void lane_evict(struct log *log);
+
+/* ---- lookups.c */
+
+/* lane_lookup_room: memory for the look-up of a segment, beside those of newer ones. */
+size_t lane_lookup_room(const struct log *log, uint32_t id);
+/* lane_lookups_evict: the oldest go until the rest fits. */
+void lane_lookups_evict(struct log *log);
 
 /* ---- lifecycle.c */
 

@@ -165,7 +165,9 @@ static enum err begin_records(struct merge *m)
         m->result.bad_segment = m->inputs[i].id;
         conversations += cursor_conversations(&m->cursors[i]);
         TRY(cursor_start(&m->cursors[i]));
-        if (m->cursors[i].archived)
+        if (m->cursors[i].freed)
+            m->result.retained_away += m->cursors[i].archive->footer.records;
+        else if (m->cursors[i].archived)
             m->result.damaged += m->cursors[i].archive->footer.damaged;
     }
     conversations += m->marks.count;

@@ -20,6 +20,7 @@
 struct merge_input {
     uint32_t id; /* of a segment; of an archive: last */
     bool archived;
+    bool freed; /* an archive of which only the numbers are kept, by its directory */
     char path[STORE_PATH_BYTES]; /* of an archive */
 };
 

@@ -1,6 +1,7 @@
 /* merge_cursor.c: see merge_cursor.h. A segment's sidecar names its records in order; each is read
  * where it stands. An archive's directory names its conversations, whose data blocks follow each
- * other; a number that the directory promises and no block has is lost. */
+ * other; a number that the directory promises and no block has is lost. Of one that is freed whole
+ * only the directory is read. */
 #include "store/merge_cursor.h"
 
 #include "core/file.h"
@@ -158,16 +159,30 @@ static enum err directory_page(struct cursor *cursor)
         block.stored != block.count * ARCHIVE_ENTRY_BYTES || block.count == 0)
         return ERR_CORRUPT;
     cursor->bytes_read += done;
-    cursor->page_number++;
     cursor->page_count = block.count;
     cursor->page_at = 0;
     return OK;
 }
 
+/* directory_turn: to the next page. What is freed goes although its directory is damaged. */
+static enum err directory_turn(struct cursor *cursor)
+{
+    enum err err = directory_page(cursor);
+    while (err == ERR_CORRUPT && cursor->freed) {
+        log_event(LOG_ERROR, "log_numbers_lost", LOG_U64("first", cursor->archive->header.first),
+                  LOG_U64("last", cursor->archive->header.last),
+                  LOG_U64("directory_block", cursor->page_number), LOG_END);
+        cursor->page_number++;
+        err = directory_page(cursor);
+    }
+    cursor->page_number += !cursor->ended;
+    return err;
+}
+
 static enum err directory_next(struct cursor *cursor)
 {
     if (cursor->page_at == cursor->page_count)
-        TRY(directory_page(cursor));
+        TRY(directory_turn(cursor));
     if (cursor->ended)
         return OK;
     archive_entry_decode(&cursor->entry, cursor->page + ARCHIVE_HEAD_BYTES +
@@ -251,11 +266,30 @@ static enum err archive_take(struct cursor *cursor)
     }
 }
 
+/* freed_item: all numbers of the conversation, in one range. */
+static enum err freed_item(struct cursor *cursor)
+{
+    const struct archive_entry *entry = &cursor->entry;
+    const struct gone_range range = {.last = entry->last_seq, .reason = GONE_RETENTION};
+    if (cursor->seq_last >= entry->last_seq)
+        return ERR_NOT_FOUND;
+    gone_encode(cursor->gone, &range);
+    cursor->seq_last = entry->last_seq;
+    cursor->item.lost = false;
+    cursor->item.record = (struct log_record){.kind = RECORD_GONE,
+                                              .conversation = entry->conversation,
+                                              .seq = entry->first_seq,
+                                              .body = bytes_of(cursor->gone, GONE_BODY_BYTES)};
+    return OK;
+}
+
 static enum err archive_item(struct cursor *cursor)
 {
     const struct archive_entry *entry = &cursor->entry;
     if (cursor->ended)
         return ERR_NOT_FOUND;
+    if (cursor->freed)
+        return freed_item(cursor);
     while (cursor->block_wanted < entry->first_block + entry->blocks) {
         TRY(load_block(cursor));
         enum err err = ERR_NOT_FOUND;
@@ -277,6 +311,7 @@ enum err cursor_open(struct cursor *cursor, const char *directory, const struct 
 {
     cursor->opened = true;
     cursor->archived = input->archived;
+    cursor->freed = input->freed;
     cursor->fd = -1;
     return input->archived ? archive_open(cursor, input) : segment_open(cursor, directory, input);
 }

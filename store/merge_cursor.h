@@ -21,6 +21,7 @@ struct cursor_item {
 struct cursor {
     bool opened; /* cursor_open was called: cursor_close must be */
     bool archived;
+    bool freed; /* of an archive: per conversation one gone range, its data is not read */
     bool ended;
     struct conversation_id conversation; /* at hand, unless ended */
     uint64_t bytes_read;
@@ -40,7 +41,8 @@ struct cursor {
     /* an archive */
     struct archive *archive;
     struct archive_walk walk;
-    uint8_t *page; /* a directory block */
+    uint8_t *page;                 /* a directory block */
+    uint8_t gone[GONE_BODY_BYTES]; /* freed: the item's body */
     uint32_t page_number;
     uint32_t page_count;
     uint32_t page_at;

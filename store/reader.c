@@ -1,23 +1,25 @@
 /* reader.c: asynchronous reads. A read is a small state machine; each step looks at one segment and
- * either has what it needs in memory or waits for one disk read or for a segment to be loaded.
+ * either has what it needs in memory or waits for disk reads or for a segment to be loaded.
  *
- *   RANGE  SEEK       from the newest segment back to the one that holds the last record before, or
- *                     the first from, from_seq (a filter passes over segments without the
- *                     conversation); an archive that holds from_seq is tried first
- *          COLLECT    where the next records stand in this segment; none: the next segment
- *          DATA       neighbours are fetched with one disk read, checked, copied out; → COLLECT
+ *   RANGE  SEEK       from the newest segment back to the one that holds from_seq, or the last
+ *                     record before it (a filter passes over segments without the conversation);
+ *                     the places passed are remembered. Where looking would read, the archives are
+ *                     asked first whether one holds from_seq
+ *          COLLECT    the places remembered; where there are none, look in this segment
+ *          DATA       they are fetched, neighbours with one disk read, many reads at a time,
+ *                     checked, copied out; → COLLECT
  *   BACK   NEWEST     the conversation's newest number; then a RANGE that ends there or at to_seq
- *   FIND   PRINT      from the newest segment back: places with the key's fingerprint
- *          CANDIDATE  fetch one, compare the whole key
+ *                     and is sought from that segment back
  *
- * In an archive, which stands in the place of its segments: reader_archive.c.
+ * SEEK costs no disk read in segments whose index or places (places.h) are in memory, one in each
+ * other segment that holds the conversation. COLLECT and DATA: reader_range.c; FIND: reader_find.c;
+ * in an archive, which stands in the place of its segments: reader_archive.c.
  *
  * Within a conversation sequence numbers ascend without gaps. A gap between what stands in the log,
  * or a record that fails its checksum, ends the read with ERR_CORRUPT and the exact missing range;
  * the caller may go on behind it. Numbers that retention or expiry has dropped end it with
- * ERR_EXPIRED in the same way: an archive says which; before the oldest kept number of a log of
- * which whole files were freed (floor.h) it is taken for that. Disk reads are whole blocks into
- * aligned memory, so that they work on descriptors with and without O_DIRECT. */
+ * ERR_EXPIRED in the same way: an archive says which. Disk reads are whole blocks into aligned
+ * memory, so that they work on descriptors with and without O_DIRECT. */
 #include "store/reader.h"
 
 #include "core/logging.h"
@@ -53,12 +55,30 @@ void read_finish(struct read_state *state, enum err err)
     log->reads_free = state;
 }
 
+bool read_say(struct log *log, enum lane_say_kind kind, uint64_t *suppressed)
+{
+    struct lane_say *say = &log->say[kind];
+    uint64_t now_ns = io_now_ns(log->io);
+    if (now_ns < say->due_ns) {
+        say->suppressed++;
+        return false;
+    }
+    *suppressed = say->suppressed;
+    *say = (struct lane_say){.due_ns = now_ns + LANE_SAY_NS};
+    return true;
+}
+
 void read_finish_missing(struct read_state *state, uint64_t from, uint64_t to)
 {
+    uint64_t suppressed;
     state->read->missing_from = from;
     state->read->missing_to = to;
-    log_event(LOG_ERROR, "log_records_missing", LOG_U64("from_seq", from), LOG_U64("to_seq", to),
-              LOG_END);
+    if (read_say(state->log, SAY_MISSING, &suppressed))
+        log_event(LOG_ERROR, "log_records_missing",
+                  LOG_U64("conversation_hi", state->read->conversation.hi),
+                  LOG_U64("conversation_lo", state->read->conversation.lo),
+                  LOG_U64("from_seq", from), LOG_U64("to_seq", to),
+                  LOG_U64("suppressed", suppressed), LOG_END);
     read_finish(state, ERR_CORRUPT);
 }
 
@@ -71,13 +91,8 @@ void read_finish_gone(struct read_state *state, uint64_t from, uint64_t to)
 
 void read_gap(struct read_state *state, uint64_t seq)
 {
-    uint64_t last = seq - 1 < state->read->to_seq ? seq - 1 : state->read->to_seq;
-    bool oldest =
-        state->bottom && state->seq_next == state->seq_first && state->log->lifecycle.floor != 0;
-    if (oldest)
-        read_finish_gone(state, state->seq_next, last);
-    else
-        read_finish_missing(state, state->seq_next, last);
+    uint64_t to = state->read->to_seq;
+    read_finish_missing(state, state->seq_next, seq - 1 < to ? seq - 1 : to);
 }
 
 static struct read_state *state_take(struct log *log)
@@ -101,20 +116,29 @@ static struct read_state *state_take(struct log *log)
 
 static void advance(struct read_state *state);
 
-/* begin: at the newest segment; what is already taken stays. */
-static void begin(struct read_state *state)
+/* seek: from the segment that `at` names back. */
+static void seek(struct read_state *state)
 {
-    state->at = state->log->active + 1;
     state->start = UINT32_MAX;
-    state->lost = false;
-    state->bottom = false;
     state->probed = false;
     state->resume_at = 0;
     state->arrived = false;
+    state->hit_count = state->hit_at = 0;
+    state->window_at = READ_WINDOW;
+    state->window_count = 0;
+    state->gathered = true;
+    state->phase = READ_SEEK;
+}
+
+void read_begin(struct read_state *state)
+{
+    seek(state);
+    state->at = state->log->active + 1;
+    state->lost = false;
     state->restart = false;
     state->rebuilt = 0;
     state->entry_of = 0;
-    state->hit_count = state->hit_at = state->hit_end = 0;
+    memset(state->known, 0, sizeof state->known);
     state->phase = READ_SEEK;
     if (state->read->kind == LOG_READ_FIND)
         state->phase = READ_PRINT;
@@ -139,7 +163,7 @@ enum err log_read(struct log *log, struct log_read *read)
     log->read_count++;
     state->seq_next = read->from_seq == 0 ? 1 : read->from_seq;
     state->seq_first = read->kind == LOG_READ_BACK ? 0 : state->seq_next;
-    begin(state);
+    read_begin(state);
     read->state = state;
     read->records = 0;
     read->size_needed = 0;
@@ -177,54 +201,75 @@ void reader_close(struct log *log)
 
 /* ---- disk reads */
 
+enum err read_room(struct read_state *state, size_t bytes)
+{
+    if (bytes <= state->capacity)
+        return OK;
+    uint8_t *larger = memory_take_aligned(bytes, SEGMENT_BLOCK, MEMORY_STORE);
+    if (larger == NULL)
+        return ERR_NO_MEMORY;
+    memory_give(state->data, MEMORY_STORE);
+    state->data = larger;
+    state->capacity = bytes;
+    return OK;
+}
+
+enum err read_issue(struct read_state *state, struct lane_segment *segment, int fd, uint64_t base,
+                    uint8_t *data, size_t bytes)
+{
+    struct log *log = state->log;
+    if (!state->waiting)
+        state->op_count = 0;
+    CHECK(state->op_count < READ_OPS);
+    struct read_op *op = &state->ops[state->op_count];
+    *op = (struct read_op){.state = state, .segment = segment, .base = base};
+    op->op.owner = (uint64_t)(uintptr_t)log;
+    enum err err = io_file_read(log->io, &op->op, fd, base, data, bytes);
+    if (err != OK)
+        return err == ERR_FULL ? ERR_AGAIN : err;
+    state->op_count++;
+    state->op_pending++;
+    state->waiting = true;
+    segment->users++;
+    log->read_ops++;
+    lane_count(log, METRIC_LOG_READS, 1);
+    return OK;
+}
+
 enum err read_fetch(struct read_state *state, struct lane_segment *segment, int fd, uint64_t offset,
                     size_t size)
 {
     uint64_t base = align_down(offset, SEGMENT_BLOCK);
     size_t bytes = align_up((size_t)(offset - base) + size, SEGMENT_BLOCK);
-    if (bytes > state->capacity) {
-        uint8_t *larger = memory_take_aligned(bytes, SEGMENT_BLOCK, MEMORY_STORE);
-        if (larger == NULL)
-            return ERR_NO_MEMORY;
-        memory_give(state->data, MEMORY_STORE);
-        state->data = larger;
-        state->capacity = bytes;
-    }
-    state->op.owner = (uint64_t)(uintptr_t)state->log;
-    enum err err = io_file_read(state->log->io, &state->op, fd, base, state->data, bytes);
-    if (err != OK)
-        return err == ERR_FULL ? ERR_AGAIN : err;
-    state->base = base;
-    state->segment = segment;
-    state->tries = 0;
-    state->waiting = true;
-    segment->users++;
-    state->log->read_ops++;
-    lane_count(state->log, METRIC_LOG_READS, 1);
-    return OK;
+    TRY(read_room(state, bytes));
+    return read_issue(state, segment, fd, base, state->data, bytes);
 }
 
 /* again: a read that failed is repeated: what is called missing is passed over by whoever asked. */
-static bool again(struct read_state *state)
+static bool again(struct read_op *read)
 {
-    const struct io_file_op op = state->op;
-    if (op.err == OK || state->log->closing || state->restart || ++state->tries >= READ_TRIES_MAX)
+    struct log *log = read->state->log;
+    const struct io_file_op op = read->op;
+    if (op.err == OK || log->closing || read->state->restart || ++read->tries >= READ_TRIES_MAX)
         return false;
     MARK("log_read_again");
-    return io_file_read(state->log->io, &state->op, op.fd, op.offset, op.data, op.size) == OK;
+    return io_file_read(log->io, &read->op, op.fd, op.offset, op.data, op.size) == OK;
 }
 
 void reader_on_file(struct log *log, struct io_file_op *op)
 {
-    struct read_state *state = CONTAINER_OF(op, struct read_state, op);
-    if (again(state))
+    struct read_op *read = CONTAINER_OF(op, struct read_op, op);
+    struct read_state *state = read->state;
+    if (again(read))
         return;
     log->read_ops--;
-    state->segment->users--;
+    read->segment->users--;
+    if (--state->op_pending > 0)
+        return;
     state->waiting = false;
     state->arrived = true;
     if (state->restart)
-        begin(state);
+        read_begin(state);
     if (!log->closing)
         advance(state);
 }
@@ -235,45 +280,17 @@ void reader_restart(struct log *log)
         if (state->waiting)
             state->restart = true;
         else
-            begin(state);
+            read_begin(state);
     }
 }
 
 struct bytes read_arrived(const struct read_state *state, uint64_t offset)
 {
-    size_t size = state->op.err == OK ? state->op.done_bytes : 0;
-    if (offset < state->base || offset - state->base > size)
+    const struct read_op *op = &state->ops[0];
+    struct bytes data = read_op_bytes(op);
+    if (offset < op->base || offset - op->base > data.size)
         return bytes_of(NULL, 0);
-    return bytes_skip(bytes_of(state->data, size), (size_t)(offset - state->base));
-}
-
-/* arrived_bytes: what the finished operation brought; empty on an error. */
-static struct bytes arrived_bytes(const struct read_state *state)
-{
-    return bytes_of(state->data, state->op.err == OK ? state->op.done_bytes : 0);
-}
-
-/* hit_sound: a place that can be a record's; sidecars are checksummed, but still bytes from disk.
- */
-static bool hit_sound(const struct lane_segment *segment, const struct index_hit *hit)
-{
-    return hit->size >= RECORD_HEADER_BYTES && hit->offset >= SEGMENT_DATA_OFFSET &&
-           hit->offset <= segment->header.bytes && hit->size <= segment->header.bytes - hit->offset;
-}
-
-/* hit_record: validate what was fetched for a hit. */
-static enum err hit_record(const struct read_state *state, const struct lane_segment *segment,
-                           const struct index_hit *hit, struct log_record *record,
-                           struct bytes *encoded)
-{
-    struct bytes data = arrived_bytes(state);
-    size_t skip = (size_t)(hit->offset - state->base);
-    size_t taken;
-    if (skip > data.size || hit->size > data.size - skip)
-        return ERR_CORRUPT;
-    *encoded = bytes_of(data.data + skip, hit->size);
-    TRY(record_decode(record, *encoded, &segment->key, hit->offset, &taken));
-    return taken == hit->size && record->kind != RECORD_LOST ? OK : ERR_CORRUPT;
+    return bytes_skip(data, (size_t)(offset - op->base));
 }
 
 /* ---- looking at one segment */
@@ -319,14 +336,44 @@ static void note_unsearched(struct read_state *state)
         state->lost = true;
 }
 
-/* look: fill hits with the segment's records from seq_next on (RANGE) or with the fingerprint
- * (FIND). ERR_AGAIN: an operation is under way or must wait; ERR_NOT_FOUND: cannot look. */
-static enum err look(struct read_state *state, struct lane_segment *segment, bool *before)
+/* look_sidecar: what the block of the sidecar says; it is fetched first. */
+static enum err look_sidecar(struct read_state *state, struct lane_segment *segment, bool here,
+                             uint32_t print, bool *before)
+{
+    const struct log_read *read = state->read;
+    const struct sidecar *sidecar = segment->sidecar;
+    bool find = read->kind == LOG_READ_FIND;
+    uint64_t offset;
+    size_t size;
+    if (find)
+        sidecar_find_where(sidecar, print, &offset, &size);
+    else
+        sidecar_range_where(sidecar, read->conversation, state->seq_next, &offset, &size);
+    if (size == 0)
+        return OK;
+    /* What arrived may be of an older life of the sidecar: its checksum tells. */
+    if (!here || state->ops[0].base != offset) {
+        enum err err = read_fetch(state, segment, sidecar->fd, offset, size);
+        return err == OK ? ERR_AGAIN : err;
+    }
+    struct bytes data = read_op_bytes(&state->ops[0]);
+    if (data.size != size)
+        return damaged_sidecar(state, segment);
+    enum err err = find ? sidecar_find(sidecar, data, offset, print, state->hits, SIDECAR_HITS,
+                                       &state->hit_count)
+                        : sidecar_range(sidecar, data, offset, read->conversation, state->seq_next,
+                                        state->hits, SIDECAR_HITS, &state->hit_count, before);
+    note_unsearched(state);
+    return err == OK ? OK : damaged_sidecar(state, segment);
+}
+
+enum err read_look(struct read_state *state, struct lane_segment *segment, bool *before)
 {
     const struct log_read *read = state->read;
     bool find = read->kind == LOG_READ_FIND;
-    bool arrived = state->arrived;
+    bool here = read_of(state, segment);
     state->hit_at = state->hit_count = 0;
+    state->hit_bounds = false;
     state->arrived = false;
     *before = false;
     TRY(read_ready(state, segment));
@@ -341,31 +388,17 @@ static enum err look(struct read_state *state, struct lane_segment *segment, boo
         note_unsearched(state);
         return OK;
     }
-    const struct sidecar *sidecar = segment->sidecar;
-    if (!sidecar_may_hold(sidecar, read->conversation))
+    if (!sidecar_may_hold(segment->sidecar, read->conversation))
         return OK;
-    uint64_t offset;
-    size_t size;
-    if (find)
-        sidecar_find_where(sidecar, print, &offset, &size);
-    else
-        sidecar_range_where(sidecar, read->conversation, state->seq_next, &offset, &size);
-    if (size == 0)
-        return OK;
-    /* What arrived may be of an older life of the sidecar: its checksum tells. */
-    if (!arrived || state->segment != segment || state->base != offset) {
-        enum err err = read_fetch(state, segment, sidecar->fd, offset, size);
-        return err == OK ? ERR_AGAIN : err;
+    if (!find && segment->places != NULL) {
+        enum err err = places_range(segment->places, read->conversation, state->seq_next,
+                                    state->hits, SIDECAR_HITS, &state->hit_count, before);
+        state->hit_bounds = true;
+        if (err != ERR_UNSUPPORTED)
+            return OK; /* ERR_NOT_FOUND: no hits */
+        state->hit_bounds = false;
     }
-    struct bytes data = arrived_bytes(state);
-    if (data.size != size)
-        return damaged_sidecar(state, segment);
-    enum err err = find ? sidecar_find(sidecar, data, offset, print, state->hits, SIDECAR_HITS,
-                                       &state->hit_count)
-                        : sidecar_range(sidecar, data, offset, read->conversation, state->seq_next,
-                                        state->hits, SIDECAR_HITS, &state->hit_count, before);
-    note_unsearched(state);
-    return err == OK ? OK : damaged_sidecar(state, segment);
+    return look_sidecar(state, segment, here, print, before);
 }
 
 /* ---- BACK */
@@ -377,7 +410,7 @@ static enum err newest(struct read_state *state, struct lane_segment *segment, u
     *seq = 0;
     if (segment->archived)
         return read_archive_newest(state, segment, seq);
-    bool arrived = state->arrived;
+    bool here = read_of(state, segment);
     state->arrived = false;
     TRY(read_ready(state, segment));
     if (segment->index != NULL) {
@@ -387,16 +420,19 @@ static enum err newest(struct read_state *state, struct lane_segment *segment, u
     const struct sidecar *sidecar = segment->sidecar;
     if (!sidecar_may_hold(sidecar, conversation))
         return OK;
+    if (segment->places != NULL &&
+        places_newest(segment->places, conversation, seq) != ERR_UNSUPPORTED)
+        return OK; /* ERR_NOT_FOUND: 0 */
     uint64_t offset;
     size_t size;
     sidecar_range_where(sidecar, conversation, UINT64_MAX, &offset, &size);
     if (size == 0)
         return OK;
-    if (!arrived || state->segment != segment || state->base != offset) {
+    if (!here || state->ops[0].base != offset) {
         enum err err = read_fetch(state, segment, sidecar->fd, offset, size);
         return err == OK ? ERR_AGAIN : err;
     }
-    struct bytes data = arrived_bytes(state);
+    struct bytes data = read_op_bytes(&state->ops[0]);
     if (data.size != size || sidecar_newest(sidecar, data, offset, conversation, seq) != OK)
         return damaged_sidecar(state, segment);
     return OK;
@@ -421,13 +457,13 @@ static enum err step_newest(struct read_state *state)
     read->to_seq = seq < read->to_seq ? seq : read->to_seq;
     read->from_seq = read->to_seq < read->records_max ? 1 : read->to_seq + 1 - read->records_max;
     state->seq_next = state->seq_first = read->from_seq;
-    begin(state);
+    seek(state); /* newer segments have nothing of the conversation */
     return OK;
 }
 
 /* ---- RANGE */
 
-static void range_end(struct read_state *state)
+void read_end(struct read_state *state)
 {
     struct log_read *read = state->read;
     if (state->lost && state->seq_next <= read->to_seq)
@@ -454,6 +490,8 @@ static enum err step_probe(struct read_state *state)
         state->start = state->at - 1;
         state->at = 0;
         state->probed = true;
+        state->window_count = 0; /* what is between was not looked at */
+        state->gathered = false;
     } else if (newer || state->at == 0) {
         state->at = state->resume_at;
         state->probed = true;
@@ -463,243 +501,59 @@ static enum err step_probe(struct read_state *state)
     return OK;
 }
 
+/* seek_end: all has been looked at that was wanted. */
+static enum err seek_end(struct read_state *state)
+{
+    if (state->start == UINT32_MAX) {
+        read_end(state);
+        return ERR_CLOSED;
+    }
+    state->gathered = state->gathered && !state->lost;
+    state->at = state->start;
+    state->lost = false; /* what is older shows as a gap before the first record */
+    state->phase = READ_COLLECT;
+    return OK;
+}
+
+/* look_reads: looking there would cost a disk read, or loading. */
+static bool look_reads(const struct lane_segment *segment)
+{
+    return segment->index == NULL && segment->places == NULL;
+}
+
 static enum err step_seek(struct read_state *state)
 {
-    struct log *log = state->log;
     if (!state->probed && state->resume_at != 0)
         return step_probe(state);
-    if (!state->probed && state->at > 0 && log->segments[state->at - 1]->index == NULL) {
+    if (state->at == 0)
+        return seek_end(state);
+    struct lane_segment *segment = state->log->segments[state->at - 1];
+    if (!state->probed && look_reads(segment)) {
         state->resume_at = state->at;
-        return OK;
-    }
-    if (state->at == 0) {
-        if (state->start == UINT32_MAX) {
-            if (state->bottom && !state->lost && state->log->lifecycle.floor != 0 &&
-                state->read->records == 0)
-                read_finish_gone(state, state->seq_next, state->read->to_seq);
-            else
-                range_end(state);
-            return ERR_CLOSED;
-        }
-        state->at = state->start;
-        state->lost = false; /* what is older shows as a gap before the first record */
-        state->phase = READ_COLLECT;
         return OK;
     }
     bool before = false;
     bool has = false;
-    struct lane_segment *segment = log->segments[state->at - 1];
+    bool here = false; /* the first one wanted */
     enum err err;
     if (segment->archived) {
         err = read_archive_seek(state, segment, &has, &before);
+        here = has && state->entry.first_seq <= state->seq_next;
     } else {
-        err = look(state, segment, &before);
+        err = read_look(state, segment, &before);
         has = state->hit_count > 0;
+        here = has && state->hits[0].seq == state->seq_next;
     }
     if (err != OK && err != ERR_NOT_FOUND)
         return err;
     state->at--;
-    state->bottom = state->at == 0 && (err != OK || !before);
     if (err == OK && has)
         state->start = state->at;
-    if (err == OK && before)
-        state->at = 0; /* the record before is here: nothing older is wanted */
+    if (err == OK && has && !segment->archived)
+        read_remember(state, segment);
+    if (err == OK && (before || here))
+        state->at = 0; /* nothing older is wanted */
     return OK;
-}
-
-/* plan: hits from hit_at on that one disk read fetches and that out can take; 0: out is full. */
-static uint32_t plan(const struct read_state *state)
-{
-    const struct log_read *read = state->read;
-    size_t room = buffer_room(&read->out);
-    uint32_t left = read->records_max - read->records;
-    uint64_t base = align_down(state->hits[state->hit_at].offset, SEGMENT_BLOCK);
-    uint32_t i = state->hit_at;
-    for (; i < state->hit_count && i - state->hit_at < left; i++) {
-        const struct index_hit *hit = &state->hits[i];
-        if (hit->seq > read->to_seq || hit->size > room)
-            break;
-        if (i > state->hit_at) {
-            const struct index_hit *last = hit - 1;
-            if (hit->seq != last->seq + 1 || hit->offset < last->offset + last->size ||
-                hit->offset - (last->offset + last->size) > READ_GAP_BYTES ||
-                align_up(hit->offset + hit->size - base, SEGMENT_BLOCK) > READ_BUFFER_BYTES)
-                break;
-        }
-        room -= hit->size;
-    }
-    return i - state->hit_at;
-}
-
-/* step_hits: fetch what the hits from hit_at on name, or end the read. */
-static enum err step_hits(struct read_state *state, struct lane_segment *segment)
-{
-    struct log_read *read = state->read;
-    const struct index_hit *hit = &state->hits[state->hit_at];
-    if (hit->seq != state->seq_next) {
-        read_gap(state, hit->seq);
-        return ERR_CLOSED;
-    }
-    if (!hit_sound(segment, hit)) {
-        read_finish_missing(state, hit->seq, hit->seq);
-        return ERR_CLOSED;
-    }
-    uint32_t count = plan(state);
-    if (count == 0) {
-        read->size_needed = read->records == 0 ? hit->size : 0;
-        read_finish(state, read->records > 0 ? OK : ERR_FULL);
-        return ERR_CLOSED;
-    }
-    state->hit_end = state->hit_at + count;
-    const struct index_hit *last = &state->hits[state->hit_end - 1];
-    enum err err = read_fetch(state, segment, segment->read_fd, hit->offset,
-                              (size_t)(last->offset - hit->offset) + last->size);
-    if (err == OK) {
-        state->phase = READ_DATA;
-        return ERR_AGAIN;
-    }
-    return err;
-}
-
-static bool range_served(const struct read_state *state)
-{
-    const struct log_read *read = state->read;
-    return read->records >= read->records_max || state->seq_next > read->to_seq ||
-           state->seq_next == 0;
-}
-
-static enum err step_collect(struct read_state *state)
-{
-    struct log *log = state->log;
-    if (range_served(state) || state->at > log->active) {
-        range_end(state);
-        return ERR_CLOSED;
-    }
-    struct lane_segment *segment = log->segments[state->at];
-    if (segment->archived) {
-        enum err taken = read_archive_collect(state, segment);
-        if (taken != ERR_NOT_FOUND)
-            return taken;
-        state->at++;
-        return OK;
-    }
-    bool before;
-    enum err err = look(state, segment, &before);
-    if (err != OK && err != ERR_NOT_FOUND)
-        return err;
-    if (err == OK && state->hit_count > 0)
-        return step_hits(state, segment);
-    state->at++;
-    return OK;
-}
-
-static enum err step_data(struct read_state *state)
-{
-    struct log_read *read = state->read;
-    struct lane_segment *segment = state->segment;
-    for (; state->hit_at < state->hit_end; state->hit_at++) {
-        const struct index_hit *hit = &state->hits[state->hit_at];
-        struct log_record record;
-        struct bytes encoded;
-        enum err err = hit_sound(segment, hit) ? hit_record(state, segment, hit, &record, &encoded)
-                                               : ERR_CORRUPT;
-        if (err != OK || record.seq != hit->seq ||
-            !conversation_id_equal(record.conversation, read->conversation)) {
-            lane_count(state->log, METRIC_LOG_CORRUPT, 1);
-            log_event(LOG_ERROR, "log_record_damaged", LOG_U64("segment", segment->id),
-                      LOG_U64("offset", hit->offset), LOG_ERR(state->op.err), LOG_END);
-            read_finish_missing(state, hit->seq, hit->seq);
-            return ERR_CLOSED;
-        }
-        CHECK(buffer_append(&read->out, encoded) == OK); /* plan made sure of the room */
-        read->records++;
-        state->seq_next = hit->seq + 1;
-        state->lost = false; /* what was before it would have shown as a gap */
-    }
-    state->arrived = false;
-    state->phase = READ_COLLECT;
-    if (state->hit_at < state->hit_count && !range_served(state) &&
-        (segment->state != SEGMENT_SEALED || lane_loaded(segment)))
-        return step_hits(state, segment);
-    return OK;
-}
-
-/* ---- FIND */
-
-static enum err step_print(struct read_state *state)
-{
-    struct log *log = state->log;
-    if (state->at == 0 || !message_id_given(state->read->message_id)) {
-        read_finish(state, state->lost ? ERR_CORRUPT : ERR_NOT_FOUND);
-        return ERR_CLOSED;
-    }
-    struct lane_segment *segment = log->segments[state->at - 1];
-    if (segment->archived) {
-        enum err found = read_archive_find(state, segment);
-        if (found != ERR_NOT_FOUND)
-            return found;
-        state->at--;
-        return OK;
-    }
-    bool before;
-    enum err err = look(state, segment, &before);
-    if (err != OK && err != ERR_NOT_FOUND)
-        return err;
-    if (err == OK && state->hit_count > 0)
-        state->phase = READ_CANDIDATE;
-    else
-        state->at--;
-    return OK;
-}
-
-bool read_same_message(const struct log_record *record, const struct log_read *read)
-{
-    return conversation_id_equal(record->conversation, read->conversation) &&
-           record->sender.v == read->sender.v && record->device.v == read->device.v &&
-           memcmp(record->message_id.v, read->message_id.v, sizeof record->message_id.v) == 0;
-}
-
-static enum err candidate_arrived(struct read_state *state, struct lane_segment *segment)
-{
-    struct log_read *read = state->read;
-    struct log_record record;
-    struct bytes encoded;
-    enum err err = hit_record(state, segment, &state->hits[state->hit_at++], &record, &encoded);
-    state->lost = state->lost || err != OK;
-    if (err != OK || !read_same_message(&record, read))
-        return OK;
-    if (buffer_append(&read->out, encoded) != OK) {
-        read->size_needed = encoded.size;
-        read_finish(state, ERR_FULL);
-        return ERR_CLOSED;
-    }
-    read->records = 1;
-    read_finish(state, OK);
-    return ERR_CLOSED;
-}
-
-static enum err step_candidate(struct read_state *state)
-{
-    struct lane_segment *segment = state->log->segments[state->at - 1];
-    if (state->arrived) {
-        state->arrived = false;
-        TRY(candidate_arrived(state, segment));
-    }
-    while (state->hit_at < state->hit_count && !hit_sound(segment, &state->hits[state->hit_at]))
-        state->hit_at++;
-    if (state->hit_at == state->hit_count) {
-        state->at--;
-        state->phase = READ_PRINT;
-        return OK;
-    }
-    enum err err = read_ready(state, segment);
-    if (err == ERR_NOT_FOUND)
-        state->hit_at = state->hit_count;
-    if (err != OK)
-        return err == ERR_NOT_FOUND ? OK : err;
-    const struct index_hit *hit = &state->hits[state->hit_at];
-    err = read_fetch(state, segment, segment->read_fd, hit->offset, hit->size);
-    return err == OK ? ERR_AGAIN : err;
 }
 
 /* ---- stepping */
@@ -712,13 +566,13 @@ static enum err step(struct read_state *state)
     case READ_SEEK:
         return step_seek(state);
     case READ_COLLECT:
-        return step_collect(state);
+        return read_step_collect(state);
     case READ_DATA:
-        return step_data(state);
+        return read_step_data(state);
     case READ_PRINT:
-        return step_print(state);
+        return read_step_print(state);
     case READ_CANDIDATE:
-        return step_candidate(state);
+        return read_step_candidate(state);
     }
     CHECK(state->phase <= READ_CANDIDATE);
     return ERR_INVALID;

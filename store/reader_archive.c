@@ -17,8 +17,7 @@
 static enum err block_arrived(struct read_state *state, struct lane_segment *segment,
                               enum archive_want want, uint64_t offset, size_t size)
 {
-    bool here = state->arrived && state->want == want && state->want_offset == offset &&
-                state->segment == segment;
+    bool here = read_of(state, segment) && state->want == want && state->want_offset == offset;
     state->arrived = false;
     if (here)
         return OK;
@@ -31,10 +30,39 @@ static enum err block_arrived(struct read_state *state, struct lane_segment *seg
 static void say_damaged(const struct read_state *state, const struct lane_segment *segment,
                         uint64_t offset, uint32_t records)
 {
+    uint64_t suppressed;
     lane_count(state->log, METRIC_LOG_CORRUPT, records);
-    log_event(LOG_ERROR, "log_archive_block_damaged", LOG_U64("first", segment->first_id),
-              LOG_U64("last", segment->id), LOG_U64("offset", offset), LOG_ERR(state->op.err),
-              LOG_END);
+    if (read_say(state->log, SAY_BLOCK, &suppressed))
+        log_event(LOG_ERROR, "log_archive_block_damaged", LOG_U64("first", segment->first_id),
+                  LOG_U64("last", segment->id), LOG_U64("offset", offset),
+                  LOG_ERR(state->ops[0].op.err), LOG_U64("suppressed", suppressed), LOG_END);
+}
+
+/* entry_read: from the directory block. ERR_NOT_FOUND: it has nothing of the conversation;
+ * ERR_CORRUPT. */
+static enum err entry_read(struct read_state *state, struct lane_segment *segment)
+{
+    const struct archive *archive = segment->archive;
+    struct conversation_id conversation = state->read->conversation;
+    uint64_t offset =
+        archive_may_hold(archive, conversation) ? archive_directory_at(archive, conversation) : 0;
+    if (offset == 0)
+        return ERR_NOT_FOUND;
+    TRY(block_arrived(state, segment, WANT_DIRECTORY, offset, ARCHIVE_PAGE_BYTES));
+    enum err err = archive_directory_find(archive, read_arrived(state, offset), offset,
+                                          conversation, &state->entry);
+    if (err == ERR_CORRUPT)
+        say_damaged(state, segment, offset, 1);
+    return err;
+}
+
+/* entry_known: what was read of it before; NULL: nothing. */
+static const struct read_known *entry_known(const struct read_state *state, uint32_t id)
+{
+    for (uint32_t i = 0; i < READ_KNOWN; i++)
+        if (state->known[i].id == id)
+            return &state->known[i];
+    return NULL;
 }
 
 /* entry_get: what the directory says of the conversation. ERR_NOT_FOUND: nothing. */
@@ -43,18 +71,20 @@ static enum err entry_get(struct read_state *state, struct lane_segment *segment
     if (state->entry_of == segment->id)
         return state->entry_found ? OK : ERR_NOT_FOUND;
     TRY(read_ready(state, segment));
-    const struct archive *archive = segment->archive;
-    struct conversation_id conversation = state->read->conversation;
-    uint64_t offset =
-        archive_may_hold(archive, conversation) ? archive_directory_at(archive, conversation) : 0;
-    enum err err = ERR_NOT_FOUND;
-    if (offset != 0) {
-        TRY(block_arrived(state, segment, WANT_DIRECTORY, offset, ARCHIVE_PAGE_BYTES));
-        err = archive_directory_find(archive, read_arrived(state, offset), offset, conversation,
-                                     &state->entry);
+    const struct read_known *known = entry_known(state, segment->id);
+    enum err err;
+    if (known != NULL) {
+        state->entry = known->entry;
+        err = known->found ? OK : ERR_NOT_FOUND;
+    } else {
+        err = entry_read(state, segment);
+        if (err == OK || err == ERR_NOT_FOUND)
+            state->known[state->known_next++ % READ_KNOWN] =
+                (struct read_known){segment->id, err == OK, state->entry};
+        else if (err != ERR_CORRUPT)
+            return err;
     }
     if (err == ERR_CORRUPT) {
-        say_damaged(state, segment, offset, 1);
         state->lost = true;
         err = ERR_NOT_FOUND;
     }
@@ -261,7 +291,7 @@ static enum err take_spans(struct read_state *state, const struct lane_segment *
 
 enum err read_archive_collect(struct read_state *state, struct lane_segment *segment)
 {
-    bool data = state->arrived && state->want == WANT_DATA && state->segment == segment;
+    bool data = read_of(state, segment) && state->want == WANT_DATA;
     if (data) {
         state->arrived = false;
         return take_spans(state, segment);
@@ -363,7 +393,7 @@ static enum err candidate_scan(struct read_state *state, const struct lane_segme
 static enum err candidate_look(struct read_state *state, struct lane_segment *segment)
 {
     uint32_t block = state->candidates[state->candidate_at];
-    bool data = state->arrived && state->want == WANT_DATA && state->segment == segment;
+    bool data = read_of(state, segment) && state->want == WANT_DATA;
     if (data) {
         state->arrived = false;
         state->candidate_at++;

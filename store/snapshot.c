@@ -19,7 +19,6 @@
 #include "core/file.h"
 #include "core/hash.h"
 #include "core/memory.h"
-#include "store/floor.h"
 
 #include <stdio.h>
 
@@ -27,7 +26,6 @@
 #define PASSES_MAX   16
 #define NAME_BYTES   64
 #define PATH_BYTES   (STORE_PATH_BYTES + NAME_BYTES)
-#define FLOOR_NAME   "floor" /* what retention has freed (see the archive's format) */
 #define ARCHIVE_TAIL ".archive"
 
 struct copying {
@@ -89,8 +87,7 @@ static bool immutable(const struct copying *c, const char *name)
     if (segment_name_parse(&id, name, ".segment") == OK ||
         segment_name_parse(&id, name, ".index") == OK)
         return c->directory == c->lane && id < c->below;
-    return strcmp(name, FLOOR_NAME) == 0 ||
-           (size > tail && strcmp(name + size - tail, ARCHIVE_TAIL) == 0);
+    return size > tail && strcmp(name + size - tail, ARCHIVE_TAIL) == 0;
 }
 
 static enum err link_entry(void *context, const char *name)
@@ -190,16 +187,14 @@ static enum err copy_segment(struct copying *c, const struct walk *walk, uint32_
     return OK;
 }
 
-/* covered: every segment from what retention has freed up to the newest is in the copy. */
+/* covered: every segment up to the newest is in the copy, itself or in an archive. */
 static enum err covered(const struct copying *c)
 {
     struct walk copy;
-    uint32_t floor = 0;
-    TRY(floor_read(c->target, &floor));
     TRY(walk_open(&copy, c->target, NULL));
     uint32_t at = 0;
     uint32_t last = position_segment(c->report->end);
-    for (uint32_t id = floor == 0 ? 1 : floor; id <= last && c->report->uncovered == 0; id++) {
+    for (uint32_t id = 1; id <= last && c->report->uncovered == 0; id++) {
         while (at < copy.count && copy.ids[at] < id)
             at++;
         bool there = at < copy.count && copy.ids[at] == id;

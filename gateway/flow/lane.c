@@ -98,6 +98,7 @@ static struct log_options options_of(const struct config *config,
         .checkpoint = meta->positions[at],
         .direct = config->direct,
         .skip_sync = config->unsafe_skip_sync,
+        .make_rate = config->make_rate,
         .merge_segments = config->merge_segments,
         .merge_inputs = config->merge_inputs,
         .merge_rate = config->merge_rate,
@@ -105,6 +106,7 @@ static struct log_options options_of(const struct config *config,
         .compress = config->compress,
         .trust_clock = config->trust_clock,
         .cold_ms = config->cold_age_s * 1000ull,
+        .lookup_bytes = config->lookup_bytes / meta->lanes,
         .scrub_rate = config->scrub_rate,
     };
 }
@@ -147,6 +149,7 @@ static enum err open_lane(struct shard *shard, struct lanes *lanes, uint32_t at,
     if (at != 0 && options.cold_directory != NULL)
         TRY(file_make_directory(lane->cold));
     retention_fill(&options.retention, config, shard->gateway->catalog);
+    options.retention.bytes = (options.retention.bytes + meta->lanes - 1) / meta->lanes;
     lane->metrics = shard->metrics;
     if (at != 0)
         lane->metrics = shard->gateway->metrics[shard->gateway->shard_count + at - 1];

@@ -1,9 +1,10 @@
 /* fuzz_sidecar.c: the index file of a sealed segment, damaged as the input says (offset, length,
  * kind of damage). With the checksums as they are, a look-up says what was written or ERR_CORRUPT;
  * with checksums made to fit the damage (every other input) it may say anything, but stays within
- * its bounds. Linked with the disk of tests/unit/fault_io.c. */
+ * its bounds. So with the places made of it. Linked with the disk of tests/unit/fault_io.c. */
 #include "core/hash.h"
 #include "core/memory.h"
+#include "store/places.h"
 #include "store/sidecar.h"
 #include "tests/unit/fault_io.h"
 
@@ -182,6 +183,39 @@ static void look_up_print(struct good *good, const struct sidecar *sidecar, uint
     CHECK(fits || err != OK || found);
 }
 
+/* look_up_places: as look_up_range, in what is made of the file. */
+static void look_up_places(struct good *good, const struct places *places, uint32_t c,
+                           uint64_t from, bool fits)
+{
+    uint32_t count;
+    bool before;
+    enum err err =
+        places_range(places, conversation_of(c), from, good->hits, SIDECAR_HITS, &count, &before);
+    CHECK(count <= SIDECAR_HITS && (err == OK || count == 0));
+    if (fits)
+        return;
+    CHECK(err == OK && count > 0 && before == (from > 1));
+    for (uint32_t i = 0; i < count; i++)
+        CHECK(good->hits[i].seq == from + i && good->hits[i].size >= 96 &&
+              good->hits[i].offset == good->offsets[c][from + i - 1]);
+}
+
+static void look_up(struct good *good, const struct sidecar *sidecar, const uint8_t *data,
+                    bool fits)
+{
+    struct places *places = NULL;
+    enum err err = places_build(&places, sidecar, 1 << 20);
+    CHECK(err == OK || err == ERR_CORRUPT || err == ERR_FULL);
+    for (uint32_t c = data[1] % 8; c < CONVERSATIONS; c += 8) {
+        uint64_t seq = 1 + (data[2] | (uint64_t)data[3] << 8) % good->newest[c];
+        look_up_range(good, sidecar, c, seq, fits);
+        look_up_print(good, sidecar, c, seq, fits);
+        if (places != NULL)
+            look_up_places(good, places, c, seq, fits);
+    }
+    places_destroy(places);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct good good; /* one index is built, once, for all inputs */
@@ -197,11 +231,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     enum err err = sidecar_load(&sidecar, DIRECTORY, &good.header);
     CHECK(err == OK || err == ERR_CORRUPT || err == ERR_NEWER);
     if (err == OK) {
-        for (uint32_t c = data[1] % 8; c < CONVERSATIONS; c += 8) {
-            uint64_t seq = 1 + (data[2] | (uint64_t)data[3] << 8) % good.newest[c];
-            look_up_range(&good, sidecar, c, seq, fits);
-            look_up_print(&good, sidecar, c, seq, fits);
-        }
+        look_up(&good, sidecar, data, fits);
         sidecar_destroy(sidecar);
     }
     CHECK(fault_open_descriptors() == 0);

@@ -87,6 +87,7 @@ static void configure(struct world *world, struct config *config)
     config->segment_bytes = world_below(world, 2) == 0 ? 1 << 20 : 256 << 10;
     config->merge_segments = (uint32_t)world_between(world, 1, 3);
     config->merge_inputs = (uint32_t)world_between(world, 2, 4);
+    config->lookup_bytes = world->options.seed % 3 * 8192;
     config->batch_bytes = 128 << 10;
     config->reserve_bytes = 1 << 20;
     config->catalog_map_bytes = 1 << 30;

@@ -99,6 +99,8 @@ static void start(struct lane *lane)
                                   .batch_bytes_max = 64 << 10,
                                   .writer_epoch = ++lane->epoch,
                                   .checkpoint = lane->checkpoint,
+                                  .make_rate = lane->run->world->options.seed % 4 * (512 << 10),
+                                  .lookup_bytes = lane->run->world->options.seed % 4 * 4096,
                                   .merge_inputs = 3,
                                   .merge_rate = 4 << 20,
                                   .archive_bytes_max = 1 << 30,

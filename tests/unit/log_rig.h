@@ -21,6 +21,7 @@
 struct rig {
     struct log *log;
     struct log_options options;
+    struct metrics *metrics; /* may be NULL */
     uint64_t damaged;
     uint64_t appended[RIG_CONVERSATIONS]; /* highest sequence number given to log_append */
     uint64_t acked[RIG_CONVERSATIONS];    /* highest acknowledged */
@@ -103,6 +104,7 @@ static inline void rig_init(struct rig *rig)
         .batch_bytes_max = 64 << 10,
         .writer_epoch = 1,
         .direct = true,
+        .lookup_bytes = 1 << 20,
     };
 }
 
@@ -113,8 +115,8 @@ static inline MUST_USE enum err rig_open(struct rig *rig)
     if (rig->options.checkpoint == 0)
         memset(rig->found, 0, sizeof rig->found);
     rig->options.writer_epoch++;
-    return log_open(&rig->log, &rig->options, fault_io(), fault_workers(), NULL, rig_replay, rig,
-                    &rig->damaged);
+    return log_open(&rig->log, &rig->options, fault_io(), fault_workers(), rig->metrics, rig_replay,
+                    rig, &rig->damaged);
 }
 
 static inline void rig_take_completions(struct rig *rig)

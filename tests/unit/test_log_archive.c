@@ -537,6 +537,19 @@ static void test_undelivered_is_kept(void **state)
     }
 }
 
+/* only_numbers_left: the oldest archive, and it alone, has no records; one range of each
+ * conversation, from 1 on. */
+static void only_numbers_left(void)
+{
+    const struct lane_segment *oldest = rig->log->segments[0];
+    assert_true(oldest->archived && oldest->first_id == 1 && oldest->footer.records == 0);
+    assert_int_equal(oldest->footer.conversations, 8);
+    assert_int_equal(oldest->footer.gone, 8);
+    assert_true(oldest->footer.bytes < 16 << 10);
+    assert_true(oldest->level <= 2); /* it is not merged higher each time */
+    assert_true(!rig->log->segments[1]->archived || rig->log->segments[1]->footer.records > 0);
+}
+
 static void test_whole_files_are_freed(void **state)
 {
     (void)state;
@@ -553,14 +566,81 @@ static void test_whole_files_are_freed(void **state)
     uint32_t looked = looks;
     merge_all();
     assert_true(looks - looked < 400); /* no conversation of what is freed whole is looked at */
-    assert_true(rig->log->lifecycle.floor > 1);
+    only_numbers_left();
     uint64_t gone = walk_numbers(0, &served);
     assert_true(gone > 0 && served > 0); /* the newest segments are not merged */
     struct log_read read = rig_range(rig, 0, rig->acked[0] + 1, UINT64_MAX, 10, RIG_OUT_BYTES);
     assert_int_equal(rig_await(rig, &read), ERR_NOT_FOUND);
     reopen(log_durable(rig->log));
-    assert_true(rig->log->lifecycle.floor > 1);
+    only_numbers_left();
     assert_int_equal(walk_numbers(0, &served), gone);
+}
+
+static void expect_all_gone(uint32_t c)
+{
+    struct log_read read = rig_range(rig, c, 0, UINT64_MAX, 1000, RIG_OUT_BYTES);
+    read.kind = LOG_READ_BACK;
+    assert_int_equal(rig_await(rig, &read), ERR_EXPIRED);
+    assert_int_equal(read.missing_from, 1);
+    assert_int_equal(read.missing_to, rig->acked[c]);
+}
+
+/* test_numbers_of_what_is_freed_stay: a conversation of which nothing is left: what it was given is
+ * still known to the log alone, again and again, without looking for space first. */
+static void test_numbers_of_what_is_freed_stay(void **state)
+{
+    (void)state;
+    use_retention(200 * DAY_MS, 30 * DAY_MS);
+    rig->time = times_rise;
+    for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
+        rules[c].delivered_seq = UINT64_MAX;
+    assert_int_equal(rig_open(rig), OK);
+    for (uint32_t i = 0; i < 30; i++)
+        assert_int_equal(rig_append_now(rig, 20), OK);
+    fill(1600, 8);
+    merge_all();
+    for (uint32_t i = 0; i < 30; i++)
+        assert_int_equal(rig_append_now(rig, 21), OK);
+    fill(1600, 8);
+    rig->log->options.reserve_bytes = 1ull << 63; /* merging pauses, freeing does not */
+    fault_pass(150 * DAY_MS * NS_PER_MS);
+    merge_all();
+    expect_all_gone(20);
+    rig->log->options.reserve_bytes = 0;
+    merge_all();
+    fault_pass(300 * DAY_MS * NS_PER_MS);
+    merge_all();
+    expect_all_gone(20);
+    expect_all_gone(21);
+    assert_true(rig->log->segments[0]->archived && rig->log->segments[0]->footer.records == 0);
+    assert_int_equal(rig->log->segments[0]->footer.conversations, 10);
+    reopen(log_durable(rig->log));
+    expect_all_gone(20);
+    expect_all_gone(21);
+}
+
+/* test_a_damaged_directory_is_freed: its conversations' numbers are lost, not the space. */
+static void test_a_damaged_directory_is_freed(void **state)
+{
+    (void)state;
+    char path[STORE_PATH_BYTES];
+    uint64_t bytes;
+    use_retention(200 * DAY_MS, 30 * DAY_MS);
+    rig->time = times_rise;
+    for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
+        rules[c].delivered_seq = UINT64_MAX;
+    assert_int_equal(rig_open(rig), OK);
+    fill(1600, 8);
+    merge_all();
+    const struct lane_segment *oldest = rig->log->segments[0];
+    assert_int_equal(lane_archive_path(rig->log, oldest, path), OK);
+    uint64_t directory = load_u64(oldest->archive->directory_fences + 16);
+    fault_data(path, &bytes)[directory + 100] ^= 1;
+    fault_settle();
+    fault_pass(600 * DAY_MS * NS_PER_MS);
+    merge_all();
+    assert_int_equal(rig->log->segments[0]->first_id, 1);
+    assert_int_equal(rig->log->segments[0]->footer.records, 0);
 }
 
 static void test_retention_by_bytes(void **state)
@@ -793,6 +873,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_undelivered_is_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_whole_files_are_freed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retention_by_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_numbers_of_what_is_freed_stay, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_damaged_directory_is_freed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_expired_leaves_the_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wrong_clock_purges_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_archives_move, setup, teardown),

@@ -122,11 +122,13 @@ static void step(struct walk *walk)
 static void disk(struct walk *walk, uint64_t steps)
 {
     static const uint64_t sizes[] = {64 << 10, 256 << 10, 1 << 20};
+    static const uint64_t lookups[] = {0, 6 << 10, 1 << 20};
     struct rig *rig = walk->rig;
     fault_reset();
     rig_init(rig);
     rig->options.segment_bytes = sizes[draw(walk, 3)];
     rig->options.batch_bytes_max = draw(walk, 2) == 0 ? 16 << 10 : 1 << 20;
+    rig->options.lookup_bytes = lookups[draw(walk, 3)];
     rig->body_max = draw(walk, 4) == 0 ? 9000 : 300;
     fault.files_max = draw(walk, 2) == 0 ? 1 : 64;
     CHECK(rig_open(rig) == OK);

@@ -1,0 +1,319 @@
+/* making.c: the segments made ahead: zeros over the whole file, so that a commit changes no
+ * metadata of the file system.
+ *
+ *   "<id>.making" ─ zeros, in portions ─ sync ─ header, sync ─ rename to "<id>.segment", sync of
+ *   the directory: READY
+ *
+ * Zeros at full speed would stand in the way of the commits. So each portion is a job of its own on
+ * a DISK worker, and the next one begins when it is due:
+ *
+ * - The lane waits for the segment: at once, in large portions.
+ * - Else what is made keeps ahead of what is filled: when four fifths of the active segment are
+ *   full, the next one is ready.
+ * - Else, on an idle lane, make_rate.
+ *
+ * A crash leaves ".making", which the next start removes (listing.c), or a segment without a batch,
+ * which it takes as the next one or removes (recovery.c). The header comes after the zeros are
+ * durable: a file with a valid header is whole. */
+#include "store/log_private.h"
+
+#include "core/file.h"
+#include "core/logging.h"
+#include "core/memory.h"
+
+#define STEP_BYTES_MIN    (64u << 10) /* a portion: 1/256 of the segment, within these */
+#define STEP_BYTES_MAX    (1u << 20)
+#define HURRY_BYTES       (8u << 20) /* a portion while the lane waits */
+#define WRITE_BYTES       (1u << 20) /* one write, at most */
+#define AHEAD_NUMERATOR   5u         /* made ≥ filled × 5 / 4 */
+#define AHEAD_DENOMINATOR 4u
+
+struct making {
+    struct worker_job job;
+    struct log *log;
+    const struct log_options *options;
+    const char *directory;
+    struct segment_header header;
+    uint64_t begun_ns;
+    bool running; /* on a worker */
+    /* of the portion */
+    uint64_t budget; /* bytes of zeros, at most */
+    uint64_t made;   /* zeros up to here */
+    uint64_t before; /* the same before this portion */
+    bool complete;   /* it has its name */
+    enum err err;
+    bool buffered; /* not O_DIRECT: each portion is synced, so that the last sync is no burst */
+    int write_fd;
+    int read_fd;
+    struct index *index;
+};
+
+/* ---- on the worker */
+
+static enum err making_path(const struct making *making, char out[STORE_PATH_BYTES],
+                            const char *suffix)
+{
+    return store_path(out, making->directory, making->header.id, suffix);
+}
+
+static enum err making_space(const struct making *making)
+{
+    uint64_t space = 0;
+    uint64_t bytes = making->header.bytes;
+    TRY(file_free_bytes(making->directory, &space));
+    /* an eighth more: the sidecars of this segment and the one before it */
+    if (space < making->options->reserve_bytes ||
+        space - making->options->reserve_bytes < bytes - making->made + bytes / 8)
+        return ERR_NO_SPACE;
+    return OK;
+}
+
+static enum err making_open(struct making *making, const char *path)
+{
+    enum err err = ERR_UNSUPPORTED;
+    if (making->options->direct)
+        err = file_open(&making->write_fd, path, FILE_WRITE | FILE_CREATE | FILE_DIRECT);
+    making->buffered = err == ERR_UNSUPPORTED;
+    if (making->buffered)
+        err = file_open(&making->write_fd, path, FILE_WRITE | FILE_CREATE);
+    if (err != OK)
+        making->write_fd = -1;
+    return err;
+}
+
+static enum err write_zeros(struct making *making)
+{
+    uint64_t left = making->header.bytes - making->made;
+    left = left < making->budget ? left : making->budget;
+    size_t most = left < WRITE_BYTES ? (size_t)left : WRITE_BYTES;
+    uint8_t *zeros = memory_take_aligned(most, SEGMENT_BLOCK, MEMORY_STORE);
+    if (zeros == NULL)
+        return ERR_NO_MEMORY;
+    memset(zeros, 0, most);
+    enum err err = OK;
+    while (left > 0 && err == OK) {
+        size_t size = left < most ? (size_t)left : most;
+        err = file_write(making->write_fd, making->made, bytes_of(zeros, size));
+        making->made += err == OK ? size : 0;
+        left -= size;
+    }
+    memory_give(zeros, MEMORY_STORE);
+    if (err == OK && (making->buffered || making->made == making->header.bytes))
+        err = file_sync(making->write_fd);
+    return err;
+}
+
+static enum err write_header(const struct making *making)
+{
+    uint8_t *header = memory_take_aligned(SEGMENT_DATA_OFFSET, SEGMENT_BLOCK, MEMORY_STORE);
+    if (header == NULL)
+        return ERR_NO_MEMORY;
+    segment_header_encode(header, &making->header);
+    enum err err = file_write(making->write_fd, 0, bytes_of(header, SEGMENT_DATA_OFFSET));
+    memory_give(header, MEMORY_STORE);
+    return err == OK ? file_sync(making->write_fd) : err;
+}
+
+/* finish: header, index, name. */
+static enum err finish(struct making *making, const char *working)
+{
+    char path[STORE_PATH_BYTES];
+    struct segment_key key = segment_key_of(&making->header);
+    TRY(making_path(making, path, ".segment"));
+    TRY(index_create(&making->index, &key, making->header.bytes));
+    TRY(write_header(making));
+    enum err err =
+        making->buffered ? ERR_UNSUPPORTED : file_open(&making->read_fd, working, FILE_DIRECT);
+    if (err == ERR_UNSUPPORTED)
+        err = file_open(&making->read_fd, working, FILE_READ);
+    if (err != OK)
+        making->read_fd = -1;
+    TRY(err);
+    TRY(file_rename(working, path));
+    making->complete = true;
+    return file_sync_directory(making->directory);
+}
+
+static enum err portion(struct making *making)
+{
+    char working[STORE_PATH_BYTES];
+    TRY(making_path(making, working, ".making"));
+    if (making->made < making->header.bytes)
+        TRY(making_space(making));
+    if (making->write_fd < 0)
+        TRY(making_open(making, working));
+    if (making->made < making->header.bytes)
+        TRY(write_zeros(making));
+    return making->made < making->header.bytes ? OK : finish(making, working);
+}
+
+static void making_close(struct making *making)
+{
+    if (making->write_fd >= 0)
+        file_close(making->write_fd);
+    if (making->read_fd >= 0)
+        file_close(making->read_fd);
+    making->write_fd = making->read_fd = -1;
+    index_destroy(making->index);
+    making->index = NULL;
+}
+
+static void job_run(struct worker_job *worker_job)
+{
+    struct making *making = CONTAINER_OF(worker_job, struct making, job);
+    char path[STORE_PATH_BYTES];
+    making->err = portion(making);
+    if (making->err == OK)
+        return;
+    making_close(making);
+    /* Renamed, but the name may not be durable: made again later. */
+    if (making_path(making, path, making->complete ? ".segment" : ".making") == OK)
+        (void)!file_remove(path);
+    making->complete = false;
+}
+
+/* ---- the shard takes results up */
+
+/* not_made: refuse appends that need the segment, and try again in a second. */
+static void not_made(struct log *log, uint32_t id, enum err err)
+{
+    if (!log->make_refused)
+        log_event(LOG_ERROR, "log_segment_not_made", LOG_U64("segment", id), LOG_ERR(err), LOG_END);
+    log->make_refused = true;
+    log->make_retry_ns = io_now_ns(log->io) + LANE_RETRY_NS;
+    if (err == ERR_IO)
+        lane_fail(log, ERR_IO, "make_segment");
+}
+
+/* ready: the new segment stands behind the others. */
+static enum err ready(struct log *log, struct making *making)
+{
+    struct lane_segment *segment = lane_segment_add(log, making->header.id);
+    if (segment == NULL)
+        return ERR_NO_MEMORY; /* the file stays and is written over: its name is the next one's */
+    segment->state = SEGMENT_READY;
+    segment->header = making->header;
+    segment->key = segment_key_of(&making->header);
+    segment->write_fd = making->write_fd;
+    segment->read_fd = making->read_fd;
+    segment->index = making->index;
+    making->write_fd = making->read_fd = -1;
+    making->index = NULL;
+    log->id_next = making->header.id + 1;
+    log->make_refused = false;
+    if (log->state == LOG_NO_SPACE)
+        lane_set_state(log, LOG_OPEN);
+    lifecycle_measure(log);
+    return OK;
+}
+
+/* made: a portion is back; the last one, or one that failed, is the end of it. */
+static enum err made(struct log *log)
+{
+    struct making *making = log->making;
+    enum err err = making->err;
+    if (err == OK && !making->complete)
+        return OK;
+    if (err == OK)
+        err = ready(log, making);
+    if (err != OK)
+        not_made(log, making->header.id, err);
+    lane_make_close(log);
+    return err;
+}
+
+static void job_done(struct worker_job *worker_job, void *shard)
+{
+    (void)shard;
+    struct making *making = CONTAINER_OF(worker_job, struct making, job);
+    struct log *log = making->log;
+    log->jobs--;
+    making->running = false;
+    lane_count(log, METRIC_LOG_MADE_BYTES, making->made - making->before);
+    (void)!made(log); /* not_made has said it */
+    reader_wake(log);
+}
+
+/* ---- the shard starts portions */
+
+static enum err begin(struct log *log)
+{
+    struct making *making = memory_take_zeroed(sizeof *making, MEMORY_STORE);
+    if (making == NULL)
+        return ERR_NO_MEMORY;
+    making->job.run = job_run;
+    making->job.done = job_done;
+    making->log = log;
+    making->options = &log->options;
+    making->directory = log->directory;
+    making->write_fd = making->read_fd = -1;
+    making->begun_ns = io_now_ns(log->io);
+    making->header = (struct segment_header){.id = log->id_next,
+                                             .lane = log->options.lane,
+                                             .bytes = log->options.segment_bytes,
+                                             .created_ms = io_wall_ms(log->io)};
+    io_entropy(log->io, &making->header.nonce, sizeof making->header.nonce);
+    log->making = making;
+    return OK;
+}
+
+/* step_bytes: a portion's size; a larger one if the making has fallen behind. */
+static uint64_t step_bytes(const struct log *log, uint64_t behind)
+{
+    uint64_t step = align_down(log->options.segment_bytes / 256, SEGMENT_BLOCK);
+    step = step < STEP_BYTES_MIN ? STEP_BYTES_MIN : step;
+    if (step > STEP_BYTES_MAX)
+        step = STEP_BYTES_MAX;
+    return behind < step ? step : behind < 4 * step ? align_down(behind, SEGMENT_BLOCK) : 4 * step;
+}
+
+/* due_bytes: so much is to be made by now. */
+static uint64_t due_bytes(const struct log *log, const struct making *making)
+{
+    const struct lane_segment *active = log->segments[log->active];
+    uint64_t bytes = making->header.bytes;
+    double seconds = (double)(io_now_ns(log->io) - making->begun_ns) / NS_PER_S;
+    double by_time = seconds * (double)log->options.make_rate;
+    double filled = (double)log->gather.offset / (double)active->header.bytes;
+    double by_fill = filled * (double)bytes * AHEAD_NUMERATOR / AHEAD_DENOMINATOR;
+    double due = by_time > by_fill ? by_time : by_fill;
+    return due < (double)bytes ? (uint64_t)due + 1 : bytes;
+}
+
+void lane_make_turn(struct log *log)
+{
+    if (log->making == NULL && (lane_next_ready(log) != NULL ||
+                                io_now_ns(log->io) < log->make_retry_ns || begin(log) != OK))
+        return;
+    struct making *making = log->making;
+    if (making->running)
+        return;
+    bool waiting = log->segment_full || log->state == LOG_NO_SPACE || log->options.make_rate == 0;
+    uint64_t due = due_bytes(log, making);
+    if (due <= making->made && !waiting)
+        return;
+    making->budget = waiting ? HURRY_BYTES : step_bytes(log, due - making->made);
+    if (worker_submit(log->workers, &making->job, WORKER_DISK, log->options.shard) != OK)
+        return; /* queue full: the next turn tries again */
+    making->before = making->made;
+    making->running = true;
+    log->jobs++;
+}
+
+enum err lane_make_now(struct log *log)
+{
+    TRY(begin(log));
+    struct making *making = log->making;
+    making->budget = UINT64_MAX;
+    job_run(&making->job);
+    return made(log);
+}
+
+void lane_make_close(struct log *log)
+{
+    if (log->making == NULL)
+        return;
+    making_close(log->making);
+    memory_give(log->making, MEMORY_STORE);
+    log->making = NULL;
+}

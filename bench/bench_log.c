@@ -1,20 +1,23 @@
 /* bench_log.c: what the log costs over the disk, beside a raw writer in the same run: a pre-written
  * file as large as a segment, written with O_DIRECT in the same batch sizes, write + sync, one in
  * flight.
- * Use:        bench_log [--smoke] [--vs-raw | --latency | --making | --senders N] [DIRECTORY]; the
- *             directory decides which disk is measured. Without a mode: the first three.
+ * Use:        bench_log [--smoke] [--vs-raw | --latency | --making | --index | --senders N]
+ *             [DIRECTORY]; the directory decides which disk is measured. Without a mode: the first
+ *             four.
  *             --vs-raw and --latency end with status 1 if their limit is missed: 80 % of the raw
  *             writer's bytes per second; 1.5 times its p50. --making: commits while a segment is
- *             made in the background and while none is. --senders: N senders of 256 bytes, each
- *             with one record in flight, for 3 s; prints records per second and p50 and p99 in
- *             microseconds, for bench/store
+ *             made in the background and while none is. --index: what the index of a full unsealed
+ *             segment of 64 MiB takes per record, and the time of look-ups. --senders: N senders
+ *             of 256 bytes, each with one record in flight, for 3 s; prints records per second and
+ *             p50 and p99 in microseconds, for bench/store
  * Method:     log and raw take turns, round by round; a figure is the median of the rounds' ratios,
  *             since other users of the disk disturb both alike. The log's shard is played as the
  *             gateway's turn does it: some records, then io_poll, log_flush, log_completed.
- * Counted:    "log" CPU is this thread's in log_append and log_completed; "all" is the process's
- *             between the first append and the last completion, user and kernel, with io_uring's
- *             workers; "raw" is the same for the raw writer. Not in it: the way of a record from
- *             another shard (bench_core: mesh) */
+ * Counted:    making the records up, which is their senders' work, is in "all" and in bytes per
+ *             second, not in "log" nor in a commit's latency. "log" CPU is this thread's in
+ *             log_append and log_completed; "all" is the process's between the first append and the
+ *             last completion, user and kernel, with io_uring's workers; "raw" is the same for the
+ *             raw writer. Not in it: the way of a record from another shard (bench_core: mesh) */
 #include "core/file.h"
 #include "core/memory.h"
 #include "core/worker.h"
@@ -24,16 +27,20 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define ROUNDS       9
-#define BATCH_MAX    (4u << 20)
-#define TURN_RECORDS 64u /* appended between two polls */
-#define SENDERS_MAX  4096u
-#define SENDERS_NS   (3 * NS_PER_S)
-#define SAMPLES_MAX  (1u << 20)
-#define KEEP_OF_RAW  0.8
-#define TIMES_RAW    1.5
+#define ROUNDS        9
+#define BATCH_MAX     (4u << 20)
+#define TURN_RECORDS  64u /* appended between two polls */
+#define SENDERS_MAX   4096u
+#define CONVERSATIONS 16384u /* that the records are spread over */
+#define SENDERS_NS    (3 * NS_PER_S)
+#define SAMPLES_MAX   (1u << 20)
+#define KEEP_OF_RAW   0.8
+#define INDEX_SEGMENT (64u << 20)
+#define RECORDS_MAX   1024u /* prepared at a time */
+#define INDEX_LOOKS   2000u
+#define TIMES_RAW     1.5
 
-enum mode { MODE_ALL, MODE_VS_RAW, MODE_LATENCY, MODE_MAKING, MODE_SENDERS };
+enum mode { MODE_ALL, MODE_VS_RAW, MODE_LATENCY, MODE_MAKING, MODE_INDEX, MODE_SENDERS };
 
 struct bench {
     struct io_group *group;
@@ -47,7 +54,12 @@ struct bench {
     int raw_fd;
     uint8_t *raw_data;
     uint64_t raw_at;
-    uint64_t seq;
+    uint64_t prepared;
+    uint64_t *seqs;             /* of the conversations */
+    struct log_record *records; /* prepared and not yet appended */
+    uint32_t record_at;
+    uint32_t record_count;
+    uint64_t appended;
     uint64_t completed;
     uint64_t log_cpu_ns;
     uint32_t making_commits;
@@ -107,7 +119,9 @@ static void open_log(struct bench *b)
                                   .direct = true};
     uint64_t damaged;
     CHECK(log_open(&b->log, &options, b->io, b->workers, NULL, NULL, NULL, &damaged) == OK);
-    b->seq = b->completed = 0;
+    b->appended = b->completed = b->prepared = 0;
+    b->record_at = b->record_count = 0;
+    memset(b->seqs, 0, CONVERSATIONS * sizeof *b->seqs);
 }
 
 /* raw_open: as the log's segments are: zeros, synced, O_DIRECT where it can. */
@@ -150,21 +164,41 @@ static void raw_write(struct bench *b, size_t size)
     b->raw_at += size;
 }
 
+/* prepare: the next records; what their senders do is not the log's time. */
+static void prepare(struct bench *b, size_t body, uint32_t count)
+{
+    static uint8_t bytes[4096];
+    CHECK(count <= RECORDS_MAX && b->record_at == b->record_count);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t conversation = (b->prepared++ * 0x9e3779b97f4a7c15ull >> 32) % CONVERSATIONS;
+        b->records[i] = (struct log_record){.kind = RECORD_MESSAGE,
+                                            .conversation = {1, conversation},
+                                            .seq = ++b->seqs[conversation],
+                                            .sender = {7},
+                                            .device = {1},
+                                            .body = bytes_of(bytes, body)};
+        store_u64(b->records[i].message_id.v, b->prepared);
+    }
+    b->record_at = 0;
+    b->record_count = count;
+}
+
+/* append_next: the next one prepared; false: the log has no room now. */
+static bool append_next(struct bench *b, uint64_t cookie)
+{
+    enum err err = log_append(b->log, &b->records[b->record_at], cookie);
+    CHECK(err == OK || err == ERR_FULL);
+    b->record_at += err == OK;
+    b->appended += err == OK;
+    return err == OK;
+}
+
 /* append_as: false: the log has no room now. */
 static bool append_as(struct bench *b, size_t body, uint64_t cookie)
 {
-    static uint8_t bytes[4096];
-    struct log_record record = {.kind = RECORD_MESSAGE,
-                                .conversation = {1, b->seq * 0x9e3779b97f4a7c15ull >> 50},
-                                .seq = b->seq + 1,
-                                .sender = {7},
-                                .device = {1},
-                                .body = bytes_of(bytes, body)};
-    store_u64(record.message_id.v, record.seq);
-    enum err err = log_append(b->log, &record, cookie);
-    CHECK(err == OK || err == ERR_FULL);
-    b->seq += err == OK;
-    return err == OK;
+    if (b->record_at == b->record_count)
+        prepare(b, body, 1);
+    return append_next(b, cookie);
 }
 
 /* turn: as gateway/flow/lane.c's: what completed, the next batch, the answers. */
@@ -181,6 +215,8 @@ static void turn(struct bench *b, bool flush, uint64_t deadline_ns)
     if (flush)
         log_flush(b->log);
     struct log_completion done;
+    if (count == 0)
+        return; /* nothing has completed: the clock would be most of it */
     uint64_t began = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     while (log_completed(b->log, &done)) {
         CHECK(done.err == OK);
@@ -195,9 +231,11 @@ static void append_batch(struct bench *b, size_t body, uint32_t records)
 {
     while (records > 0) {
         uint32_t portion = records < TURN_RECORDS ? records : TURN_RECORDS;
+        if (b->record_at == b->record_count)
+            prepare(b, body, portion);
         uint64_t began = clock_ns(CLOCK_THREAD_CPUTIME_ID);
         for (uint32_t i = 0; i < portion; i++)
-            while (!append_as(b, body, 0)) { /* the segment is full, or the next not made yet */
+            while (!append_next(b, 0)) { /* the segment is full, or the next not made yet */
                 log_flush(b->log);
                 turn(b, true, io_now_ns(b->io) + NS_PER_S);
             }
@@ -211,13 +249,13 @@ static void append_batch(struct bench *b, size_t body, uint32_t records)
 /* log_round: batches of `records`, the next gathered while one is in flight. */
 static void log_round(struct bench *b, size_t body, uint32_t records, uint32_t batches)
 {
-    uint64_t started = b->seq;
+    uint64_t started = b->appended;
     for (uint32_t batch = 0; batch < batches; batch++) {
         append_batch(b, body, records);
         log_flush(b->log);
         while (b->completed < started)
             turn(b, true, UINT64_MAX);
-        started = b->seq;
+        started = b->appended;
     }
     while (b->completed < started)
         turn(b, true, UINT64_MAX);
@@ -291,6 +329,7 @@ static void latency(struct bench *b, uint32_t senders)
     CHECK(ours != NULL && raws != NULL);
     open_log(b);
     for (uint32_t round = 0; round < rounds; round++) {
+        prepare(b, body, senders);
         uint64_t began = clock_ns(CLOCK_MONOTONIC);
         log_round(b, body, senders, 1);
         ours[round] = clock_ns(CLOCK_MONOTONIC) - began;
@@ -345,6 +384,84 @@ static void making(struct bench *b)
         memory_give(ns[i], MEMORY_STORE);
     }
     printf("segments made: %u\n", segments);
+}
+
+/* ---- the index of a full segment */
+
+static struct log_record indexed(uint64_t conversation, uint64_t seq)
+{
+    struct log_record record = {.kind = RECORD_MESSAGE,
+                                .conversation = {1, conversation},
+                                .seq = seq,
+                                .sender = {7},
+                                .device = {1}};
+    store_u64(record.message_id.v, seq);
+    return record;
+}
+
+/* index_fill: conversations at random; returns how many records. */
+static uint32_t index_fill(struct index *index, uint64_t *seqs, uint32_t conversations, size_t size)
+{
+    uint32_t count = 0;
+    uint64_t random = 1;
+    for (uint32_t at = SEGMENT_DATA_OFFSET; at + size <= INDEX_SEGMENT; at += (uint32_t)size) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        uint64_t conversation = (random >> 33) % conversations;
+        struct log_record record = indexed(conversation, ++seqs[conversation]);
+        CHECK(index_add(index, &record, at, (uint32_t)size) == OK);
+        count++;
+    }
+    return count;
+}
+
+/* index_looks: nanoseconds per page of the oldest 50 and per look-up of a key. */
+static void index_looks(const struct index *index, const struct segment_key *key,
+                        uint32_t conversations, double ns[2])
+{
+    struct index_hit hits[50];
+    uint32_t looks = 0;
+    bool before;
+    for (int find = 0; find < 2; find++) {
+        uint64_t began = clock_ns(CLOCK_MONOTONIC);
+        for (looks = 0; looks < INDEX_LOOKS; looks++) {
+            struct log_record record = indexed(looks * 7919ull % conversations, 1);
+            if (find == 0) {
+                (void)index_range(index, record.conversation, 1, UINT32_MAX, hits, COUNT_OF(hits),
+                                  &before);
+                continue;
+            }
+            uint32_t print = segment_print(key, record.conversation, record.sender, record.device,
+                                           record.message_id);
+            (void)index_find(index, record.conversation, print, UINT32_MAX, hits, COUNT_OF(hits));
+        }
+        ns[find] = (double)(clock_ns(CLOCK_MONOTONIC) - began) / looks;
+    }
+}
+
+static void index_line(uint32_t conversations, size_t body)
+{
+    const struct segment_header header = {.id = 1, .bytes = INDEX_SEGMENT, .nonce = 1};
+    const struct segment_key key = segment_key_of(&header);
+    uint64_t *seqs = memory_take_zeroed(conversations * sizeof *seqs, MEMORY_STORE);
+    struct index *index;
+    double ns[2];
+    CHECK(seqs != NULL && index_create(&index, &key, header.bytes) == OK);
+    uint32_t records = index_fill(index, seqs, conversations, record_bytes(body));
+    index_looks(index, &key, conversations, ns);
+    printf("index of 64 MiB, body %4zu: %6u records in %6u conversations: %5.1f B per record; "
+           "oldest 50 %6.0f ns, by key %6.0f ns\n",
+           body, records, index->conversation_count, (double)index_memory(index) / records, ns[0],
+           ns[1]);
+    index_destroy(index);
+    memory_give(seqs, MEMORY_STORE);
+}
+
+static void index_lines(void)
+{
+    static const uint32_t conversations[] = {1, 1000, 20000, 200000};
+    for (size_t i = 0; i < COUNT_OF(conversations); i++)
+        index_line(conversations[i], 256);
+    index_line(1000, 1024);
 }
 
 /* ---- a closed loop of senders */
@@ -426,6 +543,9 @@ static void start(struct bench *b)
     CHECK(io_group_create(&b->group, 1) == OK);
     CHECK(io_create(&b->io, b->group, &options) == OK);
     CHECK(workers_create(&b->workers, b->group, &workers) == OK);
+    b->seqs = memory_take(CONVERSATIONS * sizeof *b->seqs, MEMORY_STORE);
+    b->records = memory_take(RECORDS_MAX * sizeof *b->records, MEMORY_STORE);
+    CHECK(b->seqs != NULL && b->records != NULL);
 }
 
 static void run(struct bench *b, enum mode mode)
@@ -440,6 +560,8 @@ static void run(struct bench *b, enum mode mode)
         latency(b, senders[i]);
     if (mode == MODE_ALL || mode == MODE_MAKING)
         making(b);
+    if (mode == MODE_ALL || mode == MODE_INDEX)
+        index_lines();
     if (mode == MODE_SENDERS)
         senders_run(b, b->senders);
 }
@@ -464,6 +586,8 @@ int main(int argc, char **argv)
             mode = MODE_LATENCY;
         } else if (strcmp(argv[i], "--making") == 0) {
             mode = MODE_MAKING;
+        } else if (strcmp(argv[i], "--index") == 0) {
+            mode = MODE_INDEX;
         } else if (strcmp(argv[i], "--senders") == 0 && i + 1 < argc) {
             mode = MODE_SENDERS;
             b.senders = (uint32_t)strtoul(argv[++i], NULL, 10);
@@ -480,6 +604,8 @@ int main(int argc, char **argv)
     if (mode != MODE_SENDERS)
         raw_close(&b);
     clear(&b);
+    memory_give(b.seqs, MEMORY_STORE);
+    memory_give(b.records, MEMORY_STORE);
     workers_destroy(b.workers);
     io_destroy(b.io);
     io_group_destroy(b.group);

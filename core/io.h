@@ -197,6 +197,9 @@ MUST_USE enum err io_file_write(struct io *io, struct io_file_op *op, int fd, ui
 MUST_USE enum err io_file_read(struct io *io, struct io_file_op *op, int fd, uint64_t offset,
                                uint8_t *data, size_t size);
 
+/* io_file_submit: what was prepared goes to the kernel now, not with the next io_poll. */
+void io_file_submit(struct io *io);
+
 /* io_file_pin: memory that io_file_write will often be given parts of: the kernel looks its pages
  * up once instead of at every write. One region per io; it stays until io_file_unpin of the same
  * data, with no write from it in flight. ERR_FULL: there is one already; ERR_UNSUPPORTED: not here

@@ -205,6 +205,8 @@ void explain(struct io *io, const char *format, ...) __attribute__((format(print
 struct io_uring_sqe *bank_sqe(struct bank *bank);
 /* bank_reserve: the next `count` entries will be submitted together (links must be). */
 void bank_reserve(struct bank *bank, uint32_t count);
+/* bank_submit: submit what is prepared. */
+void bank_submit(struct bank *bank);
 /* bank_turn: submit what is prepared and run what the kernel deferred; no system call if neither.
  */
 void bank_turn(struct bank *bank);

@@ -79,6 +79,12 @@ void bank_reserve(struct bank *bank, uint32_t count)
     CHECK(io_uring_sq_space_left(&bank->ring) >= count);
 }
 
+void bank_submit(struct bank *bank)
+{
+    if (io_uring_sq_ready(&bank->ring) != 0)
+        submitted(io_uring_submit(&bank->ring));
+}
+
 void bank_turn(struct bank *bank)
 {
     uint32_t flags = IO_URING_READ_ONCE(*bank->ring.sq.kflags);

@@ -90,6 +90,11 @@ enum err io_file_read(struct io *io, struct io_file_op *op, int fd, uint64_t off
     return file_start(io, op, OP_FILE_READ);
 }
 
+void io_file_submit(struct io *io)
+{
+    bank_submit(&io->banks[0]);
+}
+
 static bool file_done(struct io *io, struct io_file_op *op, struct io_event *event)
 {
     io->files_inflight--;

@@ -147,7 +147,8 @@ struct log {
     bool marked; /* nothing was written since the newest durable mark */
 
     struct lane_ack *acks; /* ring: popped ≤ done ≤ appended */
-    uint64_t ack_mask;
+    uint64_t ack_mask;     /* what is used of it: as much as needed */
+    uint64_t ack_mask_max;
     uint64_t ack_popped;
     uint64_t ack_done;
     uint64_t ack_appended;

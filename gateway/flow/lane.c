@@ -149,6 +149,7 @@ static enum err open_lane(struct shard *shard, struct lanes *lanes, uint32_t at,
     if (at != 0 && options.cold_directory != NULL)
         TRY(file_make_directory(lane->cold));
     retention_fill(&options.retention, config, shard->gateway->catalog);
+    options.retention.bytes = (options.retention.bytes + meta->lanes - 1) / meta->lanes;
     lane->metrics = shard->metrics;
     if (at != 0)
         lane->metrics = shard->gateway->metrics[shard->gateway->shard_count + at - 1];

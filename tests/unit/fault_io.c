@@ -493,6 +493,11 @@ enum err io_file_read(struct io *io, struct io_file_op *op, int fd, uint64_t off
     return submit(op, false, false);
 }
 
+void io_file_submit(struct io *io)
+{
+    (void)io;
+}
+
 enum err io_file_pin(struct io *io, uint8_t *data, size_t size)
 {
     (void)io;

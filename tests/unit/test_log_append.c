@@ -86,6 +86,43 @@ static void test_full_batch_refuses_all_until_written(void **state)
     assert_int_equal(rig_append(rig, 1), OK);
 }
 
+/* write_gathered: without taking what completed. */
+static void write_gathered(void)
+{
+    struct io_event events[8];
+    log_flush(rig->log);
+    size_t count = io_poll(fault_io(), events, 8, 0);
+    for (size_t i = 0; i < count; i++)
+        log_on_file(rig->log, events[i].op);
+}
+
+/* test_answers_keep_their_order: however many are owed, and wherever in their ring they begin. */
+static void test_answers_keep_their_order(void **state)
+{
+    (void)state;
+    rig->body_max = 8;
+    rig->options.segment_bytes = 4 << 20;
+    assert_int_equal(rig_open(rig), OK);
+    uint64_t owed = 0;
+    for (uint32_t round = 0; round < 60; round++) {
+        for (uint32_t i = 0; i < 10 + round * 37 % 300; i++, owed++)
+            assert_int_equal(rig_append(rig, 0), OK);
+        write_gathered();
+        uint64_t take = round % 7 == 6 ? owed : owed / 2 + 1;
+        if (owed > 800)
+            take = owed;
+        for (; take > 0; take--, owed--) {
+            struct log_completion done;
+            assert_true(log_completed(rig->log, &done));
+            assert_int_equal(done.err, OK);
+            assert_int_equal(done.cookie, ++rig->acked[0]);
+            rig->acks++;
+        }
+    }
+    rig_settle(rig);
+    assert_int_equal(rig->acked[0], rig->acks);
+}
+
 static void test_too_big(void **state)
 {
     (void)state;
@@ -320,6 +357,7 @@ int main(void)
         TEST(test_append_completes_in_order),
         TEST(test_not_durable_is_not_served),
         TEST(test_full_batch_refuses_all_until_written),
+        TEST(test_answers_keep_their_order),
         TEST(test_too_big),
         TEST(test_out_of_order_is_refused),
         TEST(test_rolls_and_seals),

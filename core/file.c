@@ -172,15 +172,39 @@ enum err file_is_private(int fd, bool *private)
     return OK;
 }
 
-enum err file_lock(int fd)
+static enum err lock(int fd, int operation)
 {
     int res;
     do
-        res = flock(fd, LOCK_EX | LOCK_NB);
+        res = flock(fd, operation | LOCK_NB);
     while (res < 0 && errno == EINTR);
     if (res == 0)
         return OK;
     return errno == EWOULDBLOCK ? ERR_BUSY : last_error();
+}
+
+enum err file_lock(int fd)
+{
+    return lock(fd, LOCK_EX);
+}
+
+enum err file_lock_shared(int fd)
+{
+    return lock(fd, LOCK_SH);
+}
+
+enum err file_unlock(int fd)
+{
+    return lock(fd, LOCK_UN);
+}
+
+enum err file_names(int fd, uint64_t *count)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return last_error();
+    *count = status.st_nlink;
+    return OK;
 }
 
 enum err file_free_bytes(const char *path, uint64_t *bytes)

@@ -43,6 +43,11 @@ MUST_USE enum err file_is_private(int fd, bool *private);
 /* file_lock: exclusive advisory lock, held until the descriptor is closed. ERR_BUSY: another
  * process has it. */
 MUST_USE enum err file_lock(int fd);
+/* file_lock_shared: the same beside other shared ones; ERR_BUSY: another has it alone. */
+MUST_USE enum err file_lock_shared(int fd);
+MUST_USE enum err file_unlock(int fd);
+/* file_names: how many names the file has; above 1: hard links. */
+MUST_USE enum err file_names(int fd, uint64_t *count);
 /* file_free_bytes: space that an unprivileged writer still has on path's file system. */
 MUST_USE enum err file_free_bytes(const char *path, uint64_t *bytes);
 /* file_list: calls back for every entry (no order promised, no "." and "..") until it returns other

@@ -63,6 +63,10 @@ METRIC(LOG_APPENDED_BYTES, COUNTER, "roost_log_written_bytes_total",
 METRIC(LOG_BATCHES, COUNTER, "roost_log_batches_total", "Batches written and synced.")
 METRIC(LOG_MADE_BYTES, COUNTER, "roost_log_made_bytes_total",
        "Zeros written to make segments ahead.")
+METRIC(LOG_RECYCLED, COUNTER, "roost_log_recycled_total",
+       "Segments made from one that a merge or retention had freed.")
+METRIC(LOG_SPARES, GAUGE, "roost_log_spare_segments",
+       "Freed segments that are kept to be used again.")
 METRIC(LOG_READS, COUNTER, "roost_log_reads_total", "Disk reads for history and catch-up.")
 METRIC(LOG_LOOKUP_BYTES, GAUGE, "roost_log_lookup_bytes",
        "Memory of the look-ups of sealed segments, at most store.lookup_memory.")

@@ -95,6 +95,9 @@ static const struct key keys[] = {
     {"store", "make_rate", KIND_BYTES, FIELD(make_rate), "4 MiB", 0, 64 * GIB,
      "A segment is made ahead so fast (per second) while little is sent, and as fast as the one "
      "before it fills otherwise; 0 B: at once."},
+    {"store", "spare_segments", KIND_COUNT, FIELD(spare_segments), "2", 0, 16,
+     "Freed segments that are kept to become the next ones; they are overwritten with zeros at "
+     "make_rate, so what was in them is gone after that number of segments at that rate."},
     {"store", "merge_segments", KIND_COUNT, FIELD(merge_segments), "4", 1, 64,
      "Full segments that are merged into one archive at a time, in the background: fewer make "
      "recent history cheaper to read, more write less."},

@@ -35,6 +35,7 @@ struct config {
     uint32_t checkpoint_interval_ms;
     bool direct;
     uint64_t make_rate; /* per second, at least */
+    uint32_t spare_segments;
     uint32_t merge_segments;
     uint32_t merge_inputs;
     uint64_t merge_rate;    /* per second */

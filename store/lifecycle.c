@@ -20,7 +20,7 @@
 #define RETRY_NS          (10 * NS_PER_S) /* after a failure */
 #define FAILURES_MAX      5
 
-enum work_kind { WORK_MERGE, WORK_MOVE, WORK_REMOVE };
+enum work_kind { WORK_MERGE, WORK_MOVE, WORK_REMOVE, WORK_KEEP };
 
 struct lifecycle_job {
     struct worker_job job;
@@ -40,8 +40,10 @@ struct lifecycle_job {
     bool frees; /* only numbers are kept */
     struct merge_result result;
     struct archive *archive;
-    struct move *move;               /* MOVE */
-    char paths[2][STORE_PATH_BYTES]; /* REMOVE: up to two files */
+    struct move *move; /* MOVE */
+    /* REMOVE: up to two files; KEEP: a segment, its sidecar, and what it becomes */
+    char paths[2][STORE_PATH_BYTES];
+    char spare[STORE_PATH_BYTES];
 };
 
 enum err lane_archive_path(const struct log *log, const struct lane_segment *segment,
@@ -96,6 +98,21 @@ static enum err remove_files(struct lifecycle_job *job)
     return OK; /* a name that a power cut brings back is removed at the next start */
 }
 
+/* keep_file: the segment's name is gone for good before anything is written into it. */
+static enum err keep_file(struct lifecycle_job *job)
+{
+    enum err err = file_remove(job->paths[1]);
+    if (err == OK || err == ERR_NOT_FOUND)
+        err = file_rename(job->paths[0], job->spare);
+    if (err == OK)
+        err = file_sync_directory(job->directory);
+    if (err == OK)
+        return OK;
+    (void)!file_remove(job->spare);
+    (void)!file_remove(job->paths[0]); /* what is left is removed at the next start */
+    return err;
+}
+
 static void job_run(struct worker_job *worker_job)
 {
     struct lifecycle_job *job = CONTAINER_OF(worker_job, struct lifecycle_job, job);
@@ -117,6 +134,9 @@ static void job_run(struct worker_job *worker_job)
         break;
     case WORK_REMOVE:
         job->err = remove_files(job);
+        break;
+    case WORK_KEEP:
+        job->err = keep_file(job);
         break;
     }
 }
@@ -276,6 +296,9 @@ static void job_done(struct worker_job *worker_job, void *shard)
         on_merge(log, job);
         break;
     case WORK_REMOVE:
+    case WORK_KEEP:
+        if (job->err == OK && job->kind == WORK_KEEP)
+            lane_spare_add(log, job->last_id);
         if (job->err != OK)
             log_event(LOG_WARN, "log_file_not_removed", LOG_TEXT("file", job->paths[0]),
                       LOG_ERR(job->err), LOG_END);
@@ -315,7 +338,7 @@ static struct lifecycle_job *job_make(struct log *log, enum work_kind kind)
     return job;
 }
 
-/* removal: of the first retired one that nobody reads any more. */
+/* removal: of the first retired one that nobody reads any more; or it is kept as a spare. */
 static bool start_removal(struct log *log)
 {
     struct lane_segment **at = &log->lifecycle.retired;
@@ -332,6 +355,10 @@ static bool start_removal(struct log *log)
         err = store_path(job->paths[0], log->directory, segment->id, ".segment");
         if (err == OK)
             err = store_path(job->paths[1], log->directory, segment->id, ".index");
+        if (err == OK)
+            err = store_path(job->spare, log->directory, segment->id, ".spare");
+        job->last_id = segment->id;
+        job->kind = lane_spare_room(log) ? WORK_KEEP : WORK_REMOVE;
     }
     CHECK(err == OK); /* it was opened by that path */
     *at = segment->retired_next;

@@ -1,6 +1,6 @@
 /* listing.c: which files of a directory, and of the cold one, are the log. The names decide:
  *
- * - ".making", ".indexing", ".archiving" are leftovers: removed.
+ * - ".making", ".spare", ".indexing", ".archiving" are leftovers: removed.
  * - What stands in the range of an archive is replaced by it: removed. Of archives with the same
  *   range the highest generation counts; of the same one in both directories, the cold one.
  *
@@ -78,6 +78,7 @@ static enum err list_entry(void *context, const char *name)
     struct archive_header header;
     uint32_t id;
     if (segment_name_parse(&id, name, ".making") == OK ||
+        segment_name_parse(&id, name, ".spare") == OK ||
         segment_name_parse(&id, name, ".indexing") == OK ||
         archive_name_parse(&header, name, ".archiving") == OK)
         return remove_name(listing->directory, name);

@@ -24,6 +24,7 @@
 #define LANE_READ_OPS_MAX 64u /* disk reads in flight, and one more of each read */
 #define LANE_LOADED_BYTES (64ull << 20) /* resident parts of sidecars, least recently used go */
 #define LANE_LOADED_MAX   256u          /* loaded segments: two descriptors each */
+#define LANE_SPARES_MAX   16u           /* freed segments kept to be used again */
 #define LANE_RETRY_NS     NS_PER_S      /* between attempts to make, seal or load a segment */
 #define READ_BUFFER_BYTES (64u << 10)   /* one merged disk read, unless a record is larger */
 #define READ_TRIES_MAX    3u            /* of one disk read, before what it wanted is missing */
@@ -86,6 +87,12 @@ struct lane_batch {
     uint32_t records;
     uint32_t offset; /* in the segment */
     struct lane_segment *segment;
+};
+
+/* lane_spare: a freed segment, "<id>.spare"; making.c. */
+struct lane_spare {
+    uint32_t id;
+    bool wiped;
 };
 
 /* lane_say: log lines about damage: what is met at every read is not said at every read. */
@@ -156,6 +163,8 @@ struct log {
     struct making *making; /* the segment that is being made; making.c */
     bool make_refused;     /* the newest attempt failed */
     uint64_t make_retry_ns;
+    struct lane_spare spares[LANE_SPARES_MAX];
+    uint32_t spare_count;
     uint32_t jobs; /* on the workers now */
 
     struct read_state *reads;      /* active, any order */
@@ -185,6 +194,10 @@ MUST_USE enum err lane_make_now(struct log *log);
 void lane_make_turn(struct log *log);
 /* lane_make_close: give up what is being made; nothing of it is on a worker. */
 void lane_make_close(struct log *log);
+/* lane_spare_room: a freed segment is kept. */
+bool lane_spare_room(const struct log *log);
+/* lane_spare_add: "<id>.spare" is there, and its name durable; there is room. */
+void lane_spare_add(struct log *log, uint32_t id);
 
 /* ---- background.c */
 

@@ -1,8 +1,9 @@
 /* making.c: the segments made ahead: zeros over the whole file, so that a commit changes no
  * metadata of the file system.
  *
- *   "<id>.making" ─ zeros, in portions ─ sync ─ header, sync ─ rename to "<id>.segment", sync of
- *   the directory: READY
+ *   "<id>.making" (new) or "<freed id>.spare" ─ zeros, in portions ─ sync ─ header, sync ─ rename
+ * to
+ *   "<id>.segment", sync of the directory: READY
  *
  * Zeros at full speed would stand in the way of the commits. So each portion is a job of its own on
  * a DISK worker, and the next one begins when it is due:
@@ -12,9 +13,21 @@
  *   full, the next one is ready.
  * - Else, on an idle lane, make_rate.
  *
- * A crash leaves ".making", which the next start removes (listing.c), or a segment without a batch,
- * which it takes as the next one or removes (recovery.c). The header comes after the zeros are
- * durable: a file with a valid header is whole. */
+ * Spares are segments that a merge or retention has freed (lifecycle.c renames them, and syncs the
+ * directory): up to spare_segments of them become the next segments, which saves the allocation.
+ * What stood in them is due to leave the disk, so they are wiped as soon as nothing else is being
+ * made, at make_rate: all of them within spare_segments × segment size ÷ make_rate. One that has a
+ * second name (a snapshot's hard link), or is being read by another process (which locks it, see
+ * walk.c), is never written: its name is removed. The order makes that safe: the name goes first,
+ * then links and lock are looked at; who links looks at the name afterwards (snapshot.c).
+ *
+ * Not even a spare that were not wiped could pass for records: every checksum is seeded with the
+ * segment's id, a nonce drawn anew for each life, and the position (segment.c).
+ *
+ * A crash leaves ".making" and ".spare", which the next start removes (listing.c), or a segment
+ * without a batch, which it takes as the next one or removes (recovery.c). The header comes after
+ * the zeros are durable: a file with a valid header and the name of a segment is whole. A freed
+ * name that a power cut brings back, wiped or not, is one that an archive replaces: removed too. */
 #include "store/log_private.h"
 
 #include "core/file.h"
@@ -34,8 +47,10 @@ struct making {
     const struct log_options *options;
     const char *directory;
     struct segment_header header;
+    uint32_t spare; /* the file's id in its earlier life; 0: a new file */
     uint64_t begun_ns;
     bool running; /* on a worker */
+    bool wanted;  /* it becomes a segment once it is all zeros; else a wiped spare */
     /* of the portion */
     uint64_t budget; /* bytes of zeros, at most */
     uint64_t made;   /* zeros up to here */
@@ -50,35 +65,58 @@ struct making {
 
 /* ---- on the worker */
 
-static enum err making_path(const struct making *making, char out[STORE_PATH_BYTES],
-                            const char *suffix)
+/* working_path: before it has the name of a segment. */
+static enum err working_path(const struct making *making, char out[STORE_PATH_BYTES])
 {
-    return store_path(out, making->directory, making->header.id, suffix);
+    bool spare = making->spare != 0;
+    return store_path(out, making->directory, spare ? making->spare : making->header.id,
+                      spare ? ".spare" : ".making");
+}
+
+static enum err segment_path(const struct making *making, char out[STORE_PATH_BYTES])
+{
+    return store_path(out, making->directory, making->header.id, ".segment");
 }
 
 static enum err making_space(const struct making *making)
 {
     uint64_t space = 0;
     uint64_t bytes = making->header.bytes;
+    uint64_t more = making->spare != 0 ? 0 : bytes - making->made;
+    if (making->spare != 0 && !making->wanted)
+        return OK;
     TRY(file_free_bytes(making->directory, &space));
     /* an eighth more: the sidecars of this segment and the one before it */
     if (space < making->options->reserve_bytes ||
-        space - making->options->reserve_bytes < bytes - making->made + bytes / 8)
+        space - making->options->reserve_bytes < more + bytes / 8)
         return ERR_NO_SPACE;
     return OK;
 }
 
+/* alone: nobody else has the spare, by a name or open. ERR_BUSY: somebody has, or it does not fit.
+ */
+static enum err alone(const struct making *making)
+{
+    uint64_t bytes = 0;
+    uint64_t names = 0;
+    TRY(file_lock(making->write_fd));
+    TRY(file_names(making->write_fd, &names));
+    TRY(file_size(making->write_fd, &bytes));
+    return names == 1 && bytes == making->header.bytes ? OK : ERR_BUSY;
+}
+
 static enum err making_open(struct making *making, const char *path)
 {
+    uint32_t flags = FILE_WRITE | (making->spare != 0 ? 0 : FILE_CREATE);
     enum err err = ERR_UNSUPPORTED;
     if (making->options->direct)
-        err = file_open(&making->write_fd, path, FILE_WRITE | FILE_CREATE | FILE_DIRECT);
+        err = file_open(&making->write_fd, path, flags | FILE_DIRECT);
     making->buffered = err == ERR_UNSUPPORTED;
     if (making->buffered)
-        err = file_open(&making->write_fd, path, FILE_WRITE | FILE_CREATE);
+        err = file_open(&making->write_fd, path, flags);
     if (err != OK)
         making->write_fd = -1;
-    return err;
+    return err == OK && making->spare != 0 ? alone(making) : err;
 }
 
 static enum err write_zeros(struct making *making)
@@ -119,7 +157,7 @@ static enum err finish(struct making *making, const char *working)
 {
     char path[STORE_PATH_BYTES];
     struct segment_key key = segment_key_of(&making->header);
-    TRY(making_path(making, path, ".segment"));
+    TRY(segment_path(making, path));
     TRY(index_create(&making->index, &key, making->header.bytes));
     TRY(write_header(making));
     enum err err =
@@ -129,6 +167,8 @@ static enum err finish(struct making *making, const char *working)
     if (err != OK)
         making->read_fd = -1;
     TRY(err);
+    if (making->spare != 0)
+        TRY(file_unlock(making->write_fd));
     TRY(file_rename(working, path));
     making->complete = true;
     return file_sync_directory(making->directory);
@@ -137,14 +177,13 @@ static enum err finish(struct making *making, const char *working)
 static enum err portion(struct making *making)
 {
     char working[STORE_PATH_BYTES];
-    TRY(making_path(making, working, ".making"));
-    if (making->made < making->header.bytes)
-        TRY(making_space(making));
+    TRY(working_path(making, working));
+    TRY(making_space(making));
     if (making->write_fd < 0)
         TRY(making_open(making, working));
     if (making->made < making->header.bytes)
         TRY(write_zeros(making));
-    return making->made < making->header.bytes ? OK : finish(making, working);
+    return making->made < making->header.bytes || !making->wanted ? OK : finish(making, working);
 }
 
 static void making_close(struct making *making)
@@ -167,7 +206,7 @@ static void job_run(struct worker_job *worker_job)
         return;
     making_close(making);
     /* Renamed, but the name may not be durable: made again later. */
-    if (making_path(making, path, making->complete ? ".segment" : ".making") == OK)
+    if ((making->complete ? segment_path(making, path) : working_path(making, path)) == OK)
         (void)!file_remove(path);
     making->complete = false;
 }
@@ -183,6 +222,17 @@ static void not_made(struct log *log, uint32_t id, enum err err)
     log->make_retry_ns = io_now_ns(log->io) + LANE_RETRY_NS;
     if (err == ERR_IO)
         lane_fail(log, ERR_IO, "make_segment");
+}
+
+static void measure_spares(struct log *log)
+{
+    if (log->metrics != NULL)
+        metric_set(log->metrics, METRIC_LOG_SPARES, log->spare_count);
+}
+
+static bool needed(const struct log *log)
+{
+    return lane_next_ready(log) == NULL;
 }
 
 /* ready: the new segment stands behind the others. */
@@ -207,18 +257,34 @@ static enum err ready(struct log *log, struct making *making)
     return OK;
 }
 
+/* failed: a spare that cannot be had is no reason to refuse anything: a new file is made. */
+static void failed(struct log *log, const struct making *making, enum err err)
+{
+    if (making->spare != 0)
+        log_event(LOG_INFO, "log_spare_removed", LOG_U64("segment", making->spare), LOG_ERR(err),
+                  LOG_END);
+    if (making->spare == 0 || (making->wanted && err != ERR_BUSY))
+        not_made(log, making->header.id, err);
+}
+
 /* made: a portion is back; the last one, or one that failed, is the end of it. */
 static enum err made(struct log *log)
 {
     struct making *making = log->making;
     enum err err = making->err;
-    if (err == OK && !making->complete)
+    bool wiped = making->made == making->header.bytes && !making->complete && !needed(log);
+    if (err == OK && !making->complete && !wiped)
         return OK;
-    if (err == OK)
+    if (err == OK && wiped)
+        log->spares[log->spare_count++] = (struct lane_spare){making->spare, true};
+    else if (err == OK)
         err = ready(log, making);
     if (err != OK)
-        not_made(log, making->header.id, err);
+        failed(log, making, err);
+    else
+        lane_count(log, METRIC_LOG_RECYCLED, making->spare != 0 && !wiped);
     lane_make_close(log);
+    measure_spares(log);
     return err;
 }
 
@@ -236,8 +302,27 @@ static void job_done(struct worker_job *worker_job, void *shard)
 
 /* ---- the shard starts portions */
 
+/* take_spare: one that is wiped, or, if none is and for wiping, any; 0: none. */
+static uint32_t take_spare(struct log *log, bool segment_needed, bool *wiped)
+{
+    uint32_t at = 0;
+    while (at < log->spare_count && log->spares[at].wiped != segment_needed)
+        at++;
+    if (at == log->spare_count && segment_needed)
+        at = 0;
+    if (at >= log->spare_count)
+        return 0;
+    struct lane_spare spare = log->spares[at];
+    log->spare_count--;
+    memmove(log->spares + at, log->spares + at + 1, (log->spare_count - at) * sizeof *log->spares);
+    *wiped = spare.wiped;
+    return spare.id;
+}
+
+/* begin: the next segment, if one is needed; else to wipe a spare. ERR_NOT_FOUND: there is none. */
 static enum err begin(struct log *log)
 {
+    bool wiped = false;
     struct making *making = memory_take_zeroed(sizeof *making, MEMORY_STORE);
     if (making == NULL)
         return ERR_NO_MEMORY;
@@ -253,6 +338,12 @@ static enum err begin(struct log *log)
                                              .bytes = log->options.segment_bytes,
                                              .created_ms = io_wall_ms(log->io)};
     io_entropy(log->io, &making->header.nonce, sizeof making->header.nonce);
+    making->spare = take_spare(log, needed(log), &wiped);
+    making->made = wiped ? making->header.bytes : 0;
+    if (making->spare == 0 && !needed(log)) {
+        memory_give(making, MEMORY_STORE);
+        return ERR_NOT_FOUND;
+    }
     log->making = making;
     return OK;
 }
@@ -276,23 +367,39 @@ static uint64_t due_bytes(const struct log *log, const struct making *making)
     double by_time = seconds * (double)log->options.make_rate;
     double filled = (double)log->gather.offset / (double)active->header.bytes;
     double by_fill = filled * (double)bytes * AHEAD_NUMERATOR / AHEAD_DENOMINATOR;
-    double due = by_time > by_fill ? by_time : by_fill;
+    double due = by_time > by_fill || !needed(log) ? by_time : by_fill;
     return due < (double)bytes ? (uint64_t)due + 1 : bytes;
+}
+
+/* waiting: nothing else goes on before it is made. */
+static bool waiting(const struct log *log, const struct making *making)
+{
+    bool lane_waits = log->segment_full || log->state == LOG_NO_SPACE;
+    return log->options.make_rate == 0 || making->made == making->header.bytes ||
+           (lane_waits && needed(log));
+}
+
+static bool work_to_begin(const struct log *log)
+{
+    bool unwiped = false;
+    for (uint32_t i = 0; i < log->spare_count; i++)
+        unwiped = unwiped || !log->spares[i].wiped;
+    return needed(log) ? io_now_ns(log->io) >= log->make_retry_ns : unwiped;
 }
 
 void lane_make_turn(struct log *log)
 {
-    if (log->making == NULL && (lane_next_ready(log) != NULL ||
-                                io_now_ns(log->io) < log->make_retry_ns || begin(log) != OK))
+    if (log->making == NULL && (!work_to_begin(log) || begin(log) != OK))
         return;
     struct making *making = log->making;
     if (making->running)
         return;
-    bool waiting = log->segment_full || log->state == LOG_NO_SPACE || log->options.make_rate == 0;
+    bool hurry = waiting(log, making);
     uint64_t due = due_bytes(log, making);
-    if (due <= making->made && !waiting)
+    if (due <= making->made && !hurry)
         return;
-    making->budget = waiting ? HURRY_BYTES : step_bytes(log, due - making->made);
+    making->wanted = needed(log);
+    making->budget = hurry ? HURRY_BYTES : step_bytes(log, due - making->made);
     if (worker_submit(log->workers, &making->job, WORKER_DISK, log->options.shard) != OK)
         return; /* queue full: the next turn tries again */
     making->before = making->made;
@@ -304,6 +411,7 @@ enum err lane_make_now(struct log *log)
 {
     TRY(begin(log));
     struct making *making = log->making;
+    making->wanted = true;
     making->budget = UINT64_MAX;
     job_run(&making->job);
     return made(log);
@@ -316,4 +424,18 @@ void lane_make_close(struct log *log)
     making_close(log->making);
     memory_give(log->making, MEMORY_STORE);
     log->making = NULL;
+}
+
+bool lane_spare_room(const struct log *log)
+{
+    bool one_at_work = log->making != NULL && log->making->spare != 0;
+    return log->spare_count + one_at_work < log->options.spare_segments &&
+           log->spare_count + one_at_work < LANE_SPARES_MAX;
+}
+
+void lane_spare_add(struct log *log, uint32_t id)
+{
+    CHECK(log->spare_count < LANE_SPARES_MAX);
+    log->spares[log->spare_count++] = (struct lane_spare){id, false};
+    measure_spares(log);
 }

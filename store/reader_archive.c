@@ -207,6 +207,16 @@ static enum err spans_get(struct read_state *state, struct lane_segment *segment
     return OK;
 }
 
+/* page_full: what was asked for is there: what follows, gone or not, is not part of it. */
+static bool page_full(struct read_state *state)
+{
+    struct log_read *read = state->read;
+    if (state->seq_next <= read->to_seq && read->records < read->records_max)
+        return false;
+    read_finish(state, read->records > 0 ? OK : ERR_NOT_FOUND);
+    return true;
+}
+
 /* take_gone: a range that is no more. ERR_CLOSED: it ends the read. */
 static enum err take_gone(struct read_state *state, const struct log_record *record)
 {
@@ -214,6 +224,8 @@ static enum err take_gone(struct read_state *state, const struct log_record *rec
     uint64_t to = state->read->to_seq;
     if (gone_decode(&gone, record) != OK || gone.last < state->seq_next)
         return OK;
+    if (page_full(state))
+        return ERR_CLOSED;
     if (record->seq > state->seq_next)
         read_gap(state, record->seq);
     else if (gone.reason == GONE_DAMAGED)
@@ -230,10 +242,8 @@ static enum err take_record(struct read_state *state, const struct log_record *r
     struct log_read *read = state->read;
     if (record->seq < state->seq_next)
         return OK;
-    if (state->seq_next > read->to_seq || read->records >= read->records_max) {
-        read_finish(state, read->records > 0 ? OK : ERR_NOT_FOUND);
+    if (page_full(state))
         return ERR_CLOSED;
-    }
     if (record->seq > state->seq_next) {
         read_gap(state, record->seq);
         return ERR_CLOSED;
@@ -302,6 +312,8 @@ enum err read_archive_collect(struct read_state *state, struct lane_segment *seg
         return ERR_NOT_FOUND;
     TRY(read_ready(state, segment));
     enum err err = spans_get(state, segment);
+    if (err == ERR_NOT_FOUND && page_full(state))
+        return ERR_CLOSED;
     if (err == ERR_NOT_FOUND) { /* the directory promises more than the blocks have */
         uint64_t to = state->read->to_seq;
         read_finish_missing(state, state->seq_next, entry->last_seq < to ? entry->last_seq : to);

@@ -107,7 +107,7 @@ static inline bool record_has_seq(uint16_t kind)
     return kind != RECORD_WATERMARK && kind != RECORD_VOID;
 }
 
-/* segment_name: "0000002a" and suffix (".segment", ".index", ".making"). */
+/* segment_name: "0000002a" and suffix (".segment", ".index", ".making", ".spare"). */
 void segment_name(char out[SEGMENT_NAME_BYTES], uint32_t id, const char *suffix);
 /* segment_name_parse: ERR_INVALID: not a name of that suffix. */
 MUST_USE enum err segment_name_parse(uint32_t *id, const char *name, const char *suffix);

@@ -13,7 +13,9 @@
  * it is, and the copy says so as the lane would.
  *
  * A merge may replace files meanwhile: what it removes has its content in an archive, which a
- * further listing shows. Links keep what they name; a start removes what an archive covers. */
+ * further listing shows. Links keep what they name; a start removes what an archive covers. What
+ * the lane would use again has no second name and no reader (making.c): a link is made, then its
+ * source is looked for once more; what is copied is locked. */
 #include "store/snapshot.h"
 
 #include "core/file.h"
@@ -43,7 +45,11 @@ enum err file_copy(const char *source, const char *target, uint64_t bytes, uint3
     int out;
     uint64_t size = 0;
     TRY(file_open(&in, source, FILE_READ));
-    enum err err = file_size(in, &size);
+    enum err err = file_lock_shared(in); /* while it is locked, no lane uses it again (making.c) */
+    if (err == ERR_BUSY)
+        err = ERR_NOT_FOUND; /* freed meanwhile */
+    if (err == OK)
+        err = file_size(in, &size);
     if (err == OK)
         err = file_open(&out, target, FILE_WRITE | FILE_CREATE | FILE_EXCLUSIVE | FILE_PRIVATE);
     if (err != OK) {
@@ -90,6 +96,20 @@ static bool immutable(const struct copying *c, const char *name)
     return size > tail && strcmp(name + size - tail, ARCHIVE_TAIL) == 0;
 }
 
+/* link_kept: a link to a file that still has its name: a lane that wants to use a segment again
+ * takes its name away first, and then looks for links (making.c). */
+static enum err link_kept(const char *source, const char *target)
+{
+    int fd;
+    TRY(file_link(source, target));
+    enum err err = file_open(&fd, source, FILE_READ);
+    if (err == OK)
+        file_close(fd);
+    else
+        (void)!file_remove(target);
+    return err;
+}
+
 static enum err link_entry(void *context, const char *name)
 {
     struct copying *c = context;
@@ -99,7 +119,7 @@ static enum err link_entry(void *context, const char *name)
         return OK;
     snprintf(source, sizeof source, "%s/%s", c->directory, name);
     snprintf(target, sizeof target, "%s/%s", c->target, name);
-    enum err err = file_link(source, target);
+    enum err err = link_kept(source, target);
     if (err == ERR_EXISTS)
         return OK; /* of an earlier pass */
     if (err == OK) {

@@ -58,7 +58,11 @@ enum err walk_segment_open(const struct walk *walk, uint32_t at, int *fd, struct
     char path[STORE_PATH_BYTES];
     TRY(store_path(path, walk->directory, walk->ids[at], ".segment"));
     TRY(file_open(fd, path, FILE_READ));
-    enum err err = scan_open(scan, *fd);
+    enum err err = file_lock_shared(*fd); /* the lane may be running: see making.c */
+    if (err == ERR_BUSY)
+        err = ERR_NOT_FOUND; /* freed meanwhile */
+    if (err == OK)
+        err = scan_open(scan, *fd);
     if (err != OK)
         file_close(*fd);
     return err;

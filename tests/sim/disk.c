@@ -345,6 +345,16 @@ enum err disk_lock(struct disk *disk, int fd)
     return OK;
 }
 
+enum err disk_unlock(struct disk *disk, int fd)
+{
+    struct open_file *file = file_of(disk, fd);
+    if (disk->off)
+        return ERR_IO;
+    if (file->node->lock_fd == fd)
+        file->node->lock_fd = 0;
+    return OK;
+}
+
 enum err disk_size(struct disk *disk, int fd, uint64_t *size)
 {
     struct open_file *file = file_of(disk, fd);

@@ -27,6 +27,7 @@ void disk_destroy(struct disk *disk);
 MUST_USE enum err disk_open(struct disk *disk, int *fd, const char *path, uint32_t flags);
 void disk_close(struct disk *disk, int fd);
 MUST_USE enum err disk_lock(struct disk *disk, int fd);
+MUST_USE enum err disk_unlock(struct disk *disk, int fd);
 MUST_USE enum err disk_size(struct disk *disk, int fd, uint64_t *size);
 MUST_USE enum err disk_read(struct disk *disk, int fd, uint64_t offset, uint8_t *data, size_t size,
                             size_t *done);

@@ -100,6 +100,7 @@ static void start(struct lane *lane)
                                   .writer_epoch = ++lane->epoch,
                                   .checkpoint = lane->checkpoint,
                                   .make_rate = lane->run->world->options.seed % 4 * (512 << 10),
+                                  .spare_segments = (uint32_t)(lane->run->world->options.seed % 3),
                                   .lookup_bytes = lane->run->world->options.seed % 4 * 4096,
                                   .merge_inputs = 3,
                                   .merge_rate = 4 << 20,

@@ -18,6 +18,7 @@ struct disk_file {
     uint64_t durable_size;
     uint64_t capacity;
     bool locked;
+    bool linked; /* has another name: nothing may be written into it */
 };
 
 struct fault_image {
@@ -124,6 +125,13 @@ void fault_settle(void)
             memcpy(files[i].durable, files[i].data, files[i].size);
         files[i].durable_size = files[i].size;
     }
+}
+
+void fault_link(const char *path)
+{
+    struct disk_file *file = find(path);
+    CHECK(file != NULL);
+    file->linked = true;
 }
 
 void fault_remove(const char *path)
@@ -260,7 +268,7 @@ void file_close(int fd)
     struct disk_file *file = of(fd);
     for (uint32_t i = 0; i < op_count; i++)
         CHECK(ops[i].op->fd != fd); /* closed under an operation in flight */
-    if (writable[fd] && strstr(file->path, "/lock") != NULL)
+    if (writable[fd])
         file->locked = false;
     descriptors[fd] = 0;
 }
@@ -289,7 +297,7 @@ static enum err read_at(int fd, uint64_t offset, uint8_t *data, size_t size, siz
 static enum err write_at(int fd, uint64_t offset, struct bytes data)
 {
     struct disk_file *file = of(fd);
-    CHECK(writable[fd]);
+    CHECK(writable[fd] && !file->linked);
     enum err err = fails(FAULT_WRITE);
     if (err != OK) {
         /* half of it may have reached the disk */
@@ -402,6 +410,23 @@ enum err file_lock(int fd)
         return ERR_BUSY;
     file->locked = true;
     return OK;
+}
+
+enum err file_lock_shared(int fd)
+{
+    return of(fd)->locked ? ERR_BUSY : OK;
+}
+
+enum err file_unlock(int fd)
+{
+    of(fd)->locked = false;
+    return fails(FAULT_OTHER);
+}
+
+enum err file_names(int fd, uint64_t *count)
+{
+    *count = of(fd)->linked ? 2 : 1;
+    return fails(FAULT_OTHER);
 }
 
 enum err file_free_bytes(const char *path, uint64_t *bytes)

@@ -39,6 +39,7 @@ void fault_pass(uint64_t ns); /* the clock goes on */
 uint8_t *fault_data(const char *path, uint64_t *size);
 void fault_settle(void);
 void fault_remove(const char *path);
+void fault_link(const char *path); /* it has another name from now on: a write into it is a bug */
 /* fault_save, fault_load: the whole disk; fault_free gives a saved one back. */
 struct fault_image;
 struct fault_image *fault_save(void);

@@ -279,6 +279,39 @@ static inline void rig_read_all(struct rig *rig)
     }
 }
 
+/* rig_gone: what a read says does not exist any more; every number of it may be gone. */
+static inline void rig_gone(struct rig *rig, const struct log_read *read, uint32_t conversation,
+                            bool (*may_go)(const struct rig *rig, const struct log_record *record))
+{
+    CHECK(read->missing_from >= 1 && read->missing_from <= read->missing_to);
+    CHECK(read->missing_to <= rig->appended[conversation]);
+    for (uint64_t seq = read->missing_from; seq <= read->missing_to; seq++) {
+        struct log_record record = rig_record(rig, conversation, seq);
+        CHECK(may_go(rig, &record));
+    }
+}
+
+/* rig_walk: every acknowledged number is served, or gone and may be; how many are gone. */
+static inline uint64_t rig_walk(struct rig *rig, uint32_t conversation,
+                                bool (*may_go)(const struct rig *rig,
+                                               const struct log_record *record))
+{
+    uint64_t gone = 0;
+    for (uint64_t next = 1; next <= rig->acked[conversation];) {
+        struct log_read read =
+            rig_range(rig, conversation, next, rig->acked[conversation], 1000, RIG_OUT_BYTES);
+        enum err err = rig_await(rig, &read);
+        next += rig_check(rig, &read, conversation, next);
+        if (err == OK)
+            continue;
+        CHECK(err == ERR_EXPIRED && read.missing_from == next);
+        rig_gone(rig, &read, conversation, may_go);
+        gone += read.missing_to + 1 - next;
+        next = read.missing_to + 1;
+    }
+    return gone;
+}
+
 static inline enum err rig_find(struct rig *rig, uint32_t conversation, uint64_t seq)
 {
     struct log_record record = rig_record(rig, conversation, seq);

@@ -1,5 +1,9 @@
-/* test_log_model.c: random append, turn, read, find, reopen, crash and checkpoint against the rig's
- * model; 100,000 steps. ROOST_LOG_STEPS sets another number, ROOST_LOG_SEED another first seed. */
+/* test_log_model.c: random append, turn, read both ways, find, checkpoint, reopen and crash, while
+ * segments are sealed, merged, recycled, moved to the cold directory, and purged by age, size and
+ * expiry as the clock goes on; against a simple model: what was acknowledged, and is not due, is
+ * there, as it was; what is gone was due. 100,000 steps. ROOST_LOG_STEPS sets another number,
+ * ROOST_LOG_SEED another first seed. */
+#include "store/log_private.h"
 #include "tests/unit/log_rig.h"
 
 #include <setjmp.h>
@@ -8,6 +12,10 @@
 #include <cmocka.h>
 
 #define STEPS_PER_DISK 5000
+#define HOUR_MS        3600000ull
+#define DAY_MS         (24 * HOUR_MS)
+#define WALL_MS        1700000000000ull /* the test disk's clock begins here */
+#define SPAN_MS        (40 * DAY_MS)    /* times and expiries of records are within */
 
 struct walk {
     struct rig *rig;
@@ -15,7 +23,35 @@ struct walk {
     uint64_t crashes;
     uint64_t segments;
     uint64_t partial; /* range reads that hit a limit */
+    uint64_t archives;
+    uint64_t cold;
+    uint64_t recycled;
+    uint64_t gone;
+    uint64_t backwards; /* pages */
+    struct metrics *metrics;
 };
+
+/* ---- what may be gone */
+
+static uint64_t some_time(uint32_t conversation, uint64_t seq)
+{
+    return WALL_MS - 30 * DAY_MS + rig_hash(conversation + 100, seq) % SPAN_MS;
+}
+
+static uint64_t some_expiry(uint32_t conversation, uint64_t seq)
+{
+    uint64_t hash = rig_hash(conversation + 200, seq);
+    return hash % 5 == 0 ? WALL_MS + hash / 5 % SPAN_MS : 0;
+}
+
+/* may_go: by any rule that the log has; what has expired goes with the next merge. */
+static bool may_go(const struct rig *rig, const struct log_record *record)
+{
+    const struct retention *retention = &rig->options.retention;
+    uint64_t now_ms = io_wall_ms(fault_io());
+    return retention->bytes != 0 || (record->expires_ms != 0 && record->expires_ms <= now_ms) ||
+           (retention->age_ms != 0 && record->time_ms + retention->age_ms < now_ms);
+}
 
 static uint64_t draw(struct walk *walk, uint64_t below)
 {
@@ -43,6 +79,11 @@ static void step_range(struct walk *walk)
         return;
     }
     uint64_t count = rig_check(rig, &read, c, from);
+    if (err == ERR_EXPIRED) {
+        CHECK(read.missing_from == from + count);
+        rig_gone(rig, &read, c, may_go);
+        return;
+    }
     if (err == ERR_FULL) {
         CHECK(count == 0 && read.size_needed > room);
         CHECK(read.size_needed <= RIG_OUT_BYTES);
@@ -56,6 +97,31 @@ static void step_range(struct walk *walk)
               read.out.size + 20000 > room);
 }
 
+/* step_back: a page backwards is the end of what there is, or of what may be gone. */
+static void step_back(struct walk *walk)
+{
+    struct rig *rig = walk->rig;
+    uint32_t c = (uint32_t)draw(walk, RIG_CONVERSATIONS);
+    uint64_t acked = rig->acked[c];
+    uint64_t to = draw(walk, 2) == 0 ? UINT64_MAX : draw(walk, acked + 2);
+    uint32_t records_max = 1 + (uint32_t)draw(walk, 60);
+    struct log_read read = rig_range(rig, c, 0, to, records_max, RIG_OUT_BYTES);
+    read.kind = LOG_READ_BACK;
+    enum err err = rig_await(rig, &read);
+    if (err == ERR_NOT_FOUND) {
+        CHECK(acked == 0 || to == 0 || to > acked);
+        return;
+    }
+    uint64_t count = rig_check(rig, &read, c, read.from_seq);
+    uint64_t last = to < acked ? to : acked;
+    CHECK(read.from_seq >= 1 && count <= records_max && read.from_seq + records_max > last);
+    if (err == ERR_EXPIRED)
+        rig_gone(rig, &read, c, may_go);
+    else
+        CHECK(err == OK && count > 0);
+    walk->backwards++;
+}
+
 static void step_find(struct walk *walk)
 {
     struct rig *rig = walk->rig;
@@ -63,27 +129,40 @@ static void step_find(struct walk *walk)
     uint64_t seq = 1 + draw(walk, rig->acked[c] + 2);
     uint64_t acked = rig->acked[c]; /* more may become durable meanwhile */
     enum err err = rig_find(rig, c, seq);
-    CHECK(err == OK || (err == ERR_NOT_FOUND && seq > acked));
+    struct log_record record = rig_record(rig, c, seq);
+    CHECK(err == OK || (err == ERR_NOT_FOUND && (seq > acked || may_go(rig, &record))));
+}
+
+/* take_checkpoint: what it includes is what was acknowledged when it named its position. */
+static void take_checkpoint(struct rig *rig)
+{
+    rig_take_completions(rig);
+    rig->options.checkpoint = log_durable(rig->log);
+    log_checkpointed(rig->log, rig->options.checkpoint);
+    memcpy(rig->found, rig->acked, sizeof rig->found);
+}
+
+static void count_entries(struct walk *walk)
+{
+    const struct log *log = walk->rig->log;
+    for (uint32_t i = 0; i < log->segment_count; i++) {
+        walk->archives += log->segments[i]->archived;
+        walk->cold += log->segments[i]->cold;
+    }
 }
 
 static void step_reopen(struct walk *walk)
 {
     struct rig *rig = walk->rig;
     bool crash = draw(walk, 3) != 0;
-    uint64_t checkpoint = rig->options.checkpoint;
-    if (draw(walk, 2) == 0) {
-        /* What a checkpoint includes is what was acknowledged when it named its position. */
-        rig_take_completions(rig);
-        checkpoint = log_durable(rig->log);
-        log_checkpointed(rig->log, checkpoint);
-        memcpy(rig->found, rig->acked, sizeof rig->found);
-    }
+    count_entries(walk);
+    if (draw(walk, 2) == 0)
+        take_checkpoint(rig);
     if (crash)
         rig_crash(rig, draw(walk, 1000));
     else
         rig_close(rig);
     walk->crashes += crash;
-    rig->options.checkpoint = checkpoint;
     CHECK(rig_open(rig) == OK);
     CHECK(rig->damaged == 0);
     rig_adopt(rig);
@@ -101,10 +180,16 @@ static void step(struct walk *walk)
         err = rig_append_watermark(rig, c);
     else if (what < 900)
         rig_turn(rig);
-    else if (what < 960)
+    else if (what < 940)
         step_range(walk);
-    else if (what < 990)
+    else if (what < 960)
+        step_back(walk);
+    else if (what < 983)
         step_find(walk);
+    else if (what < 987)
+        take_checkpoint(rig);
+    else if (what < 990)
+        fault_pass(draw(walk, 3 * DAY_MS) * NS_PER_MS);
     else if (what < 991)
         step_reopen(walk);
     else if (what < 995)
@@ -119,6 +204,26 @@ static void step(struct walk *walk)
     }
 }
 
+/* settings: of a disk, its log and its rules. */
+static void settings(struct walk *walk)
+{
+    struct log_options *options = &walk->rig->options;
+    options->make_rate = draw(walk, 2) * (1 << 20);
+    options->spare_segments = (uint32_t)draw(walk, 4);
+    options->merge_inputs = draw(walk, 5) == 0 ? 0 : 2 + (uint32_t)draw(walk, 4);
+    options->merge_segments = (uint32_t)draw(walk, 4);
+    options->merge_rate = draw(walk, 2) * (8 << 20);
+    options->archive_bytes_max = draw(walk, 2) == 0 ? 1 << 30 : 256 << 10;
+    options->compress = draw(walk, 2) == 0;
+    options->scrub_rate = draw(walk, 2) * (1 << 20);
+    options->trust_clock = true;
+    options->cold_directory = draw(walk, 2) == 0 ? "cold" : NULL;
+    options->cold_ms = 2 * DAY_MS;
+    options->retention = (struct retention){.age_ms = draw(walk, 2) * 10 * DAY_MS,
+                                            .bytes = draw(walk, 4) == 0 ? 1 << 20 : 0,
+                                            .expiry_delay_ms = HOUR_MS};
+}
+
 static void disk(struct walk *walk, uint64_t steps)
 {
     static const uint64_t sizes[] = {64 << 10, 256 << 10, 1 << 20};
@@ -126,6 +231,11 @@ static void disk(struct walk *walk, uint64_t steps)
     struct rig *rig = walk->rig;
     fault_reset();
     rig_init(rig);
+    settings(walk);
+    rig->merged_replay = true;
+    rig->metrics = walk->metrics;
+    rig->time = some_time;
+    rig->expires = some_expiry;
     rig->options.segment_bytes = sizes[draw(walk, 3)];
     rig->options.batch_bytes_max = draw(walk, 2) == 0 ? 16 << 10 : 1 << 20;
     rig->options.lookup_bytes = lookups[draw(walk, 3)];
@@ -136,7 +246,9 @@ static void disk(struct walk *walk, uint64_t steps)
         step(walk);
     fault.hold = false;
     rig_settle(rig);
-    rig_read_all(rig);
+    for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
+        walk->gone += rig_walk(rig, c, may_go);
+    count_entries(walk);
     walk->segments += position_segment(log_durable(rig->log));
     rig_close(rig);
     CHECK(fault_open_descriptors() == 0);
@@ -150,6 +262,7 @@ static void test_model(void **state)
     uint64_t steps = steps_text ? strtoull(steps_text, NULL, 10) : 100000;
     uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : 1;
     struct walk walk = {.rig = malloc(sizeof *walk.rig)};
+    assert_int_equal(metrics_create(&walk.metrics), OK);
     for (uint64_t done = 0; done < steps; done += STEPS_PER_DISK, seed++) {
         walk.random = rig_hash(seed, 0) | 1;
         printf("seed %llu\n", (unsigned long long)seed);
@@ -158,7 +271,15 @@ static void test_model(void **state)
     /* the walk went where it should */
     assert_true(walk.crashes >= steps / 5000);
     assert_true(walk.segments >= steps / 500);
-    assert_true(walk.partial > 0);
+    assert_true(walk.partial > 0 && walk.backwards >= steps / 200);
+    walk.recycled = (uint64_t)metrics_sum(&walk.metrics, 1, METRIC_LOG_RECYCLED);
+    printf("reopened after crashes %llu, archives %llu, cold %llu, recycled %llu, gone %llu\n",
+           (unsigned long long)walk.crashes, (unsigned long long)walk.archives,
+           (unsigned long long)walk.cold, (unsigned long long)walk.recycled,
+           (unsigned long long)walk.gone);
+    assert_true(walk.archives >= steps / 1000 && walk.recycled >= steps / 5000);
+    assert_true(steps < 50000 || (walk.cold >= steps / 20000 && walk.gone > steps / 1000));
+    metrics_destroy(walk.metrics);
     free(walk.rig);
     assert_int_equal(memory_bytes(MEMORY_STORE), 0);
 }

@@ -80,7 +80,7 @@ static const struct key keys[] = {
      "Directories of further lanes of the log, each best on a disk of its own, like /disk2/log, "
      "/disk3/log; the first lane is in directory. Up to 7; how many is settled when a store is "
      "made, where they are is not."},
-    {"store", "segment_size", KIND_BYTES, FIELD(segment_bytes), "64 MiB", MIB, 4 * GIB - MIB,
+    {"store", "segment_size", KIND_BYTES, FIELD(segment_bytes), "64 MiB", MIB, 2 * GIB,
      "Size of one file of the log; a multiple of 1 MiB."},
     {"store", "reserve_size", KIND_BYTES, FIELD(reserve_bytes), "256 MiB", 0, 1024 * GIB,
      "Sends are refused rather than leave less than this free on the disk."},

@@ -187,7 +187,7 @@ static enum err forget_file(void *context, const char *name)
 struct page_cost {
     double reads;
     uint64_t reads_most;
-    double held; /* segments and archives that hold some of it */
+    double held; /* segments, not archives, that hold some of it */
     double kib;  /* from the device */
     uint64_t us;
 };
@@ -321,9 +321,11 @@ static struct page_cost show(struct bench *b, uint32_t count, const struct page_
     struct page_cost cold = pages(b, count, plan);
     b->random = random;
     struct page_cost warm = pages(b, count, plan);
-    printf("%-34s %5.2f reads, %3llu at most, from %5.2f unmerged segments; %6.1f KiB of the disk, "
-           "%5llu us; again: %4.1f KiB, %4llu us\n",
-           plan->name, cold.reads, (unsigned long long)cold.reads_most, cold.held, cold.kib,
+    printf("%-30s %5.2f reads, %2llu at most", plan->name, cold.reads,
+           (unsigned long long)cold.reads_most);
+    if (b->log->options.lookup_bytes != 0) /* else it is not known here */
+        printf(" (%5.2f unmerged segments)", cold.held);
+    printf("; %5.1f KiB of the disk, %4llu us; again: %3.1f KiB, %3llu us\n", cold.kib,
            (unsigned long long)cold.us, warm.kib, (unsigned long long)warm.us);
     return cold;
 }

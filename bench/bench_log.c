@@ -446,12 +446,14 @@ static void index_line(uint32_t conversations, size_t body)
     struct index *index;
     double ns[2];
     CHECK(seqs != NULL && index_create(&index, &key, header.bytes) == OK);
+    uint64_t began = clock_ns(CLOCK_MONOTONIC);
     uint32_t records = index_fill(index, seqs, conversations, record_bytes(body));
+    double add_ns = (double)(clock_ns(CLOCK_MONOTONIC) - began) / records;
     index_looks(index, &key, conversations, ns);
     printf("index of 64 MiB, body %4zu: %6u records in %6u conversations: %5.1f B per record; "
-           "oldest 50 %6.0f ns, by key %6.0f ns\n",
-           body, records, index->conversation_count, (double)index_memory(index) / records, ns[0],
-           ns[1]);
+           "adding %4.0f ns, oldest 50 %5.0f ns, by key %6.0f ns\n",
+           body, records, index->conversation_count, (double)index_memory(index) / records, add_ns,
+           ns[0], ns[1]);
     index_destroy(index);
     memory_give(seqs, MEMORY_STORE);
 }

@@ -273,7 +273,7 @@ static void sizes(void)
 {
     printf("memory: conversation %zu B, of which two slices %zu; inbox entry %zu B + %zu per "
            "device; message in an unsealed segment %u B and room for growth (bench_log --index) + "
-           "4 per KiB of segment + %zu per conversation there\n",
+           "2 per KiB of segment + %zu per conversation there\n",
            sizeof(struct conversation), 2 * sizeof(struct slice), sizeof(struct entry),
            sizeof(struct cursor_state), INDEX_RECORD_BYTES, sizeof(struct index_run));
 }

@@ -16,7 +16,7 @@
 
 #include "core/memory.h"
 
-#define BUCKET_BYTES    1024u /* of segment per bucket */
+#define BUCKET_BYTES    2048u /* of segment per bucket */
 #define EXTENT_ROOM_MIN 3u
 #define EXTENT_ROOM_MAX 512u
 #define EXTENT_SHARE    8u /* of the records so far is the room of the next extent */

@@ -7,7 +7,7 @@
  * Bounds:     6 B per record, of a second one of a conversation on up to 1 in 8 of them more for
  *             room to grow, 4 B per extent (index.c); 40 B per run, that is per conversation that
  *             the segment holds and per gap in its numbers; 8 B per record too large for a place
- *             (4,168 B in a segment of 64 MiB); 4 B per KiB of segment for the bucket array */
+ *             (4,168 B in a segment of 64 MiB); 2 B per KiB of segment for the bucket array */
 #ifndef STORE_INDEX_H
 #define STORE_INDEX_H
 

@@ -435,11 +435,11 @@ static void test_memory(void **state)
 {
     (void)state;
     assert_int_equal(sizeof(struct index_run), 40);
-    assert_true(memory_of(1, 256, false) < 8.2);
-    assert_true(memory_of(1000, 256, true) < 9.0);
-    assert_true(memory_of(20000, 256, true) < 15.0);
-    assert_true(memory_of(200000, 256, true) < 36.0);
-    assert_true(memory_of(1000, 1024, true) < 13.0);
+    assert_true(memory_of(1, 256, false) < 7.5);
+    assert_true(memory_of(1000, 256, true) < 8.2);
+    assert_true(memory_of(20000, 256, true) < 13.6);
+    assert_true(memory_of(200000, 256, true) < 33.5);
+    assert_true(memory_of(1000, 1024, true) < 11.0);
 }
 
 int main(void)

@@ -1,4 +1,5 @@
 /* test_log_append.c: append, commit, completion, states, and every N-th failure. */
+#include "store/log_private.h"
 #include "tests/unit/log_rig.h"
 
 #include <setjmp.h>
@@ -169,6 +170,57 @@ static void test_rolls_and_seals(void **state)
     rig_read_all(rig);
     for (uint32_t i = 1; i < 80; i += 7)
         assert_int_equal(rig_find(rig, i % 50, i), i <= rig->acked[i % 50] ? OK : ERR_NOT_FOUND);
+}
+
+/* alike: a message of conversation 0 whose fingerprint in the first segment is `print`, if any is
+ * from *id on. */
+static struct log_record alike(uint64_t seq, uint16_t print, uint64_t *id)
+{
+    struct log_record record = rig_record(rig, 0, seq);
+    record.sender.v = record.device.v = 1;
+    record.body = bytes_of(NULL, 0);
+    do
+        store_u64(record.message_id.v, ++*id);
+    while ((uint16_t)segment_print(&rig->log->segments[0]->key, record.conversation, record.sender,
+                                   record.device, record.message_id) != print);
+    return record;
+}
+
+static enum err find(const struct log_record *record)
+{
+    struct log_read read = {.kind = LOG_READ_FIND,
+                            .conversation = record->conversation,
+                            .sender = record->sender,
+                            .device = record->device,
+                            .message_id = record->message_id,
+                            .records_max = 1,
+                            .out = buffer_of(rig->out, RIG_OUT_BYTES)};
+    return rig_await(rig, &read);
+}
+
+/* test_too_many_alike: a message that is not among as many as are looked at may still be there. */
+static void test_too_many_alike(void **state)
+{
+    (void)state;
+    const uint16_t print = 77;
+    uint64_t id = 0;
+    rig->options.segment_bytes = 4 << 20;
+    assert_int_equal(rig_open(rig), OK);
+    struct log_record first = alike(1, print, &id);
+    for (uint32_t seq = 1; seq <= SIDECAR_HITS; seq++) {
+        struct log_record record = seq == 1 ? first : alike(seq, print, &id);
+        if (seq == SIDECAR_HITS) {
+            struct log_record none = record;
+            assert_int_equal(find(&none), ERR_NOT_FOUND);
+            assert_int_equal(find(&first), OK);
+        }
+        assert_int_equal(log_append(rig->log, &record, seq), OK);
+        rig->appended[0] = seq;
+        rig_turn(rig);
+    }
+    struct log_record none = alike(SIDECAR_HITS + 1, print, &id);
+    assert_int_equal(find(&none), ERR_CORRUPT);
+    assert_int_equal(find(&first), OK);
 }
 
 static void test_no_space_and_back(void **state)
@@ -361,6 +413,7 @@ int main(void)
         TEST(test_too_big),
         TEST(test_out_of_order_is_refused),
         TEST(test_rolls_and_seals),
+        TEST(test_too_many_alike),
         TEST(test_no_space_and_back),
         TEST(test_failed_is_sticky),
         TEST(test_second_opener_is_refused),

@@ -619,6 +619,55 @@ static void test_numbers_of_what_is_freed_stay(void **state)
     expect_all_gone(21);
 }
 
+/* freeing_fails: from its n-th operation of that kind on nothing works, then the power goes; the
+ * numbers are served or known to be gone, each once, and the last one is not forgotten. Whether it
+ * was freed all the same. */
+static bool freeing_fails(const struct fault_image *image, enum fault_op op, uint64_t n)
+{
+    uint64_t served;
+    fault_load(image);
+    assert_int_equal(rig_open(rig), OK);
+    fault.fail_at[op] = n;
+    fault.fail_sticky = true;
+    for (uint32_t i = 0; i < 3; i++)
+        rig_turn(rig);
+    fault_calm();
+    rig_crash(rig, n % 5);
+    assert_int_equal(rig_open(rig), OK);
+    bool freed = rig->log->segments[0]->footer.records == 0;
+    (void)walk_numbers(0, &served);
+    assert_true(walk_numbers(20, &served) + served == 30);
+    rig_close(rig);
+    assert_int_equal(log_verify(RIG_DIRECTORY, NULL, count_finding, NULL), OK);
+    return freed;
+}
+
+static void test_every_operation_of_freeing_fails(void **state)
+{
+    (void)state;
+    use_retention(200 * DAY_MS, 30 * DAY_MS);
+    rig->time = times_rise;
+    for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
+        rules[c].delivered_seq = UINT64_MAX;
+    assert_int_equal(rig_open(rig), OK);
+    for (uint32_t i = 0; i < 30; i++)
+        assert_int_equal(rig_append_now(rig, 20), OK);
+    fill(1600, 8);
+    merge_all();
+    rig->options.checkpoint = log_durable(rig->log);
+    rig_close(rig);
+    fault_settle();
+    struct fault_image *image = fault_save();
+    fault_pass(200 * DAY_MS * NS_PER_MS);
+    for (enum fault_op op = FAULT_READ; op < FAULT_OP_COUNT; op++) {
+        uint64_t n = 1;
+        while (!freeing_fails(image, op, n))
+            assert_true(n++ < 40);
+        assert_true(n > 1); /* the first one mattered */
+    }
+    fault_free(image);
+}
+
 /* test_a_damaged_directory_is_freed: its conversations' numbers are lost, not the space. */
 static void test_a_damaged_directory_is_freed(void **state)
 {
@@ -874,6 +923,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_whole_files_are_freed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retention_by_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_numbers_of_what_is_freed_stay, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_operation_of_freeing_fails, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_damaged_directory_is_freed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_expired_leaves_the_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wrong_clock_purges_nothing, setup, teardown),

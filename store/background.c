@@ -24,6 +24,7 @@ struct lane_job {
     const char *directory;
     uint32_t id;
     bool rebuild;
+    bool unread; /* SEAL: the source lacks something */
     uint32_t data_end;
     const struct index *source; /* SEAL */
     size_t places_max;          /* SEAL, LOAD: memory for the resident look-up */
@@ -77,9 +78,31 @@ static void build_places(struct lane_job *job)
         (void)!places_build(&job->places, job->sidecar, job->places_max);
 }
 
+/* read_again: recovery could not read all of the segment: what its index lacks would be hidden for
+ * good. ERR_IO: still not; it is tried again later. */
+static enum err read_again(struct lane_job *job)
+{
+    struct scan scan;
+    uint32_t data_end;
+    TRY(open_segment(job));
+    enum err err = scan_open(&scan, job->read_fd);
+    if (err == OK) {
+        err = index_rebuild(&job->index, &scan, &data_end);
+        scan_close(&scan);
+    }
+    file_close(job->read_fd);
+    job->read_fd = -1;
+    job->source = job->index;
+    return err;
+}
+
 static void job_seal(struct lane_job *job)
 {
-    job->err = sidecar_write(job->directory, &job->header, job->source, job->data_end);
+    job->err = job->unread ? read_again(job) : OK;
+    if (job->err == OK)
+        job->err = sidecar_write(job->directory, &job->header, job->source, job->data_end);
+    index_destroy(job->index);
+    job->index = NULL;
     if (job->err == OK)
         job->err = sidecar_load(&job->sidecar, job->directory, &job->header);
     if (job->err == OK)
@@ -262,6 +285,7 @@ static void sealed(struct log *log, struct lane_job *job)
     segment->expires_min_ms = job->sidecar->expires_min_ms;
     segment->expiry_known = true;
     segment->state = SEGMENT_SEALED;
+    segment->unread = false;
     segment->used = ++log->clock;
     index_destroy(segment->index);
     segment->index = NULL;
@@ -351,6 +375,7 @@ static struct lane_job *job_create(struct log *log, enum lane_job_kind kind,
     job->data_end = segment->data_end;
     job->source = segment->index;
     job->rebuild = segment->rebuild;
+    job->unread = segment->unread;
     job->places_max = segment->archived ? 0 : lane_lookup_room(log, segment->id);
     if (segment->archived && lane_archive_path(log, segment, job->path) != OK) {
         memory_give(job, MEMORY_STORE);

@@ -62,7 +62,8 @@ static enum err fails(enum fault_op op)
         return OK;
     }
     if (!fault.fail_sticky)
-        fault.fail_at[op] = 0;
+        fault.fail_at[op] = fault.fail_more > 0 ? 1 : 0;
+    fault.fail_more -= fault.fail_more > 0;
     return fault.fail_err == OK ? ERR_IO : fault.fail_err;
 }
 

@@ -18,6 +18,7 @@ struct fault_settings {
     uint64_t fail_at[FAULT_OP_COUNT]; /* the n-th from now fails, once; 0: none */
     enum err fail_err;                /* ERR_IO by default */
     bool fail_sticky;                 /* every one from the n-th on */
+    uint64_t fail_more;               /* so many more after the n-th */
     uint64_t capacity;                /* bytes of all files together; 0: unlimited */
     bool hold;                        /* asynchronous operations and jobs do not complete */
     uint32_t files_max;               /* asynchronous operations in flight; 0: 64 */

@@ -1,5 +1,6 @@
 /* test_log_recovery.c: torn tails are cut, damage is reported and never served, nothing else
  * changes. */
+#include "store/log_private.h"
 #include "store/scan.h"
 #include "tests/unit/log_rig.h"
 
@@ -323,6 +324,88 @@ static void test_sidecar_lost_or_damaged(void **state)
     assert_int_equal(verify(), OK); /* all were rebuilt */
 }
 
+/* The sidecar of another life: the same id, another nonce; what it says is not believed. */
+static void test_sidecar_of_another_life(void **state)
+{
+    (void)state;
+    uint64_t size;
+    uint8_t *stale;
+    int fd;
+    assert_int_equal(rig_open(rig), OK);
+    fill(2000, 3);
+    rig_close(rig);
+    uint8_t *data = fault_data(RIG_DIRECTORY "/00000001.index", &size);
+    assert_non_null(data);
+    stale = malloc(size);
+    memcpy(stale, data, size);
+    fault_reset();
+    io_entropy(fault_io(), &fd, sizeof fd); /* other nonces */
+    rig_init(rig);
+    assert_int_equal(rig_open(rig), OK);
+    fill(4000, 30);
+    uint64_t checkpoint = log_durable(rig->log);
+    rig_close(rig);
+    for (uint32_t round = 0; round < 2; round++) {
+        fault_remove(RIG_DIRECTORY "/00000001.index");
+        assert_int_equal(file_open(&fd, RIG_DIRECTORY "/00000001.index", FILE_WRITE | FILE_CREATE),
+                         OK);
+        assert_int_equal(file_write(fd, 0, bytes_of(stale, size)), OK);
+        file_close(fd);
+        fault_settle();
+        rig->options.checkpoint = round == 0 ? checkpoint : 0; /* loaded later; or walked */
+        memcpy(rig->found, rig->acked, sizeof rig->found);
+        assert_int_equal(rig_open(rig), OK);
+        rig_adopt(rig);
+        rig_read_all(rig);
+        rig_close(rig);
+        assert_int_equal(verify(), OK); /* it was rebuilt */
+    }
+    free(stale);
+}
+
+/* A device that refuses once while the active segment is read: its index lacks something, and the
+ * sidecar that is written when it is sealed must not. */
+static void test_unread_is_read_again(void **state)
+{
+    (void)state;
+    rig->options.segment_bytes = 64 << 10;
+    rig->options.batch_bytes_max = 16 << 10;
+    assert_int_equal(rig_open(rig), OK);
+    fill(150, 5);
+    uint64_t checkpoint = log_durable(rig->log);
+    memcpy(rig->found, rig->acked, sizeof rig->found);
+    rig_close(rig);
+    rig->options.checkpoint = checkpoint;
+    struct fault_image *image = fault_save();
+    struct rig *before = malloc(sizeof *before);
+    memcpy(before, rig, sizeof *rig);
+    uint32_t unread = 0;
+    for (uint64_t n = 1; n < 60; n++) {
+        memcpy(rig, before, sizeof *rig);
+        fault_calm();
+        fault_load(image);
+        fault.fail_at[FAULT_READ] = n;
+        fault.fail_more = 1; /* the window, and its first block */
+        enum err err = rig_open(rig);
+        bool reached = fault.fail_at[FAULT_READ] == 0;
+        fault_calm();
+        if (err != OK)
+            continue;
+        rig_adopt(rig);
+        unread += rig->log->segments[rig->log->active]->unread;
+        fill(500, 5); /* it is sealed */
+        fault_pass(2 * LANE_RETRY_NS);
+        fill(10, 5);
+        rig_read_all(rig);
+        rig_close(rig);
+        if (!reached)
+            break;
+    }
+    assert_true(unread > 0);
+    free(before);
+    fault_free(image);
+}
+
 static void test_header_copies(void **state)
 {
     (void)state;
@@ -545,6 +628,8 @@ int main(void)
         TEST(test_checkpoint),
         TEST(test_checkpoint_ahead),
         TEST(test_sidecar_lost_or_damaged),
+        TEST(test_sidecar_of_another_life),
+        TEST(test_unread_is_read_again),
         TEST(test_header_copies),
         TEST(test_newer_version),
         TEST(test_unreadable_tail_refuses),

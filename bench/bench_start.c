@@ -3,7 +3,7 @@
  * Use:        bench_start [--smoke] [--messages N] [--conversations N] [--tail MIB] [DIRECTORY]
  *             builds a store of N messages of 256 bytes in DIRECTORY (out/bench_start), N × 750
  *             bytes of disk while it runs, and removes it. Ends with status 1 if a start takes
- *             longer than 2 s + 1 s per 256 MiB of tail
+ *             longer than 2 s + 1 s per 256 MiB of tail or a resting conversation is too large
  * Counted:    catalog_open, log_open with its replay into the catalog, the checkpoint: what
  *             flow/lane.c does before a gateway serves. The log is written with O_DIRECT, so that
  *             it is read from the disk; the catalog may be in the machine's cache
@@ -27,6 +27,7 @@
 #define MAP_BYTES     (16ull << 30)
 #define START_S       2.0
 #define TAIL_S        1.0 /* more per 256 MiB */
+#define RESTING_BYTES 96  /* per conversation, members apart */
 #define LOG_MS        1700000000000ull
 
 struct bench {
@@ -269,13 +270,54 @@ static void check_rows(struct bench *b)
     catalog_abort(txn);
 }
 
-static void sizes(void)
+/* resident: what all conversations take that were loaded and rest, with the table that finds them.
+ */
+static void resident(struct bench *b)
 {
-    printf("memory: conversation %zu B, of which two slices %zu; inbox entry %zu B + %zu per "
+    static struct message_cache cache;
+    static struct conversation_row row;
+    struct table table;
+    size_t at = 0;
+    struct conversation *conversation;
+    int64_t before = memory_bytes(MEMORY_CHAT);
+    table_init(&table, 1);
+    for (uint32_t i = 0; i < b->conversations; i++) {
+        struct conversation_id id = conversation_at(i);
+        row = (struct conversation_row){.last_seq = 1, .last_time_ms = LOG_MS, .sender_count = 2};
+        for (uint32_t j = 0; j < 2; j++)
+            row.senders[j].device.v = j + 1;
+        conversation = memory_take(sizeof *conversation, MEMORY_CHAT);
+        CHECK(conversation != NULL);
+        conversation_init(conversation);
+        conversation->state = CONVERSATION_LOADING;
+        CHECK(conversation_loaded(conversation, &row) == OK);
+        CHECK(table_put(&table, (struct table_key){id.hi, id.lo}, conversation) == OK);
+    }
+    while (table_tidy(&table)) /* as a shard's turns do */
+        continue;
+    double all = (double)(memory_bytes(MEMORY_CHAT) - before) / b->conversations;
+    double cells = (double)table_memory(&table) / b->conversations;
+    const int rest = CONVERSATION_BYTES - CONVERSATION_MEMBERS_BYTES;
+    b->missed = b->missed || rest + cells > RESTING_BYTES;
+    double senders = all - CONVERSATION_BYTES;
+    printf("memory of a resting conversation: %.1f B without members (at most %d) = %d + %.1f of "
+           "the table; members: %d B of watermarks and list, %.1f for the devices that sent\n",
+           rest + cells, RESTING_BYTES, rest, cells, CONVERSATION_MEMBERS_BYTES, senders);
+    while ((conversation = table_next(&table, &at)) != NULL) {
+        conversation_deinit(conversation, &cache);
+        memory_give(conversation, MEMORY_CHAT);
+    }
+    table_deinit(&table);
+}
+
+static void sizes(struct bench *b)
+{
+    resident(b);
+    printf("memory: %zu B more per conversation while it is busy; inbox entry %zu B + %zu per "
            "device; message in an unsealed segment %u B and room for growth (bench_log --index) + "
            "2 per KiB of segment + %zu per conversation there\n",
-           sizeof(struct conversation), 2 * sizeof(struct slice), sizeof(struct entry),
-           sizeof(struct cursor_state), INDEX_RECORD_BYTES, sizeof(struct index_run));
+           sizeof(struct conversation_work), sizeof(struct entry), sizeof(struct cursor_state),
+           INDEX_RECORD_BYTES, sizeof(struct index_run));
 }
 
 static uint64_t number_of(const char *text)
@@ -328,7 +370,7 @@ int main(int argc, char **argv)
     uint64_t tail = build(&b);
     printf("built: %" PRIu64 " messages in %u conversations, %.1f s\n", b.messages, b.conversations,
            now_s(CLOCK_MONOTONIC) - began);
-    sizes();
+    sizes(&b);
     leave(&b);
     workers_start(&b);
     start(&b, "a kill", tail);

@@ -27,6 +27,9 @@
 #define MOVE_STEP     16
 #define SEGMENT_CELLS 1024 /* 24 KiB */
 
+_Static_assert(sizeof(struct table_cell *) + 2 * sizeof(uint64_t) == TABLE_CELL_BYTES,
+               "key and value");
+
 struct table_cell {
     uint64_t hi;
     uint64_t lo;
@@ -275,19 +278,45 @@ void *table_remove(struct table *table, struct table_key key)
     return value;
 }
 
-void *table_next(const struct table *table, size_t *at)
+/* cell_number: counted through both arrays. */
+static const struct table_cell *cell_number(const struct table *table, size_t at)
 {
     size_t old_count = cells_count(&table->old);
-    size_t count = old_count + cells_count(&table->cells);
+    return at < old_count ? cell_at(&table->old, at) : cell_at(&table->cells, at - old_count);
+}
+
+void *table_next(const struct table *table, size_t *at)
+{
+    size_t count = cells_count(&table->old) + cells_count(&table->cells);
     for (; *at < count; (*at)++) {
-        const struct table_cell *cell =
-            *at < old_count ? cell_at(&table->old, *at) : cell_at(&table->cells, *at - old_count);
+        const struct table_cell *cell = cell_number(table, *at);
         if (cell_live(cell)) {
             (*at)++;
             return cell->value;
         }
     }
     return NULL;
+}
+
+void *table_visit(const struct table *table, struct table_key *key, size_t *at, size_t *cells)
+{
+    size_t count = cells_count(&table->old) + cells_count(&table->cells);
+    while (count != 0 && *cells > 0) {
+        if (*at >= count)
+            *at = 0;
+        (*cells)--;
+        const struct table_cell *cell = cell_number(table, (*at)++);
+        if (!cell_live(cell))
+            continue;
+        *key = (struct table_key){cell->hi, cell->lo};
+        return cell->value;
+    }
+    return NULL;
+}
+
+bool table_tidy(struct table *table)
+{
+    return table->old.segments != NULL && move_step(table) == OK;
 }
 
 static size_t cells_memory(const struct table_cells *cells)

@@ -15,6 +15,8 @@ struct table_key {
     uint64_t lo;
 };
 
+#define TABLE_CELL_BYTES 24 /* a value takes 4/3 (just before the table doubles) to 8/3 of them */
+
 struct table_cell;
 struct table_cells {
     struct table_cell *
@@ -40,6 +42,14 @@ void *table_remove(struct table *table, struct table_key key); /* the old value 
 /* table_next: walks all values; start with *at = 0; NULL at the end. The current value may be
  * removed during the walk; nothing may be put. */
 void *table_next(const struct table *table, size_t *at);
+/* table_visit: the next value and its key from *at on, round and round, looking at no more than
+ * *cells cells, which are counted down; NULL: there was none among them. Between two calls anything
+ * may be put and removed: what stays is met within two rounds, unless its cell moves ahead of *at.
+ */
+void *table_visit(const struct table *table, struct table_key *key, size_t *at, size_t *cells);
+/* table_tidy: a put's share of house-keeping without a put, so that the memory of before a doubling
+ * does not wait for the next ones; true while there is more to do. */
+bool table_tidy(struct table *table);
 size_t table_memory(const struct table *table); /* bytes */
 
 #endif

@@ -9,14 +9,46 @@ static size_t cached_bytes(const struct cached *message)
     return sizeof *message + message->size;
 }
 
-void conversation_init(struct conversation *conversation, struct conversation_id id,
-                       const uint32_t home[2])
+void conversation_init(struct conversation *conversation)
 {
     memset(conversation, 0, sizeof *conversation);
-    conversation->id = id;
-    conversation->slices[0] = (struct slice){.shard = home[0], .used = true};
+}
+
+enum err conversation_wake(struct conversation *conversation, struct conversation_id id,
+                           const uint32_t home[2])
+{
+    if (conversation->work != NULL)
+        return OK;
+    struct conversation_work *work = memory_take_zeroed(sizeof *work, MEMORY_CHAT);
+    if (work == NULL)
+        return ERR_NO_MEMORY;
+    work->id = id;
+    work->slices[0] = (struct slice){.shard = home[0], .used = true};
     if (home[1] != home[0])
-        conversation->slices[1] = (struct slice){.shard = home[1], .used = true};
+        work->slices[1] = (struct slice){.shard = home[1], .used = true};
+    conversation->work = work;
+    return OK;
+}
+
+/* Nothing but messages that may be forgotten. */
+static bool work_idle(const struct conversation_work *work)
+{
+    if (work->in_flight != 0 || work->parked != NULL || work->dirty || work->listed_slices ||
+        work->listed_retry)
+        return false;
+    for (int i = 0; i < 2; i++)
+        if (work->slices[i].dirty || work->slices[i].receipts_dirty)
+            return false;
+    return true;
+}
+
+void conversation_rest(struct conversation *conversation)
+{
+    struct conversation_work *work = conversation->work;
+    if (work == NULL || work->oldest != NULL || !work_idle(work))
+        return;
+    memory_give(work, MEMORY_CHAT);
+    conversation->work = NULL;
 }
 
 static void cache_unlink(struct message_cache *cache, struct cached *message)
@@ -35,22 +67,26 @@ static void cache_unlink(struct message_cache *cache, struct cached *message)
 /* Oldest of its conversation always: within a conversation durable order is cache order. */
 static void forget_oldest(struct conversation *conversation)
 {
-    struct cached *message = conversation->oldest;
-    conversation->oldest = message->newer;
+    struct conversation_work *work = conversation->work;
+    struct cached *message = work->oldest;
+    work->oldest = message->newer;
     if (message->newer != NULL)
         message->newer->older = NULL;
     else
-        conversation->newest = NULL;
+        work->newest = NULL;
     memory_give(message, MEMORY_CHAT);
 }
 
 void conversation_deinit(struct conversation *conversation, struct message_cache *cache)
 {
-    while (conversation->oldest != NULL) {
-        if (conversation->oldest->durable)
-            cache_unlink(cache, conversation->oldest);
+    struct conversation_work *work = conversation->work;
+    while (work != NULL && work->oldest != NULL) {
+        if (work->oldest->durable)
+            cache_unlink(cache, work->oldest);
         forget_oldest(conversation);
     }
+    memory_give(work, MEMORY_CHAT);
+    conversation->work = NULL;
     memory_give(conversation->senders, MEMORY_CHAT);
     conversation->senders = NULL;
 }
@@ -59,17 +95,20 @@ void message_cache_trim(struct message_cache *cache)
 {
     while (cache->bytes > cache->bytes_max && cache->oldest != NULL) {
         struct cached *message = cache->oldest;
-        CHECK(message->conversation->oldest == message);
+        struct conversation *conversation = message->conversation;
+        CHECK(conversation->work->oldest == message);
         cache_unlink(cache, message);
-        forget_oldest(message->conversation);
+        forget_oldest(conversation);
+        conversation_rest(conversation);
     }
 }
 
 static struct sender_row *find_sender(const struct conversation *conversation, struct user_id user,
                                       struct device_id device)
 {
-    for (uint32_t i = 0; i < conversation->sender_count; i++) {
-        struct sender_row *sender = &conversation->senders[i];
+    struct sender_list *list = conversation->senders;
+    for (uint32_t i = 0; list != NULL && i < list->count; i++) {
+        struct sender_row *sender = &list->rows[i];
         if (sender->user.v == user.v && sender->device.v == device.v)
             return sender;
     }
@@ -81,19 +120,27 @@ static enum err raise_sender(struct conversation *conversation, struct user_id u
 {
     struct sender_row *sender = find_sender(conversation, user, device);
     if (sender == NULL) {
-        if (conversation->sender_count == ROW_SENDERS_MAX)
+        struct sender_list *list = conversation->senders;
+        uint32_t count = list != NULL ? list->count : 0;
+        if (count == ROW_SENDERS_MAX)
             return ERR_FULL;
-        size_t size = (conversation->sender_count + 1) * sizeof *sender;
-        struct sender_row *grown = memory_resize(conversation->senders, size, MEMORY_CHAT);
-        if (grown == NULL)
+        list = memory_resize(list, sizeof *list + (count + 1) * sizeof *sender, MEMORY_CHAT);
+        if (list == NULL)
             return ERR_NO_MEMORY;
-        conversation->senders = grown;
-        sender = &grown[conversation->sender_count++];
+        conversation->senders = list;
+        list->count = count + 1;
+        sender = &list->rows[count];
         *sender = (struct sender_row){.user = user, .device = device};
     }
     if (message_id_compare(id, sender->highest) > 0)
         sender->highest = id;
     return OK;
+}
+
+static void set_time(struct conversation *conversation, uint64_t ms)
+{
+    ms = ms < CONVERSATION_TIME_MAX ? ms : CONVERSATION_TIME_MAX; /* a clock gone mad */
+    conversation->last_time_ms = ms & CONVERSATION_TIME_MAX;
 }
 
 enum err conversation_loaded(struct conversation *conversation, const struct conversation_row *row)
@@ -103,10 +150,8 @@ enum err conversation_loaded(struct conversation *conversation, const struct con
         TRY(raise_sender(conversation, row->senders[i].user, row->senders[i].device,
                          row->senders[i].highest));
     conversation->last_seq = row->last_seq;
-    conversation->visible_seq = row->last_seq;
-    conversation->last_time_ms = row->last_time_ms;
+    set_time(conversation, row->last_time_ms);
     for (int i = 0; i < 2; i++) {
-        conversation->slices[i].seq_told = row->last_seq;
         if (row->delivered[i] > conversation->delivered[i])
             conversation->delivered[i] = row->delivered[i];
         if (row->read[i] > conversation->read[i])
@@ -123,7 +168,9 @@ enum conversation_verdict conversation_check(const struct conversation *conversa
     const struct sender_row *sender = find_sender(conversation, key->sender, key->device);
     if (sender == NULL || message_id_compare(key->message_id, sender->highest) > 0)
         return CONVERSATION_NEW;
-    for (struct cached *message = conversation->newest; message != NULL; message = message->older)
+    const struct conversation_work *work = conversation->work;
+    for (struct cached *message = work != NULL ? work->newest : NULL; message != NULL;
+         message = message->older)
         if (message->sender.v == key->sender.v && message->device.v == key->device.v &&
             message_id_compare(message->message_id, key->message_id) == 0) {
             *found = message;
@@ -136,7 +183,8 @@ enum err conversation_accept(struct conversation *conversation, struct cached **
                              const struct send_key *key, struct bytes payload, uint64_t expires_ms,
                              uint64_t now_ms)
 {
-    CHECK(conversation->state == CONVERSATION_WARM);
+    struct conversation_work *work = conversation->work;
+    CHECK(conversation->state == CONVERSATION_WARM && work != NULL);
     struct cached *message = memory_take(sizeof *message + payload.size, MEMORY_CHAT);
     if (message == NULL)
         return ERR_NO_MEMORY;
@@ -146,9 +194,9 @@ enum err conversation_accept(struct conversation *conversation, struct cached **
         return err;
     }
     if (now_ms > conversation->last_time_ms)
-        conversation->last_time_ms = now_ms;
+        set_time(conversation, now_ms);
     *message = (struct cached){
-        .older = conversation->newest,
+        .older = work->newest,
         .conversation = conversation,
         .seq = ++conversation->last_seq,
         .time_ms = conversation->last_time_ms,
@@ -160,12 +208,12 @@ enum err conversation_accept(struct conversation *conversation, struct cached **
     };
     if (payload.size != 0)
         memcpy(message->payload, payload.data, payload.size);
-    if (conversation->newest != NULL)
-        conversation->newest->newer = message;
+    if (work->newest != NULL)
+        work->newest->newer = message;
     else
-        conversation->oldest = message;
-    conversation->newest = message;
-    conversation->in_flight++;
+        work->oldest = message;
+    work->newest = message;
+    work->in_flight++;
     *out = message;
     return OK;
 }
@@ -173,10 +221,8 @@ enum err conversation_accept(struct conversation *conversation, struct cached **
 void conversation_durable(struct conversation *conversation, struct cached *message,
                           struct message_cache *cache)
 {
-    CHECK(!message->durable && message->seq == conversation->visible_seq + 1);
-    conversation->visible_seq = message->seq;
-    CHECK(conversation->visible_seq <= conversation->last_seq);
-    conversation->in_flight--;
+    CHECK(!message->durable && message->seq == conversation_visible(conversation) + 1);
+    conversation->work->in_flight--;
     message->durable = true;
     message->session = 0;
     message->previous = cache->newest;
@@ -191,24 +237,25 @@ void conversation_durable(struct conversation *conversation, struct cached *mess
 
 void conversation_refused(struct conversation *conversation, struct cached *message)
 {
-    CHECK(!message->durable && conversation->newest == message);
-    conversation->newest = message->older;
+    struct conversation_work *work = conversation->work;
+    CHECK(!message->durable && work->newest == message && message->seq == conversation->last_seq);
+    work->newest = message->older;
     if (message->older != NULL)
         message->older->newer = NULL;
     else
-        conversation->oldest = NULL;
-    conversation->last_seq = message->seq - 1;
-    CHECK(conversation->visible_seq <= conversation->last_seq);
-    conversation->in_flight--;
+        work->oldest = NULL;
+    conversation->last_seq--;
+    work->in_flight--;
     memory_give(message, MEMORY_CHAT);
 }
 
 struct cached *conversation_recent(const struct conversation *conversation, uint64_t seq)
 {
-    if (conversation->oldest == NULL || seq < conversation->oldest->seq ||
-        seq > conversation->visible_seq)
+    const struct conversation_work *work = conversation->work;
+    if (work == NULL || work->oldest == NULL || seq < work->oldest->seq ||
+        seq > conversation_visible(conversation))
         return NULL;
-    struct cached *message = conversation->newest;
+    struct cached *message = work->newest;
     while (message != NULL && message->seq > seq)
         message = message->older;
     return message;
@@ -217,7 +264,7 @@ struct cached *conversation_recent(const struct conversation *conversation, uint
 bool conversation_watermark(struct conversation *conversation, struct user_id user,
                             uint64_t delivered, uint64_t read)
 {
-    int member = conversation_member(conversation, user);
+    int member = conversation_member(conversation->work->id, user);
     bool changed = false;
     if (read > delivered)
         delivered = read; /* read implies delivered */
@@ -235,25 +282,21 @@ bool conversation_watermark(struct conversation *conversation, struct user_id us
 void conversation_to_row(const struct conversation *conversation, struct conversation_row *row)
 {
     memset(row, 0, offsetof(struct conversation_row, senders));
-    row->last_seq = conversation->visible_seq;
+    row->last_seq = conversation_visible(conversation);
     row->last_time_ms = conversation->last_time_ms;
     for (int i = 0; i < 2; i++) {
         row->delivered[i] = conversation->delivered[i];
         row->read[i] = conversation->read[i];
     }
-    row->sender_count = conversation->sender_count;
-    if (conversation->sender_count != 0)
-        memcpy(row->senders, conversation->senders,
-               conversation->sender_count * sizeof row->senders[0]);
+    const struct sender_list *list = conversation->senders;
+    if (list == NULL)
+        return;
+    row->sender_count = list->count;
+    memcpy(row->senders, list->rows, list->count * sizeof row->senders[0]);
 }
 
 bool conversation_idle(const struct conversation *conversation)
 {
-    if (conversation->in_flight != 0 || conversation->parked != NULL || conversation->dirty ||
-        conversation->state == CONVERSATION_LOADING)
-        return false;
-    for (int i = 0; i < 2; i++)
-        if (conversation->slices[i].dirty || conversation->slices[i].receipts_dirty)
-            return false;
-    return true;
+    return conversation->state != CONVERSATION_LOADING &&
+           (conversation->work == NULL || work_idle(conversation->work));
 }

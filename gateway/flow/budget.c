@@ -7,7 +7,6 @@
 #define HANDLE_BYTES 8 /* generation and free link of a pool's object */
 #define IO_SLOT_BYTES                                                                              \
     40 /* core/io_uring.h: struct conn, twice as many as slots, untouched ones cost nothing */
-#define CELL_BYTES 24 /* key and value of a hash table's cell */
 #define TLS_IDLE_BYTES                                                                             \
     2688 /* BoringSSL's SSL after the handshake, by allocator size classes (bench_wire) */
 
@@ -16,7 +15,7 @@ static const struct budget_line lines[] = {
     {"struct session: cursors' heads, credit, token", sizeof(struct session) + HANDLE_BYTES},
     {"struct inbox: the user's devices and entries", sizeof(struct inbox)},
     {"the user's device list", 16},
-    {"cell of the table of users, at most half full", 2 * CELL_BYTES},
+    {"cell of the table of users, at most half full", 2 * TABLE_CELL_BYTES},
     {"slot of the io's table", IO_SLOT_BYTES},
     {"TLS: traffic keys, session, read and write state", TLS_IDLE_BYTES},
 };

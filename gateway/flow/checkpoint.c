@@ -282,18 +282,18 @@ static enum err put_conversation(struct shard *shard, struct buffer *rows,
     if (buffer_room(rows) < 2 * ROWS_BATCH_ITEM_MAX)
         return ERR_FULL;
     conversation_to_row(conversation, row);
-    TRY(rows_batch_conversation(rows, conversation->id, row));
+    TRY(rows_batch_conversation(rows, conversation->work->id, row));
     for (int i = 0; i < 2; i++) {
-        if (i == 1 && conversation->id.hi == conversation->id.lo)
+        if (i == 1 && conversation->work->id.hi == conversation->work->id.lo)
             break;
         memset(&inbox, 0, offsetof(struct inbox_row, cursors));
-        inbox.last_seq = conversation->visible_seq;
-        inbox.activity_ms = conversation->visible_seq == 0 ? 0 : conversation->last_time_ms;
+        inbox.last_seq = row->last_seq;
+        inbox.activity_ms = row->last_seq == 0 ? 0 : row->last_time_ms;
         inbox.read_seq = conversation->read[i];
         inbox.peer_delivered = conversation->delivered[1 - i];
         inbox.peer_read = conversation->read[1 - i];
-        TRY(rows_batch_inbox(rows, conversation_user(conversation->id, i), conversation->id,
-                             &inbox));
+        TRY(rows_batch_inbox(rows, conversation_user(conversation->work->id, i),
+                             conversation->work->id, &inbox));
     }
     return OK;
 }
@@ -318,11 +318,12 @@ static void gather(struct shard *shard, struct flush_job *job)
     struct buffer *rows = &job->rows;
     while (shard->flush_conversations != NULL) {
         struct conversation *conversation = shard->flush_conversations;
-        struct conversation *next = conversation->dirty_next;
+        struct conversation *next = conversation->work->dirty_next;
         if (put_conversation(shard, rows, conversation) != OK)
             return;
         shard->flush_conversations = next;
-        conversation->dirty = false;
+        conversation->work->dirty = false;
+        conversation_rest(conversation);
     }
     while (shard->flush_users != NULL) {
         struct inbox *user = shard->flush_users;
@@ -388,7 +389,7 @@ static void add_dirty(struct shard *shard)
     struct conversation **conversations = &shard->flush_conversations;
     struct inbox **users = &shard->flush_users;
     while (*conversations != NULL)
-        conversations = &(*conversations)->dirty_next;
+        conversations = &(*conversations)->work->dirty_next;
     while (*users != NULL)
         users = &(*users)->dirty_next;
     *conversations = shard->dirty_conversations;

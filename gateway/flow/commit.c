@@ -13,85 +13,74 @@ static struct table_key key_of(struct conversation_id id)
 
 /* ---- the table of conversations */
 
-static void lru_remove(struct shard *shard, struct conversation *conversation)
-{
-    if (conversation->lru_previous != NULL)
-        conversation->lru_previous->lru_next = conversation->lru_next;
-    else
-        shard->conversation_lru_oldest = conversation->lru_next;
-    if (conversation->lru_next != NULL)
-        conversation->lru_next->lru_previous = conversation->lru_previous;
-    else
-        shard->conversation_lru_newest = conversation->lru_previous;
-}
-
-static void lru_append(struct shard *shard, struct conversation *conversation)
-{
-    conversation->lru_next = NULL;
-    conversation->lru_previous = shard->conversation_lru_newest;
-    if (shard->conversation_lru_newest != NULL)
-        shard->conversation_lru_newest->lru_next = conversation;
-    else
-        shard->conversation_lru_oldest = conversation;
-    shard->conversation_lru_newest = conversation;
-}
-
 static struct conversation *find_or_make(struct shard *shard, struct conversation_id id)
 {
     struct conversation *conversation = table_get(&shard->conversations, key_of(id));
     if (conversation != NULL) {
-        lru_remove(shard, conversation);
-        lru_append(shard, conversation);
+        conversation->touched = true;
         return conversation;
     }
     conversation = memory_take(sizeof *conversation, MEMORY_CHAT);
     if (conversation == NULL)
         return NULL;
-    const uint32_t home[2] = {shard_of_user(shard->gateway, conversation_user(id, 0)),
-                              shard_of_user(shard->gateway, conversation_user(id, 1))};
-    conversation_init(conversation, id, home);
+    conversation_init(conversation);
+    conversation->touched = true;
     if (table_put(&shard->conversations, key_of(id), conversation) != OK) {
         memory_give(conversation, MEMORY_CHAT);
         return NULL;
     }
-    lru_append(shard, conversation);
     shard_count(shard, METRIC_STATE_CONVERSATIONS, 1);
     return conversation;
 }
 
+/* find_awake: one that has something to do. The caller lets it rest afterwards. */
+static struct conversation *find_awake(struct shard *shard, struct conversation_id id)
+{
+    struct conversation *conversation = find_or_make(shard, id);
+    if (conversation == NULL || conversation->work != NULL)
+        return conversation;
+    const uint32_t home[2] = {shard_of_user(shard->gateway, conversation_user(id, 0)),
+                              shard_of_user(shard->gateway, conversation_user(id, 1))};
+    return conversation_wake(conversation, id, home) == OK ? conversation : NULL;
+}
+
 static void forget(struct shard *shard, struct conversation *conversation)
 {
-    lru_remove(shard, conversation);
-    table_remove(&shard->conversations, key_of(conversation->id));
     conversation_deinit(conversation, &shard->cache);
     memory_give(conversation, MEMORY_CHAT);
     shard_count(shard, METRIC_STATE_CONVERSATIONS, (uint64_t)-1);
 }
 
+/* Second chance: the hand goes round the table and takes what nobody asked for since it came by. */
 void commit_evict(struct shard *shard)
 {
-    for (int i = 0; i < EVICT_PER_TURN && shard->conversation_lru_oldest != NULL; i++) {
-        struct conversation *conversation = shard->conversation_lru_oldest;
-        if (!shard_over_budget(shard))
+    size_t cells = EVICT_CELLS;
+    for (int i = 0; i < EVICT_PER_TURN && shard_over_budget(shard); i++) {
+        struct table_key key;
+        struct conversation *conversation =
+            table_visit(&shard->conversations, &key, &shard->conversation_hand, &cells);
+        if (conversation == NULL)
             return;
-        if (conversation_idle(conversation) && !conversation->listed_slices &&
-            !conversation->listed_retry) {
-            forget(shard, conversation);
-            shard_count(shard, METRIC_EVICTED, 1);
+        if (conversation->touched || !conversation_idle(conversation)) {
+            conversation->touched = false;
             continue;
         }
-        lru_remove(shard, conversation);
-        lru_append(shard, conversation);
+        MARK("a conversation is evicted");
+        table_remove(&shard->conversations, key);
+        forget(shard, conversation);
+        shard_count(shard, METRIC_EVICTED, 1);
     }
 }
 
+/* The table goes with the shard. */
 void commit_deinit(struct shard *shard)
 {
-    while (shard->conversation_lru_oldest != NULL) {
-        struct conversation *conversation = shard->conversation_lru_oldest;
-        while (conversation->parked != NULL) {
-            struct parked *parked = conversation->parked;
-            conversation->parked = parked->next;
+    size_t at = 0;
+    struct conversation *conversation;
+    while ((conversation = table_next(&shard->conversations, &at)) != NULL) {
+        struct parked *parked;
+        while ((parked = conversation_parked(conversation)) != NULL) {
+            conversation->work->parked = parked->next;
             memory_give(parked, MEMORY_CHAT);
         }
         forget(shard, conversation);
@@ -100,10 +89,11 @@ void commit_deinit(struct shard *shard)
 
 void commit_mark_dirty(struct shard *shard, struct conversation *conversation)
 {
-    if (conversation->dirty)
+    struct conversation_work *work = conversation->work;
+    if (work->dirty)
         return;
-    conversation->dirty = true;
-    conversation->dirty_next = shard->dirty_conversations;
+    work->dirty = true;
+    work->dirty_next = shard->dirty_conversations;
     shard->dirty_conversations = conversation;
 }
 
@@ -214,13 +204,14 @@ static void load_done(struct worker_job *job, void *context)
     run_parked(shard, conversation);
 }
 
-static enum err start_load(struct shard *shard, struct conversation *conversation)
+static enum err start_load(struct shard *shard, struct conversation *conversation,
+                           struct conversation_id id)
 {
     struct conversation_load *load = memory_take(sizeof *load, MEMORY_CHAT);
     if (load == NULL)
         return ERR_NO_MEMORY;
     memset(load, 0, offsetof(struct conversation_load, row.senders));
-    load->id = conversation->id;
+    load->id = id;
     load->catalog_job.body = load_body;
     load->catalog_job.job.done = load_done;
     enum err err = catalog_submit(shard->gateway->catalog, shard->gateway->workers,
@@ -248,7 +239,7 @@ static struct parked *park(struct shard *shard, struct conversation *conversatio
     parked->state = state;
     parked->size = message.size;
     memcpy(parked->message, message.data, message.size);
-    struct parked **end = &conversation->parked;
+    struct parked **end = &conversation->work->parked;
     while (*end != NULL)
         end = &(*end)->next;
     *end = parked;
@@ -258,7 +249,7 @@ static struct parked *park(struct shard *shard, struct conversation *conversatio
 
 static void unpark(struct shard *shard, struct parked *parked)
 {
-    struct parked **at = &parked->conversation->parked;
+    struct parked **at = &parked->conversation->work->parked;
     while (*at != parked)
         at = &(*at)->next;
     *at = parked->next;
@@ -268,10 +259,11 @@ static void unpark(struct shard *shard, struct parked *parked)
 
 static void list_retry(struct shard *shard, struct conversation *conversation)
 {
-    if (conversation->listed_retry)
+    struct conversation_work *work = conversation->work;
+    if (work->listed_retry)
         return;
-    conversation->listed_retry = true;
-    conversation->retry_next = shard->retry;
+    work->listed_retry = true;
+    work->retry_next = shard->retry;
     shard->retry = conversation;
 }
 
@@ -326,7 +318,7 @@ static enum err accept(struct shard *shard, struct conversation *conversation,
         .kind = RECORD_MESSAGE,
         .realm = send->realm,
         .device = send->device,
-        .conversation = conversation->id,
+        .conversation = conversation->work->id,
         .seq = message->seq,
         .sender = send->sender,
         .message_id = send->message_id,
@@ -356,8 +348,8 @@ static bool same_key(const struct border_send *a, const struct border_send *b)
 static bool is_behind(const struct conversation *conversation, const struct border_send *send,
                       const struct parked *self)
 {
-    for (struct parked *parked = conversation->parked; parked != NULL && parked != self;
-         parked = parked->next) {
+    for (struct parked *parked = conversation_parked(conversation);
+         parked != NULL && parked != self; parked = parked->next) {
         const struct border_send *other = (const void *)parked->message;
         if (other->border.kind == BORDER_SEND && other->sender.v == send->sender.v &&
             other->device.v == send->device.v)
@@ -382,7 +374,8 @@ static bool must_wait(const struct conversation *conversation, const struct bord
 static bool being_found(const struct conversation *conversation, const struct border_send *send,
                         const struct parked *self)
 {
-    for (struct parked *parked = conversation->parked; parked != NULL; parked = parked->next) {
+    for (struct parked *parked = conversation_parked(conversation); parked != NULL;
+         parked = parked->next) {
         const struct border *border = (const void *)parked->message;
         if (parked != self && parked->state == PARKED_FINDING && border->kind == BORDER_SEND &&
             same_key((const void *)parked->message, send))
@@ -508,7 +501,7 @@ static enum err process_mark(struct shard *shard, struct conversation *conversat
     uint64_t highest = mark->delivered > mark->read ? mark->delivered : mark->read;
     if (conversation->absent)
         answer_mark(shard, mark, CODE_NOT_FOUND, 0);
-    else if (highest > conversation->visible_seq)
+    else if (highest > conversation_visible(conversation))
         answer_mark(shard, mark, CODE_SEQ_FROM_FUTURE, 0);
     else {
         TRY(fanout_watermark(shard, conversation, mark));
@@ -544,7 +537,7 @@ static enum err run_one(struct shard *shard, struct conversation *conversation,
 
 static void run_parked(struct shard *shard, struct conversation *conversation)
 {
-    struct parked *parked = conversation->parked;
+    struct parked *parked = conversation_parked(conversation);
     while (parked != NULL) {
         struct parked *next = parked->next;
         if ((parked->state == PARKED_READY || parked->state == PARKED_FOUND) &&
@@ -556,13 +549,15 @@ static void run_parked(struct shard *shard, struct conversation *conversation)
         }
         parked = next;
     }
+    conversation_rest(conversation);
 }
 
 /* Those that waited for something that has just been decided go on. */
 static void wake_waiting(struct shard *shard, struct conversation *conversation)
 {
     bool any = false;
-    for (struct parked *parked = conversation->parked; parked != NULL; parked = parked->next)
+    for (struct parked *parked = conversation_parked(conversation); parked != NULL;
+         parked = parked->next)
         if (parked->state == PARKED_WAITING) {
             parked->state = PARKED_READY;
             any = true;
@@ -573,17 +568,23 @@ static void wake_waiting(struct shard *shard, struct conversation *conversation)
 
 /* ---- requests */
 
-static enum err on_send(struct shard *shard, struct bytes message)
+/* find_loading: awake and, if it was COLD, being loaded. */
+static struct conversation *find_loading(struct shard *shard, struct conversation_id id)
+{
+    struct conversation *conversation = find_awake(shard, id);
+    if (conversation == NULL || conversation->state != CONVERSATION_COLD ||
+        start_load(shard, conversation, id) == OK)
+        return conversation;
+    conversation_rest(conversation);
+    return NULL;
+}
+
+static enum err send_to(struct shard *shard, struct conversation *conversation,
+                        struct bytes message)
 {
     const struct border_send *send = (const void *)message.data;
-    struct conversation *conversation = find_or_make(shard, send->conversation);
-    if (conversation == NULL ||
-        (conversation->state == CONVERSATION_COLD && start_load(shard, conversation) != OK)) {
-        answer_code(shard, send, CODE_OVERLOADED, 1000);
-        return OK;
-    }
     /* behind what waits already, so that a device's sends keep their order */
-    if (conversation->state != CONVERSATION_WARM || conversation->listed_retry ||
+    if (conversation->state != CONVERSATION_WARM || conversation->work->listed_retry ||
         must_wait(conversation, send, NULL)) {
         if (park(shard, conversation, message, PARKED_READY) == NULL) {
             shard_count(shard, METRIC_PARKED_FULL, 1);
@@ -594,18 +595,34 @@ static enum err on_send(struct shard *shard, struct bytes message)
     return process_send(shard, conversation, send, NULL);
 }
 
+static enum err on_send(struct shard *shard, struct bytes message)
+{
+    const struct border_send *send = (const void *)message.data;
+    struct conversation *conversation = find_loading(shard, send->conversation);
+    if (conversation == NULL) {
+        answer_code(shard, send, CODE_OVERLOADED, 1000);
+        return OK;
+    }
+    enum err err = send_to(shard, conversation, message);
+    conversation_rest(conversation);
+    return err;
+}
+
 static enum err on_mark_check(struct shard *shard, struct bytes message)
 {
     const struct border_watermark *mark = (const void *)message.data;
-    struct conversation *conversation = find_or_make(shard, mark->conversation);
-    if (conversation == NULL ||
-        (conversation->state == CONVERSATION_COLD && start_load(shard, conversation) != OK))
+    struct conversation *conversation = find_loading(shard, mark->conversation);
+    enum err err = OK;
+    if (conversation == NULL) {
         answer_mark(shard, mark, CODE_OVERLOADED, 1000);
-    else if (conversation->state == CONVERSATION_WARM)
-        return process_mark(shard, conversation, mark);
+        return OK;
+    }
+    if (conversation->state == CONVERSATION_WARM)
+        err = process_mark(shard, conversation, mark);
     else if (park(shard, conversation, message, PARKED_READY) == NULL)
         answer_mark(shard, mark, CODE_OVERLOADED, 1000);
-    return OK;
+    conversation_rest(conversation);
+    return err;
 }
 
 static void on_pull(struct shard *shard, const struct border_pull *pull)
@@ -613,7 +630,7 @@ static void on_pull(struct shard *shard, const struct border_pull *pull)
     struct conversation *conversation = find_or_make(shard, pull->conversation);
     bool warm = conversation != NULL && conversation->state == CONVERSATION_WARM;
     if (conversation != NULL && conversation->state == CONVERSATION_COLD &&
-        start_load(shard, conversation) != OK)
+        start_load(shard, conversation, pull->conversation) != OK)
         MARK("load refused during a pull");
     fanout_answer_pull(shard, warm ? conversation : NULL, pull);
 }
@@ -633,8 +650,12 @@ enum err commit_on_request(struct shard *shard, struct bytes message)
 enum err commit_on_watermark(struct shard *shard, struct bytes message)
 {
     const struct border_watermark *mark = (const void *)message.data;
-    struct conversation *conversation = find_or_make(shard, mark->conversation);
-    return conversation == NULL ? ERR_FULL : fanout_watermark(shard, conversation, mark);
+    struct conversation *conversation = find_awake(shard, mark->conversation);
+    if (conversation == NULL)
+        return ERR_FULL;
+    enum err err = fanout_watermark(shard, conversation, mark);
+    conversation_rest(conversation);
+    return err;
 }
 
 /* ---- answers of the lane */
@@ -658,7 +679,7 @@ static void acknowledge(struct shard *shard, const struct cached *message)
         .session = message->session,
         .request_id = message->request_id,
         .arrived_ns = message->arrived_ns,
-        .conversation = message->conversation->id,
+        .conversation = message->conversation->work->id,
         .message_id = message->message_id,
         .seq = message->seq,
         .time_ms = message->time_ms,
@@ -681,7 +702,7 @@ static void take_back_all(struct shard *shard, enum err err)
             .border = {BORDER_RESULT, (uint16_t)shard->index, 0},
             .session = message->session,
             .request_id = message->request_id,
-            .conversation = conversation->id,
+            .conversation = conversation->work->id,
             .message_id = message->message_id,
             .code = code,
             .retry_after_ms = code == CODE_NO_SPACE ? 5000 : 0,
@@ -695,6 +716,7 @@ static void take_back_all(struct shard *shard, enum err err)
         answer(shard, message->origin, &result);
         conversation_refused(conversation, message);
         wake_waiting(shard, conversation);
+        conversation_rest(conversation);
         shard->answers_void++;
     }
     CHECK(shard->answers_void > 0);
@@ -746,10 +768,11 @@ void commit_flush(struct shard *shard)
     shard->retry = NULL;
     while (list != NULL) {
         struct conversation *conversation = list;
-        list = conversation->retry_next;
-        conversation->listed_retry = false;
+        list = conversation->work->retry_next;
+        conversation->work->listed_retry = false;
         run_parked(shard, conversation);
     }
     fanout_flush(shard);
+    table_tidy(&shard->conversations);
     message_cache_trim(&shard->cache);
 }

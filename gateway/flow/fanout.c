@@ -6,10 +6,11 @@
 
 static void list_slices(struct shard *shard, struct conversation *conversation)
 {
-    if (conversation->listed_slices)
+    struct conversation_work *work = conversation->work;
+    if (work->listed_slices)
         return;
-    conversation->listed_slices = true;
-    conversation->slices_next = shard->dirty_slices;
+    work->listed_slices = true;
+    work->slices_next = shard->dirty_slices;
     shard->dirty_slices = conversation;
 }
 
@@ -35,7 +36,7 @@ static bool deliver(struct shard *shard, const struct conversation *conversation
         return false;
     *out = (struct border_deliver){
         .border = {BORDER_DELIVER, (uint16_t)shard->index, message->size},
-        .conversation = conversation->id,
+        .conversation = conversation->work->id,
         .arrived_ns = message->arrived_ns,
         .record = record_of(message),
     };
@@ -48,13 +49,11 @@ void fanout_message(struct shard *shard, struct conversation *conversation,
                     const struct cached *message)
 {
     for (int i = 0; i < 2; i++) {
-        struct slice *slice = &conversation->slices[i];
-        if (!slice->used)
+        struct slice *slice = &conversation->work->slices[i];
+        if (!slice->used || (!slice->dirty && deliver(shard, conversation, slice->shard, message)))
             continue;
-        if (!slice->dirty && deliver(shard, conversation, slice->shard, message)) {
-            slice->seq_told = message->seq;
-            continue;
-        }
+        if (!slice->dirty)
+            slice->seq_told = message->seq - 1;
         slice->dirty = true;
         shard_count(shard, METRIC_MESH_FULL, 1);
         list_slices(shard, conversation);
@@ -71,13 +70,12 @@ static bool tell_moved(struct shard *shard, const struct conversation *conversat
         return false;
     *out = (struct border_moved){
         .border = {BORDER_MOVED, (uint16_t)shard->index, 0},
-        .conversation = conversation->id,
+        .conversation = conversation->work->id,
         .from_seq = slice->seq_told + 1,
-        .to_seq = conversation->visible_seq,
+        .to_seq = conversation_visible(conversation),
         .time_ms = conversation->last_time_ms,
     };
     mesh_commit(mesh, shard->index, slice->shard, MESH_FANOUT, sizeof *out);
-    slice->seq_told = conversation->visible_seq;
     slice->dirty = false;
     return true;
 }
@@ -92,7 +90,7 @@ static bool tell_receipts(struct shard *shard, const struct conversation *conver
         return false;
     *out = (struct border_receipt){
         .border = {BORDER_RECEIPT, (uint16_t)shard->index, 0},
-        .conversation = conversation->id,
+        .conversation = conversation->work->id,
         .delivered = {conversation->delivered[0], conversation->delivered[1]},
         .read = {conversation->read[0], conversation->read[1]},
     };
@@ -107,15 +105,16 @@ void fanout_flush(struct shard *shard)
     shard->dirty_slices = NULL;
     while (list != NULL) {
         struct conversation *conversation = list;
-        list = conversation->slices_next;
-        conversation->listed_slices = false;
+        list = conversation->work->slices_next;
+        conversation->work->listed_slices = false;
         for (int i = 0; i < 2; i++) {
-            struct slice *slice = &conversation->slices[i];
+            struct slice *slice = &conversation->work->slices[i];
             if (slice->dirty && !tell_moved(shard, conversation, slice))
                 list_slices(shard, conversation);
             if (slice->receipts_dirty && !tell_receipts(shard, conversation, slice))
                 list_slices(shard, conversation);
         }
+        conversation_rest(conversation);
     }
 }
 
@@ -157,8 +156,8 @@ enum err fanout_watermark(struct shard *shard, struct conversation *conversation
         return OK;
     commit_mark_dirty(shard, conversation);
     for (int i = 0; i < 2; i++)
-        if (conversation->slices[i].used)
-            conversation->slices[i].receipts_dirty = true;
+        if (conversation->work->slices[i].used)
+            conversation->work->slices[i].receipts_dirty = true;
     list_slices(shard, conversation);
     return OK;
 }
@@ -210,8 +209,8 @@ void fanout_answer_pull(struct shard *shard, const struct conversation *conversa
     };
     if (conversation != NULL) {
         size_t needed = 0;
-        out->last_seq = conversation->visible_seq;
-        if (pull->from_seq > conversation->visible_seq || pull->records_max == 0)
+        out->last_seq = conversation_visible(conversation);
+        if (pull->from_seq > out->last_seq || pull->records_max == 0)
             out->outcome = PULL_OK;
         else if (fill(out, pull->answer_bytes, conversation, pull, &needed) != 0)
             out->outcome = PULL_OK;

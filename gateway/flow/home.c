@@ -75,6 +75,7 @@ void home_evict(struct shard *shard)
         if (!shard_over_budget(shard))
             return;
         if (inbox_idle(user)) {
+            MARK("a user is evicted");
             forget(shard, user);
             shard_count(shard, METRIC_EVICTED, 1);
             continue;

@@ -25,6 +25,9 @@
 #define ADMIN_ACCEPTS  4
 #define ADMIN_EXTRA    8 /* the operator gets in when clients have taken every slot */
 #define EVICT_PER_TURN 64
+#define EVICT_CELLS                                                                                \
+    1024 /* of the table looked at for that: where most are empty, some us a turn                  \
+          */
 #define REQUESTS_MAX                                                                               \
     1024 /* upper bound of limits.requests_per_frame: the decoded array lives in the shard */
 #define LARGE_BYTES 1024 /* a token or goodbye text beside the payload */

@@ -111,8 +111,7 @@ struct shard {
     struct message_cache cache;
     struct inbox *user_lru_oldest;
     struct inbox *user_lru_newest;
-    struct conversation *conversation_lru_oldest;
-    struct conversation *conversation_lru_newest;
+    size_t conversation_hand; /* of eviction, in the table */
     struct inbox *dirty_users;
     struct conversation *dirty_conversations;
     struct conversation *dirty_slices; /* conversations that owe a home shard something */

@@ -21,7 +21,8 @@ static void conversation_warm(struct conversation *conversation, struct conversa
                               const struct conversation_row *row)
 {
     const uint32_t home[2] = {0, 1};
-    conversation_init(conversation, id, home);
+    conversation_init(conversation);
+    assert_int_equal(conversation_wake(conversation, id, home), OK);
     conversation->state = CONVERSATION_LOADING;
     assert_int_equal(conversation_loaded(conversation, row), OK);
     assert_int_equal(conversation->state, CONVERSATION_WARM);
@@ -76,12 +77,12 @@ static void numbers_begin_at_one_without_gaps(void **state)
         struct cached *message = accept_at(&rig->conversation, key, "text", NOW);
         assert_int_equal(message->seq, n);
         assert_int_equal(rig->conversation.last_seq, n);
-        assert_int_equal(rig->conversation.in_flight, 1);
-        assert_int_equal(rig->conversation.visible_seq, n - 1);
+        assert_int_equal(rig->conversation.work->in_flight, 1);
+        assert_int_equal(conversation_visible(&rig->conversation), n - 1);
         assert_null(conversation_recent(&rig->conversation, n)); /* not before it is durable */
         conversation_durable(&rig->conversation, message, &rig->cache);
-        assert_int_equal(rig->conversation.visible_seq, n);
-        assert_int_equal(rig->conversation.in_flight, 0);
+        assert_int_equal(conversation_visible(&rig->conversation), n);
+        assert_int_equal(rig->conversation.work->in_flight, 0);
         assert_ptr_equal(conversation_recent(&rig->conversation, n), message);
     }
     assert_null(conversation_recent(&rig->conversation, 0));
@@ -97,14 +98,15 @@ static void numbers_go_on_after_loading(void **state)
     static const struct conversation_row row = {
         .last_seq = 41, .last_time_ms = NOW + 5, .delivered = {7, 3}, .read = {2, 3}};
     const uint32_t home[2] = {4, 4};
-    conversation_init(&loaded, conversation_id_direct(anna, bert), home);
-    assert_true(loaded.slices[0].used);
-    assert_false(loaded.slices[1].used);                       /* both members live on one shard */
+    conversation_init(&loaded);
+    assert_null(loaded.work);
+    assert_int_equal(conversation_wake(&loaded, conversation_id_direct(anna, bert), home), OK);
+    assert_true(loaded.work->slices[0].used);
+    assert_false(loaded.work->slices[1].used);                 /* both members live on one shard */
     assert_true(conversation_watermark(&loaded, bert, 30, 1)); /* COLD: welcome all the same */
     loaded.state = CONVERSATION_LOADING;
     assert_int_equal(conversation_loaded(&loaded, &row), OK);
-    assert_int_equal(loaded.visible_seq, 41);
-    assert_int_equal(loaded.slices[0].seq_told, 41);
+    assert_int_equal(conversation_visible(&loaded), 41);
     assert_int_equal(loaded.delivered[0], 7);
     assert_int_equal(loaded.delivered[1], 30); /* the higher one of row and memory */
     assert_int_equal(loaded.read[0], 2);
@@ -223,14 +225,14 @@ static void refusal_takes_numbers_back_newest_first(void **state)
         messages[n] = accept_at(&rig->conversation, key_of(anna, phone, n), "x", NOW);
     conversation_durable(&rig->conversation, messages[1], &rig->cache);
     conversation_durable(&rig->conversation, messages[2], &rig->cache);
-    assert_int_equal(rig->conversation.in_flight, 3);
+    assert_int_equal(rig->conversation.work->in_flight, 3);
     for (uint32_t n = 5; n >= 3; n--) {
         conversation_refused(&rig->conversation, messages[n]);
         assert_int_equal(rig->conversation.last_seq, n - 1);
-        assert_int_equal(rig->conversation.in_flight, n - 3);
-        assert_int_equal(rig->conversation.visible_seq, 2);
-        assert_ptr_equal(rig->conversation.newest, messages[n - 1]);
-        assert_null(rig->conversation.newest->newer);
+        assert_int_equal(rig->conversation.work->in_flight, n - 3);
+        assert_int_equal(conversation_visible(&rig->conversation), 2);
+        assert_ptr_equal(rig->conversation.work->newest, messages[n - 1]);
+        assert_null(rig->conversation.work->newest->newer);
     }
     /* it may be in the log after all (who knows what a failed write left): ask it */
     assert_int_equal(verdict(rig, anna, phone, 4, &found), CONVERSATION_LOOK_UP);
@@ -246,8 +248,8 @@ static void refusing_the_only_message_leaves_nothing(void **state)
     struct cached *message = accept_at(&rig->conversation, key_of(anna, phone, 1), "x", NOW);
     assert_false(conversation_idle(&rig->conversation));
     conversation_refused(&rig->conversation, message);
-    assert_null(rig->conversation.oldest);
-    assert_null(rig->conversation.newest);
+    assert_null(rig->conversation.work->oldest);
+    assert_null(rig->conversation.work->newest);
     assert_int_equal(rig->conversation.last_seq, 0);
     assert_true(conversation_idle(&rig->conversation));
 }
@@ -277,21 +279,23 @@ static void the_budget_forgets_the_oldest(void **state)
     message_cache_trim(&rig->cache);
     assert_int_equal(rig->cache.bytes, 2 * each);
     assert_null(conversation_recent(both[1], 2));
-    assert_int_equal(both[0]->visible_seq, 3); /* forgetting a copy changes no number */
+    assert_int_equal(conversation_visible(both[0]), 3); /* forgetting a copy changes no number */
 
     /* what is in flight is nobody's to forget */
     struct cached *flying = accept_at(both[0], key_of(anna, phone, 99), "four", NOW);
     rig->cache.bytes_max = 0;
     message_cache_trim(&rig->cache);
     assert_int_equal(rig->cache.bytes, 0);
-    assert_ptr_equal(both[0]->oldest, flying);
-    assert_ptr_equal(both[0]->newest, flying);
-    assert_null(both[1]->oldest);
-    assert_null(both[1]->newest);
+    assert_ptr_equal(both[0]->work->oldest, flying);
+    assert_ptr_equal(both[0]->work->newest, flying);
+    assert_null(both[1]->work);
     conversation_durable(both[0], flying, &rig->cache);
     assert_memory_equal(conversation_recent(both[0], 4)->payload, "four", 4);
 
     /* one of them goes: its messages leave the cache, the other's stay */
+    const uint32_t home[2] = {0, 1};
+    assert_int_equal(
+        conversation_wake(both[1], conversation_id_direct(anna, (struct user_id){30}), home), OK);
     struct cached *kept = accept_at(both[1], key_of(anna, phone, 100), "12345678", NOW);
     conversation_durable(both[1], kept, &rig->cache);
     conversation_deinit(both[0], &rig->cache);
@@ -342,7 +346,7 @@ static void too_many_senders_are_refused(void **state)
     assert_int_equal(memory_bytes(MEMORY_CHAT), memory);
     assert_int_equal(rig->conversation.last_seq, ROW_SENDERS_MAX);
     assert_int_equal(rig->conversation.last_time_ms, NOW);
-    assert_int_equal(rig->conversation.sender_count, ROW_SENDERS_MAX);
+    assert_int_equal(rig->conversation.senders->count, ROW_SENDERS_MAX);
     assert_int_equal(verdict(rig, bert, phone, 1, &found), CONVERSATION_NEW);
     /* a device that is listed may go on */
     assert_int_equal(accept_at(&rig->conversation, key_of(anna, phone, 2), "", NOW)->seq,
@@ -357,20 +361,36 @@ static void idle_means_nothing_would_be_lost(void **state)
     assert_false(conversation_idle(c));
     conversation_durable(c, message, &rig->cache);
     assert_true(conversation_idle(c));
-    bool *marks[] = {&c->dirty, &c->slices[0].dirty, &c->slices[1].dirty,
-                     &c->slices[0].receipts_dirty, &c->slices[1].receipts_dirty};
+    struct conversation_work *work = c->work;
+    bool *marks[] = {&work->dirty,
+                     &work->listed_slices,
+                     &work->listed_retry,
+                     &work->slices[0].dirty,
+                     &work->slices[1].dirty,
+                     &work->slices[0].receipts_dirty,
+                     &work->slices[1].receipts_dirty};
     for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
         *marks[i] = true;
         assert_false(conversation_idle(c));
+        conversation_rest(c);
+        assert_ptr_equal(c->work, work);
         *marks[i] = false;
     }
     c->state = CONVERSATION_LOADING;
     assert_false(conversation_idle(c));
     c->state = CONVERSATION_WARM;
-    c->parked = (struct parked *)(uintptr_t)16;
+    work->parked = (struct parked *)(uintptr_t)16;
     assert_false(conversation_idle(c));
-    c->parked = NULL;
+    work->parked = NULL;
     assert_true(conversation_idle(c));
+    conversation_rest(c);
+    assert_ptr_equal(c->work, work); /* it has a message in memory */
+    rig->cache.bytes_max = 0;
+    message_cache_trim(&rig->cache);
+    assert_null(c->work);
+    assert_true(conversation_idle(c));
+    assert_int_equal(conversation_visible(c), 1);
+    assert_null(conversation_recent(c, 1));
 }
 
 /* For every n: accepting with the n-th allocation failing changes nothing. */
@@ -397,7 +417,7 @@ static void accepting_without_memory_changes_nothing(void **state)
         assert_int_equal(err, ERR_NO_MEMORY);
         assert_int_equal(memory_bytes(MEMORY_CHAT), memory);
         assert_memory_equal(&before, c, sizeof before);
-        assert_ptr_equal(c->newest, first);
+        assert_ptr_equal(c->work->newest, first);
         assert_null(first->newer);
         assert_int_equal(conversation_check(c, &key, &found), CONVERSATION_NEW);
     }
@@ -419,7 +439,6 @@ static void assert_same_row(const struct conversation_row *a, const struct conve
 static void loading_without_memory_can_be_repeated(void **state)
 {
     struct rig *rig = *state;
-    const uint32_t home[2] = {0, 1};
     static struct conversation_row row;
     static struct conversation_row back;
     row = (struct conversation_row){.last_seq = 12, .last_time_ms = NOW, .read = {1, 2}};
@@ -428,7 +447,7 @@ static void loading_without_memory_can_be_repeated(void **state)
             key_of(anna, phone, i + 1).message_id;
     for (uint64_t n = 1; n <= 6; n++) {
         struct conversation c;
-        conversation_init(&c, conversation_id_direct(anna, bert), home);
+        conversation_init(&c);
         c.state = CONVERSATION_LOADING;
         memory_fail_at(n);
         enum err err = conversation_loaded(&c, &row);

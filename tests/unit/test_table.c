@@ -131,6 +131,38 @@ static void walk_may_remove(void **state)
     }
 }
 
+/* A hand that goes round meets everything, in bounded steps, whatever happens in between. */
+static void visits_round_and_round(void **state)
+{
+    (void)state;
+    struct table table;
+    table_init(&table, 4);
+    uint64_t seed = 12;
+    size_t at = 12345; /* nothing there: not even cells */
+    size_t cells = 100;
+    struct table_key key;
+    assert_null(table_visit(&table, &key, &at, &cells));
+    for (size_t i = 0; i < KEYS; i++)
+        assert_int_equal(table_put(&table, key_of(i), &objects[i]), OK);
+    while (random_below(&seed, 100) != 0 && table_tidy(&table))
+        continue; /* in the middle of a move, if one is under way */
+    for (size_t left = KEYS; left != 0;) {
+        cells = 7;
+        size_t before = at;
+        char *value = table_visit(&table, &key, &at, &cells);
+        assert_true(value != NULL || cells == 0);
+        assert_true(at - before <= 7 || at < 7);
+        if (value == NULL)
+            continue;
+        assert_memory_equal(&key, &(struct table_key[]){key_of((size_t)(value - objects))},
+                            sizeof key);
+        assert_ptr_equal(table_remove(&table, key), value);
+        left--;
+    }
+    assert_int_equal(table.count, 0);
+    table_deinit(&table);
+}
+
 static void shrinks_and_sheds_marks(void **state)
 {
     (void)state;
@@ -172,6 +204,9 @@ static void growth_is_in_steps(void **state)
         moves += old_before != NULL;
     }
     assert_true(moves > 10000);
+    while (table_tidy(&table))
+        continue;
+    assert_null(table.old.segments);
     for (size_t i = 0; i < 500000; i++)
         assert_ptr_equal(table_get(&table, key_of(i)), &objects[0]);
     table_deinit(&table);
@@ -182,7 +217,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agrees_with_model),  cmocka_unit_test(replaces),
         cmocka_unit_test(walk_may_remove),    cmocka_unit_test(shrinks_and_sheds_marks),
-        cmocka_unit_test(growth_is_in_steps),
+        cmocka_unit_test(growth_is_in_steps), cmocka_unit_test(visits_round_and_round),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,7 +149,7 @@ out/.packages-6.1: Makefile
 out/.packages-store: Makefile
 	$(call install,$(PACKAGES_STORE))
 
-.PHONY: always help run build binaries unit fuzz benches sim test kill-test crash model test-6.1 demo proof bench-store format clean
+.PHONY: always help run build binaries unit fuzz benches sim test kill-test crash model faults test-6.1 demo proof bench-store format clean
 help: ## this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 run: build ## build and serve on wss://localhost:8443/connect
@@ -168,6 +168,9 @@ crash: out/.packages-test ## POINTS=20000: power cuts under the store on ext4 an
 	@POINTS=$(or $(POINTS),20000) tests/crash/check_crash
 model: $(OUT)/test/test_log_model ## STEPS=1000000: the log against a model (100,000 are in make test)
 	@ROOST_LOG_STEPS=$(or $(STEPS),1000000) $(OUT)/test/test_log_model
+faults: $(OUT)/test/test_log_lifecycle $(OUT)/test/test_log_recovery ## every call fails, every bit flips (make test: one in 16)
+	@ROOST_EVERY_CALL=1 $(OUT)/test/test_log_lifecycle
+	@ROOST_EVERY_BIT=1 $(OUT)/test/test_log_recovery
 test-6.1: out/.packages-6.1 ## io and end-to-end on Debian 12's own kernel, emulated (some minutes)
 	@SUDO=$(SUDO) tests/e2e/kernel_6_1
 demo: build ## 2,000 users chat for 30 s; a report with the oracle's verdict

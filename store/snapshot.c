@@ -3,8 +3,8 @@
  *
  *   1 list the segments, then find the mark: the highest durable_before of any valid batch header
  *   2 segments wholly below the mark's: never written again, so a hard link is a copy
- *   3 from the mark's segment on: walk batch by batch and copy up to the first place where no sound
- *     batch stands; zeros behind it
+ *   3 from the mark's segment on: walk batch by batch, the newest segment first, and copy up to the
+ *     first place where no sound batch stands; zeros behind it
  *
  * A batch is written once and never changed. One that was durable before step 1 reads as sound in
  * step 3, so the copy reaches at least as far. A torn batch in step 3 is one that is being written,
@@ -63,10 +63,10 @@ enum err file_copy(const char *source, const char *target, uint64_t bytes, uint3
     for (uint64_t at = 0; err == OK && at < size;) {
         size_t part = size - at < COPY_BYTES ? (size_t)(size - at) : COPY_BYTES;
         size_t done = 0;
-        if (at < bytes)
+        if (at < bytes) {
             err = file_read(in, at, data, part, &done);
-        if (at + done > bytes)
-            done = (size_t)(bytes - at);
+            done = done > bytes - at ? (size_t)(bytes - at) : done;
+        }
         memset(data + done, 0, part - done);
         sum = crc32c(sum, bytes_of(data, part));
         if (err == OK)
@@ -176,35 +176,70 @@ static enum err sound_end(struct copying *c, const struct walk *walk, struct sca
     return OK;
 }
 
-static enum err copy_segment(struct copying *c, const struct walk *walk, uint32_t at, bool *more)
+/* tail: what of a segment is copied. */
+struct tail {
+    uint32_t end; /* UINT32_MAX: as it is, as far as it can be read; 0: nothing is in it yet */
+    bool more;
+};
+
+static enum err find_tail(struct copying *c, const struct walk *walk, uint32_t at,
+                          struct tail *tail)
 {
     struct scan scan;
     int fd;
-    uint32_t end;
-    uint32_t id = walk->ids[at];
-    char source[STORE_PATH_BYTES];
-    char target[STORE_PATH_BYTES];
-    TRY(store_path(source, c->directory, id, ".segment"));
-    TRY(store_path(target, c->target, id, ".segment"));
     enum err err = walk_segment_open(walk, at, &fd, &scan);
     if (err == ERR_CORRUPT || err == ERR_IO) {
         c->report->damaged++;
-        *more = true;
-        end = UINT32_MAX; /* as it is, as far as it can be read */
-    } else {
-        TRY(err);
-        err = sound_end(c, walk, &scan, &end, more);
-        scan_close(&scan);
-        file_close(fd);
-        TRY(err);
-        if (end == SEGMENT_DATA_OFFSET && position_of(id, end) >= walk->mark)
-            return OK; /* ready: nothing in it yet */
-        c->report->end = position_of(id, end);
+        *tail = (struct tail){UINT32_MAX, true};
+        return OK;
     }
-    TRY(file_copy(source, target, end, NULL));
+    TRY(err);
+    err = sound_end(c, walk, &scan, &tail->end, &tail->more);
+    scan_close(&scan);
+    file_close(fd);
+    if (tail->end == SEGMENT_DATA_OFFSET && position_of(walk->ids[at], tail->end) >= walk->mark)
+        tail->end = 0;
+    return err;
+}
+
+static enum err copy_segment(struct copying *c, uint32_t id, const struct tail *tail)
+{
+    char source[STORE_PATH_BYTES];
+    char target[STORE_PATH_BYTES];
+    if (tail->end == 0)
+        return OK;
+    TRY(store_path(source, c->directory, id, ".segment"));
+    TRY(store_path(target, c->target, id, ".segment"));
+    TRY(file_copy(source, target, tail->end, NULL));
     c->report->copied++;
-    c->report->copied_bytes += end == UINT32_MAX ? 0 : end;
+    if (tail->end == UINT32_MAX)
+        return OK;
+    c->report->end = position_of(id, tail->end);
+    c->report->copied_bytes += tail->end;
     return OK;
+}
+
+/* copy_tails: their ends are looked for from the newest segment back: when a batch stands in one,
+ * those before it are whole in the others. */
+static enum err copy_tails(struct copying *c, const struct walk *walk)
+{
+    uint32_t first = 0;
+    while (first < walk->count && walk->ids[first] < c->below)
+        first++;
+    uint32_t count = walk->count - first;
+    struct tail *tails = memory_take((count + 1) * sizeof *tails, MEMORY_STORE);
+    if (tails == NULL)
+        return ERR_NO_MEMORY;
+    enum err err = OK;
+    for (uint32_t i = count; i-- > 0 && err == OK;)
+        err = find_tail(c, walk, first + i, &tails[i]);
+    bool more = true;
+    for (uint32_t i = 0; i < count && more && err == OK; i++) {
+        err = copy_segment(c, walk->ids[first + i], &tails[i]);
+        more = tails[i].more;
+    }
+    memory_give(tails, MEMORY_STORE);
+    return err;
 }
 
 /* covered: every segment up to the newest is in the copy, itself or in an archive. */
@@ -244,10 +279,8 @@ enum err log_snapshot(const char *directory, const char *cold, const char *targe
     c.directory = directory;
     if (err == OK)
         err = link_all(&c);
-    bool more = true;
-    for (uint32_t i = 0; i < walk.count && more && err == OK; i++)
-        if (walk.ids[i] >= c.below)
-            err = copy_segment(&c, &walk, i, &more);
+    if (err == OK)
+        err = copy_tails(&c, &walk);
     walk_close(&walk);
     if (err == OK)
         err = file_sync_directory(target);

@@ -78,7 +78,7 @@ class Gateway:
         self.binary = binary
         self.directory = directory
         self.data = f"{directory}/data"
-        self.logs = [f"{self.data}/log"] + [f"{os.path.abspath(directory)}/lane{i}" for i in range(1, lanes)]
+        self.lanes = [f"{os.path.abspath(directory)}/lane{i}" for i in range(1, lanes)]  # but the first
         self.port, admin = self._free_ports()
         self.fixed = {
             "listen": {"address": f"127.0.0.1:{self.port}", "admin_address": f"127.0.0.1:{admin}"},
@@ -92,7 +92,7 @@ class Gateway:
             "drain": {"timeout": "300 ms"},
         }
         if lanes > 1:
-            self.fixed["store"]["lane_directories"] = ", ".join(self.logs[1:])
+            self.fixed["store"]["lane_directories"] = ", ".join(self.lanes)
         self.process = None
         self.log = open(f"{directory}/gateway.log", "ab")
 
@@ -159,7 +159,7 @@ class Gateway:
     def verify_log(self):
         """Exit code and output of `roost log verify` of all lanes."""
         code, text = 0, ""
-        for log in self.logs:
+        for log in [f"{self.data}/log", *self.lanes]:
             done = subprocess.run([self.binary, "log", "verify", log], text=True,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
             code, text = code or done.returncode, text + done.stdout

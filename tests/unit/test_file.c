@@ -1,5 +1,7 @@
-/* test_file.c: core/file.h on the real file system, in a directory of its own. */
+/* test_file.c: core/file.h on the real file system, in a directory of its own, and copies of files
+ * (store/snapshot.h). */
 #include "core/file.h"
+#include "store/snapshot.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -189,6 +191,33 @@ static void test_directories_and_list(void **state)
     assert_int_equal(file_remove(path_of("d")), OK);
 }
 
+/* A copy ends where it is told, with zeros behind it, however much larger its source is. */
+static void test_copy_that_ends_early(void **state)
+{
+    static const uint64_t ends[] = {0, 5000, 1 << 20, (1 << 20) + 1, 5 << 20, UINT64_MAX};
+    static uint8_t data[5 << 20], got[5 << 20];
+    uint64_t size = 0;
+    size_t done = 0;
+    (void)state;
+    memset(data, 0xa5, sizeof data);
+    int fd = make("large", 0);
+    assert_int_equal(file_write(fd, 0, bytes_of(data, sizeof data)), OK);
+    file_close(fd);
+    for (size_t i = 0; i < COUNT_OF(ends); i++) {
+        size_t end = ends[i] > sizeof data ? sizeof data : (size_t)ends[i];
+        assert_int_equal(file_copy(path_of("large"), path_of("copy"), ends[i], NULL), OK);
+        assert_int_equal(file_open(&fd, path_of("copy"), FILE_READ), OK);
+        assert_int_equal(file_size(fd, &size), OK);
+        assert_int_equal(size, sizeof data);
+        assert_int_equal(file_read(fd, 0, got, sizeof got, &done), OK);
+        assert_memory_equal(got, data, end);
+        assert_true(bytes_zero(got + end, sizeof got - end));
+        file_close(fd);
+        assert_int_equal(file_remove(path_of("copy")), OK);
+    }
+    assert_int_equal(file_remove(path_of("large")), OK);
+}
+
 static void test_free_bytes(void **state)
 {
     (void)state;
@@ -207,6 +236,7 @@ int main(void)
         cmocka_unit_test(test_rename_replaces),
         cmocka_unit_test(test_lock_is_exclusive),
         cmocka_unit_test(test_directories_and_list),
+        cmocka_unit_test(test_copy_that_ends_early),
         cmocka_unit_test(test_free_bytes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -178,7 +178,7 @@ static enum err make_mesh(struct gateway *gateway)
     uint32_t bytes = power_of_two(config->mesh_ring_bytes);
     if (bytes < least)
         bytes = least;
-    struct mesh_options options = {.shards = gateway->shard_count};
+    struct mesh_options options = {.shards = gateway->shard_count, .lanes = gateway->lane_count};
     for (int class = 0; class < MESH_CLASS_COUNT; class ++)
         options.ring_bytes[class] = bytes;
     return mesh_create(&gateway->mesh, gateway->group, &options);
@@ -254,6 +254,7 @@ static enum err prepare(struct process *process, uint32_t shard_count)
     const char *explanation = "";
     gateway->config = config;
     gateway->shard_count = shard_count;
+    gateway->lane_count = lanes_count(config->lane_directories);
     TRY(load_addresses(process));
     TRY(open_directory(process));
     TRY(secrets_load(&process->secrets, config->directory, command_entropy, NULL, command_now_ms(),
@@ -284,7 +285,7 @@ static enum err prepare(struct process *process, uint32_t shard_count)
         "out of memory, threads or descriptors: free some, or raise the limits (ulimit -v, -u, "
         "-n)");
     TRY(io_group_create(&gateway->group, shard_count));
-    gateway->metrics_count = shard_count + lanes_count(config->lane_directories) - 1;
+    gateway->metrics_count = shard_count + gateway->lane_count - 1;
     for (uint32_t i = 0; i < gateway->metrics_count; i++)
         TRY(metrics_create(&gateway->metrics[i]));
     TRY(addresses_init(&gateway->addresses,

@@ -3,21 +3,21 @@
 
 /* ---- appends */
 
-static enum err owe(struct lanes *lanes, const struct owed *owed)
+static enum err owe(struct lane *lane, const struct owed *owed)
 {
-    if (lanes->owed_count == lanes->owed_capacity) {
-        size_t capacity = lanes->owed_capacity == 0 ? 1024 : lanes->owed_capacity * 2;
+    if (lane->owed_count == lane->owed_capacity) {
+        size_t capacity = lane->owed_capacity == 0 ? 1024 : lane->owed_capacity * 2;
         struct owed *grown = memory_take(capacity * sizeof *grown, MEMORY_STORE);
         if (grown == NULL)
             return ERR_NO_MEMORY;
-        for (size_t i = 0; i < lanes->owed_count; i++)
-            grown[i] = lanes->owed[(lanes->owed_head + i) % lanes->owed_capacity];
-        memory_give(lanes->owed, MEMORY_STORE);
-        lanes->owed = grown;
-        lanes->owed_capacity = capacity;
-        lanes->owed_head = 0;
+        for (size_t i = 0; i < lane->owed_count; i++)
+            grown[i] = lane->owed[(lane->owed_head + i) % lane->owed_capacity];
+        memory_give(lane->owed, MEMORY_STORE);
+        lane->owed = grown;
+        lane->owed_capacity = capacity;
+        lane->owed_head = 0;
     }
-    lanes->owed[(lanes->owed_head + lanes->owed_count++) % lanes->owed_capacity] = *owed;
+    lane->owed[(lane->owed_head + lane->owed_count++) % lane->owed_capacity] = *owed;
     return OK;
 }
 
@@ -35,68 +35,64 @@ static struct log_record record_from(const struct border_append *append)
                                .body = bytes_of(append + 1, append->border.payload_bytes)};
 }
 
-static enum err on_append(struct shard *shard, const struct border_append *append)
+static enum err on_append(struct lane *lane, const struct border_append *append)
 {
-    struct lanes *lanes = shard->lanes;
-    uint32_t at = lane_of(append->conversation, lanes->count);
-    struct owed owed = {
-        .shard = append->border.source, .lane = (uint8_t)at, .wanted = append->cookie != 0};
-    if (lanes->owed_count == lanes->owed_capacity) { /* make room first: what is appended is owed */
-        TRY(owe(lanes, &owed) == OK ? OK : ERR_FULL);
-        lanes->owed_count--;
+    struct owed owed = {.shard = append->border.source, .wanted = append->cookie != 0};
+    if (lane->owed_count == lane->owed_capacity) { /* make room first: what is appended is owed */
+        TRY(owe(lane, &owed) == OK ? OK : ERR_FULL);
+        lane->owed_count--;
     }
-    if (owed.wanted && append->epoch != lanes->epoch) {
-        owed.err = lanes->refusing;
-        return owe(lanes, &owed);
+    if (owed.wanted && append->epoch != lane->epoch) {
+        owed.err = lane->refusing;
+        return owe(lane, &owed);
     }
     struct log_record record = record_from(append);
-    enum err err = log_append(lanes->lanes[at].log, &record, owed.wanted);
+    enum err err = log_append(lane->log, &record, owed.wanted);
     if (err == ERR_FULL)
         return err;
     owed.appended = err == OK;
-    lanes->lanes[at].outstanding += owed.appended;
+    lane->outstanding += owed.appended;
     owed.err = err;
     if (err != OK && owed.wanted) {
-        lanes->epoch++;
-        lanes->refusing = err;
-        log_event(LOG_ERROR, "log_refuses", LOG_ERR(err));
+        lane->epoch++;
+        lane->refusing = err;
+        log_event(LOG_ERROR, "log_refuses", LOG_U64("lane", lane->index), LOG_ERR(err));
     }
-    return owe(lanes, &owed);
+    return owe(lane, &owed);
 }
 
-static void answer_append(struct shard *shard, const struct owed *owed)
+static void answer_append(struct shard *shard, const struct lane *lane, const struct owed *owed)
 {
     if (!owed->wanted)
         return;
     struct mesh *mesh = shard->gateway->mesh;
     struct border_appended *out = (struct border_appended *)(void *)mesh_reserve(
-        mesh, shard->index, owed->shard, MESH_LOG_ANSWER, sizeof *out);
+        mesh, lane->node, owed->shard, MESH_LOG_ANSWER, sizeof *out);
     CHECK(out != NULL);
     *out = (struct border_appended){
         .border = {BORDER_APPENDED, (uint16_t)shard->index, 0},
         .cookie = 1,
         .err = owed->err,
-        .epoch = shard->lanes->epoch,
+        .epoch = lane->epoch,
+        .lane = lane->index,
     };
-    mesh_commit(mesh, shard->index, owed->shard, MESH_LOG_ANSWER, sizeof *out);
+    mesh_commit(mesh, lane->node, owed->shard, MESH_LOG_ANSWER, sizeof *out);
 }
 
 /* The log failed what it had accepted: from here on everything is of an older epoch. */
-static void fail_epoch(struct lanes *lanes, enum err err)
+static void fail_epoch(struct lane *lane, enum err err)
 {
-    if (lanes->refusing == err)
+    if (lane->refusing == err)
         return;
-    lanes->epoch++;
-    lanes->refusing = err;
+    lane->epoch++;
+    lane->refusing = err;
 }
 
-static void answer_appends(struct shard *shard)
+static void answer_appends(struct shard *shard, struct lane *lane)
 {
-    struct lanes *lanes = shard->lanes;
     struct log_completion completion;
-    while (lanes->owed_count != 0) {
-        struct owed *owed = &lanes->owed[lanes->owed_head];
-        struct lane *lane = &lanes->lanes[owed->lane];
+    while (lane->owed_count != 0) {
+        struct owed *owed = &lane->owed[lane->owed_head];
         if (owed->appended) {
             if (!log_completed(lane->log, &completion))
                 return;
@@ -105,25 +101,46 @@ static void answer_appends(struct shard *shard)
                 lane->answered = completion.position;
             owed->err = completion.err;
             if (completion.err != OK)
-                fail_epoch(lanes, completion.err);
+                fail_epoch(lane, completion.err);
         }
-        answer_append(shard, owed);
-        lanes->owed_head = (lanes->owed_head + 1) % lanes->owed_capacity;
-        lanes->owed_count--;
+        answer_append(shard, lane, owed);
+        lane->owed_head = (lane->owed_head + 1) % lane->owed_capacity;
+        lane->owed_count--;
     }
 }
 
 /* ---- the turn */
 
-enum err lane_on_message(struct shard *shard, struct bytes message)
+static enum err on_message(struct shard *shard, struct lane *lane, struct bytes message)
 {
     const struct border *border = (const void *)message.data;
+    CHECK(border->kind == BORDER_APPEND || border->kind == BORDER_READ ||
+          border->kind == BORDER_FIND);
     if (border->kind == BORDER_APPEND)
-        return on_append(shard, (const void *)message.data);
+        return on_append(lane, (const void *)message.data);
     if (border->kind == BORDER_READ)
-        return lane_on_read(shard, (const void *)message.data);
-    CHECK(border->kind == BORDER_FIND);
-    return lane_on_find(shard, (const void *)message.data);
+        return lane_on_read(lane, (const void *)message.data);
+    return lane_on_find(shard->gateway->config, lane, (const void *)message.data);
+}
+
+bool lane_on_messages(struct shard *shard)
+{
+    struct mesh *mesh = shard->gateway->mesh;
+    struct lanes *lanes = shard->lanes;
+    bool any = false;
+    for (uint32_t i = 0; lanes != NULL && i < lanes->count; i++) {
+        struct lane *lane = &lanes->lanes[i];
+        for (uint32_t source = 0; source < shard->gateway->shard_count; source++) {
+            struct bytes message;
+            while ((message = mesh_peek(mesh, lane->node, source, MESH_LOG)).size != 0) {
+                if (on_message(shard, lane, message) != OK)
+                    break;
+                mesh_pop(mesh, lane->node, source, MESH_LOG);
+                any = true;
+            }
+        }
+    }
+    return any;
 }
 
 /* owner: the log that the operation is of, or NULL. */
@@ -146,40 +163,62 @@ void lane_on_file(struct shard *shard, struct io_file_op *op)
     log_on_file(owner(shard, op), op);
 }
 
-/* settled: the position of each lane below which everything was answered. */
-static void settled(const struct lanes *lanes, uint64_t positions[LANES_MAX])
+/* Everything before the position was answered before this, on the same rings. */
+static void tell_shards(struct shard *shard, const struct lane *lane, uint64_t position)
 {
-    memset(positions, 0, LANES_MAX * sizeof *positions);
-    for (uint32_t i = 0; i < lanes->count; i++) {
-        const struct lane *lane = &lanes->lanes[i];
-        positions[i] = lane->outstanding == 0 ? log_durable(lane->log) : lane->answered;
+    struct mesh *mesh = shard->gateway->mesh;
+    for (uint32_t target = 0; target < shard->gateway->shard_count; target++) {
+        struct border_checkpoint *out = (struct border_checkpoint *)(void *)mesh_reserve(
+            mesh, lane->node, target, MESH_LOG_ANSWER, sizeof *out);
+        CHECK(out != NULL); /* the standing promise */
+        *out = (struct border_checkpoint){
+            .border = {BORDER_CHECKPOINT, (uint16_t)shard->index, 0},
+            .round = lane->round,
+            .lane = lane->index,
+            .position = position,
+        };
+        mesh_commit(mesh, lane->node, target, MESH_LOG_ANSWER, sizeof *out);
     }
+}
+
+/* What the lane says of itself, and hears, in every turn: after answer_appends. */
+static void report(struct shard *shard, struct lane *lane)
+{
+    struct lane_status *status = lane->status;
+    uint64_t settled = lane->outstanding == 0 ? log_durable(lane->log) : lane->answered;
+    uint64_t round = atomic_load_explicit(&shard->gateway->checkpoint_round, memory_order_acquire);
+    atomic_store_explicit(&status->state, log_state(lane->log), memory_order_relaxed);
+    atomic_store_explicit(&status->settled, settled, memory_order_release);
+    log_checkpointed(lane->log, atomic_load_explicit(&status->checkpointed, memory_order_acquire));
+    if (round == lane->round)
+        return;
+    lane->round = round;
+    tell_shards(shard, lane, settled);
 }
 
 void lane_turn(struct shard *shard)
 {
     struct lanes *lanes = shard->lanes;
-    uint64_t positions[LANES_MAX];
-    enum log_state state = LOG_OPEN;
     if (lanes == NULL)
         return;
-    for (uint32_t i = 0; i < lanes->count; i++)
-        log_flush(lanes->lanes[i].log);
-    answer_appends(shard);
+    if (shard->index == 0)
+        checkpointer_turn(shard, &lanes->checkpointer);
     for (uint32_t i = 0; i < lanes->count; i++) {
-        lane_answer_reads(shard, lanes->lanes[i].log);
-        if (log_state(lanes->lanes[i].log) > state)
-            state = log_state(lanes->lanes[i].log);
+        struct lane *lane = &lanes->lanes[i];
+        log_flush(lane->log);
+        answer_appends(shard, lane);
+        lane_answer_reads(shard, lane);
+        report(shard, lane);
     }
-    atomic_store_explicit(&shard->gateway->log_state, state, memory_order_relaxed);
-    settled(lanes, positions);
-    checkpointer_turn(shard, &lanes->checkpointer, positions);
 }
 
 bool lane_idle(const struct shard *shard)
 {
     const struct lanes *lanes = shard->lanes;
-    return lanes == NULL || (lanes->owed_count == 0 && lanes->reads == 0);
+    for (uint32_t i = 0; lanes != NULL && i < lanes->count; i++)
+        if (lanes->lanes[i].owed_count != 0 || lanes->lanes[i].reads != 0)
+            return false;
+    return true;
 }
 
 uint32_t lane_jobs(const struct shard *shard)
@@ -189,12 +228,6 @@ uint32_t lane_jobs(const struct shard *shard)
     for (uint32_t i = 0; lanes != NULL && i < lanes->count; i++)
         jobs += log_jobs(lanes->lanes[i].log);
     return jobs;
-}
-
-void lane_checkpointed(struct shard *shard, const uint64_t positions[LANES_MAX])
-{
-    for (uint32_t i = 0; i < shard->lanes->count; i++)
-        log_checkpointed(shard->lanes->lanes[i].log, positions[i]);
 }
 
 struct checkpointer *lane_checkpointer(struct shard *shard)

@@ -45,17 +45,18 @@ static void recover_record(void *context, const struct log_record *record, uint6
     recovery->records++;
 }
 
-static struct log_options options_of(const struct config *config,
-                                     const struct checkpoint_meta *meta, uint32_t at)
+static struct log_options options_of(const struct gateway *gateway, const struct lane *lane,
+                                     uint64_t checkpoint)
 {
+    const struct config *config = gateway->config;
     return (struct log_options){
-        .lane = at,
-        .shard = LANE_SHARD,
+        .lane = lane->index,
+        .shard = shard_of_lane(gateway, lane->index),
         .segment_bytes = config->segment_bytes,
         .batch_bytes_max = config->batch_bytes,
         .reserve_bytes = config->reserve_bytes,
-        .writer_epoch = meta->writer_epoch,
-        .checkpoint = meta->positions[at],
+        .writer_epoch = gateway->writer_epoch,
+        .checkpoint = checkpoint,
         .direct = config->direct,
         .skip_sync = config->unsafe_skip_sync,
         .make_rate = config->make_rate,
@@ -67,7 +68,7 @@ static struct log_options options_of(const struct config *config,
         .compress = config->compress,
         .trust_clock = config->trust_clock,
         .cold_ms = config->cold_age_s * 1000ull,
-        .lookup_bytes = config->lookup_bytes / meta->lanes,
+        .lookup_bytes = config->lookup_bytes / gateway->lane_count,
         .scrub_rate = config->scrub_rate,
     };
 }
@@ -92,61 +93,78 @@ static enum err is_there(const char *directory, uint64_t checkpoint)
     return found ? OK : ERR_NOT_FOUND;
 }
 
-static enum err open_lane(struct shard *shard, struct lanes *lanes, uint32_t at,
-                          struct recovery *recovery, const struct checkpoint_meta *meta)
+static enum err open_lane(struct shard *shard, struct lane *lane, struct recovery *recovery)
 {
-    const struct config *config = shard->gateway->config;
-    struct lane *lane = &lanes->lanes[at];
+    struct gateway *gateway = shard->gateway;
+    const struct config *config = gateway->config;
     char directory[LANE_PATH_BYTES];
     uint64_t damaged = 0;
     uint64_t records = recovery->records;
-    struct log_options options = options_of(config, meta, at);
-    lanes_directory(directory, config->directory, config->lane_directories, at);
-    lanes_cold_directory(lane->cold, config->cold_directory, at);
-    recovery->lane = at;
-    TRY(is_there(directory, meta->positions[at]));
+    uint64_t checkpoint = atomic_load_explicit(&lane->status->checkpointed, memory_order_acquire);
+    struct log_options options = options_of(gateway, lane, checkpoint);
+    lanes_directory(directory, config->directory, config->lane_directories, lane->index);
+    lanes_cold_directory(lane->cold, config->cold_directory, lane->index);
+    recovery->lane = lane->index;
+    TRY(is_there(directory, checkpoint));
     options.directory = directory;
     options.cold_directory = lane->cold[0] == 0 ? NULL : lane->cold;
-    if (at != 0 && options.cold_directory != NULL)
+    if (lane->index != 0 && options.cold_directory != NULL)
         TRY(file_make_directory(lane->cold));
-    retention_fill(&options.retention, config, shard->gateway->catalog);
-    options.retention.bytes = (options.retention.bytes + meta->lanes - 1) / meta->lanes;
+    retention_fill(&options.retention, config, gateway->catalog);
+    options.retention.bytes =
+        (options.retention.bytes + gateway->lane_count - 1) / gateway->lane_count;
     lane->metrics = shard->metrics;
-    if (at != 0)
-        lane->metrics = shard->gateway->metrics[shard->gateway->shard_count + at - 1];
-    TRY(log_open(&lane->log, &options, shard->io, shard->gateway->workers, lane->metrics,
-                 recover_record, recovery, &damaged));
+    if (lane->index != 0)
+        lane->metrics = gateway->metrics[gateway->shard_count + lane->index - 1];
+    TRY(log_open(&lane->log, &options, shard->io, gateway->workers, lane->metrics, recover_record,
+                 recovery, &damaged));
     TRY(recovery->err);
     lane->answered = log_durable(lane->log);
-    log_event(damaged == 0 ? LOG_INFO : LOG_ERROR, "log_recovered", LOG_U64("lane", at),
+    log_event(damaged == 0 ? LOG_INFO : LOG_ERROR, "log_recovered", LOG_U64("lane", lane->index),
               LOG_U64("records", recovery->records - records), LOG_U64("damaged", damaged),
               LOG_U64("position", lane->answered));
+    return OK;
+}
+
+/* open_store: shard 0, before any lane: how many there are, the epoch, from where each is replayed.
+ */
+static enum err open_store(struct gateway *gateway, struct recovery *recovery)
+{
+    struct checkpoint_meta meta;
+    TRY(checkpoint_read_meta(gateway->catalog, &meta));
+    if (meta.lanes != 0 && meta.lanes != gateway->lane_count) {
+        recovery->lanes = meta.lanes;
+        return ERR_CONFLICT;
+    }
+    meta.lanes = gateway->lane_count;
+    gateway->writer_epoch = ++meta.writer_epoch;
+    TRY(checkpoint_write_meta(gateway->catalog, &meta));
+    TRY(lanes_write(gateway->catalog, gateway->config->lane_directories));
+    for (uint32_t i = 0; i < gateway->lane_count; i++)
+        atomic_store_explicit(&gateway->lanes[i].checkpointed, meta.positions[i],
+                              memory_order_release);
     return OK;
 }
 
 /* open_logs: what is replayed is written before a checkpoint may name it. */
 static enum err open_logs(struct shard *shard, struct lanes *lanes, struct recovery *recovery)
 {
-    struct catalog *catalog = shard->gateway->catalog;
-    struct checkpoint_meta meta;
-    TRY(checkpoint_read_meta(catalog, &meta));
-    if (meta.lanes != 0 && meta.lanes != lanes->count) {
-        recovery->lanes = meta.lanes;
-        return ERR_CONFLICT;
+    struct gateway *gateway = shard->gateway;
+    for (uint32_t i = 0; i < lanes->count; i++) {
+        struct lane *lane = &lanes->lanes[i];
+        lane->index = shard->index + i * gateway->shard_count;
+        lane->node = mesh_lane(gateway->mesh, lane->index);
+        lane->status = &gateway->lanes[lane->index];
+        TRY(open_lane(shard, lane, recovery));
     }
-    meta.lanes = lanes->count;
-    meta.writer_epoch++;
-    TRY(checkpoint_write_meta(catalog, &meta));
-    TRY(lanes_write(catalog, shard->gateway->config->lane_directories));
-    for (uint32_t i = 0; i < lanes->count; i++)
-        TRY(open_lane(shard, lanes, i, recovery, &meta));
     TRY(recovery_write(recovery));
-    for (uint32_t i = 0; i < lanes->count; i++)
-        meta.positions[i] = log_durable(lanes->lanes[i].log);
-    TRY(checkpoint_write_meta(catalog, &meta));
-    for (uint32_t i = 0; i < lanes->count; i++)
-        log_checkpointed(lanes->lanes[i].log, meta.positions[i]);
-    lanes->checkpointer.meta = meta;
+    for (uint32_t i = 0; i < lanes->count; i++) {
+        struct lane *lane = &lanes->lanes[i];
+        TRY(checkpoint_write_position(gateway->catalog, lane->index, lane->answered));
+        log_checkpointed(lane->log, lane->answered);
+        atomic_store_explicit(&lane->status->settled, lane->answered, memory_order_release);
+        atomic_store_explicit(&lane->status->checkpointed, lane->answered, memory_order_release);
+    }
     return OK;
 }
 
@@ -185,6 +203,13 @@ static void explain_open(const struct config *config, const struct recovery *rec
                  err_name(err), directory);
 }
 
+static void free_lanes(struct lanes *lanes)
+{
+    for (uint32_t i = 0; i < lanes->count; i++)
+        memory_give(lanes->lanes[i].owed, MEMORY_STORE);
+    memory_give(lanes, MEMORY_STORE);
+}
+
 static void close_logs(struct lanes *lanes)
 {
     struct log *logs[LANES_MAX];
@@ -194,14 +219,24 @@ static void close_logs(struct lanes *lanes)
             logs[count++] = lanes->lanes[i].log;
     if (count != 0)
         log_close_all(logs, count);
-    memory_give(lanes->owed, MEMORY_STORE);
-    memory_give(lanes, MEMORY_STORE);
+    free_lanes(lanes);
+}
+
+static enum err open_all(struct shard *shard, struct lanes *lanes, struct recovery *recovery)
+{
+    if (shard->index == 0)
+        TRY(open_store(shard->gateway, recovery));
+    TRY(replay_create(&recovery->replay));
+    return open_logs(shard, lanes, recovery);
 }
 
 enum err lane_create(struct shard *shard, char *explanation, size_t explanation_size)
 {
-    const struct config *config = shard->gateway->config;
-    struct recovery recovery = {.catalog = shard->gateway->catalog};
+    const struct gateway *gateway = shard->gateway;
+    const struct config *config = gateway->config;
+    struct recovery recovery = {.catalog = gateway->catalog};
+    if (shard->index >= gateway->lane_count)
+        return OK;
     if (config->cold_directory[0] != 0 && file_sync_directory(config->cold_directory) != OK) {
         snprintf(
             explanation, explanation_size,
@@ -212,10 +247,8 @@ enum err lane_create(struct shard *shard, char *explanation, size_t explanation_
     struct lanes *lanes = memory_take_zeroed(sizeof *lanes, MEMORY_STORE);
     if (lanes == NULL)
         return ERR_NO_MEMORY;
-    lanes->count = lanes_count(config->lane_directories);
-    enum err err = replay_create(&recovery.replay);
-    if (err == OK)
-        err = open_logs(shard, lanes, &recovery);
+    lanes->count = (gateway->lane_count - shard->index - 1) / gateway->shard_count + 1;
+    enum err err = open_all(shard, lanes, &recovery);
     replay_destroy(recovery.replay);
     if (err != OK) {
         if (recovery.txn != NULL)
@@ -242,7 +275,6 @@ void lane_abandon(struct shard *shard)
         return;
     for (uint32_t i = 0; i < lanes->count; i++)
         log_abandon(lanes->lanes[i].log);
-    memory_give(lanes->owed, MEMORY_STORE);
-    memory_give(lanes, MEMORY_STORE);
+    free_lanes(lanes);
     shard->lanes = NULL;
 }

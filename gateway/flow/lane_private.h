@@ -9,42 +9,46 @@
 
 #include "gateway/flow/lane.h"
 
-/* Answers to appends leave in order: those of the log when it completes them, refusals in their
- * place between them. */
+/* Answers to a lane's appends leave in order: those of the log when it completes them, refusals in
+ * their place between them. */
 struct owed {
     uint16_t shard;
-    uint8_t lane;
     bool wanted;
     enum err err;  /* refused: why */
     bool appended; /* the log has it: its completion says err */
 };
 
 struct lane {
+    uint32_t index; /* in the store */
+    uint32_t node;  /* in the mesh */
+    struct lane_status *status;
     struct log *log;
-    struct metrics *metrics;    /* the shard's, for the first one; else its own */
-    uint64_t outstanding;       /* of owed */
-    uint64_t answered;          /* position of the newest record answered */
+    struct metrics *metrics; /* shard 0's, for the first one; else its own */
+    struct owed *owed;       /* ring */
+    size_t owed_head;
+    size_t owed_count;
+    size_t owed_capacity;
+    uint64_t outstanding; /* owed that the log has */
+    uint64_t answered;    /* position of the newest record answered */
+    uint32_t epoch;
+    enum err refusing;          /* why the present epoch began; OK: it did not */
+    uint32_t reads;             /* under way */
+    uint64_t round;             /* the newest checkpoint round that it told of */
     char cold[LANE_PATH_BYTES]; /* "": none */
 };
 
 struct lanes {
-    struct lane lanes[LANES_MAX];
+    struct lane lanes[LANES_MAX]; /* every shards-th of the store's */
     uint32_t count;
-    struct owed *owed; /* ring */
-    size_t owed_head;
-    size_t owed_count;
-    size_t owed_capacity;
-    uint32_t epoch;
-    enum err refusing; /* why the present epoch began; OK: it did not */
-    uint32_t reads;
-    struct checkpointer checkpointer;
+    struct checkpointer checkpointer; /* shard 0's */
 };
 
 /* ---- lane_read.c */
 /* lane_on_read, lane_on_find: ERR_FULL: leave it in the ring. */
-MUST_USE enum err lane_on_read(struct shard *shard, const struct border_pull *pull);
-MUST_USE enum err lane_on_find(struct shard *shard, const struct border_find *find);
+MUST_USE enum err lane_on_read(struct lane *lane, const struct border_pull *pull);
+MUST_USE enum err lane_on_find(const struct config *config, struct lane *lane,
+                               const struct border_find *find);
 /* lane_answer_reads: those that are finished. */
-void lane_answer_reads(struct shard *shard, struct log *log);
+void lane_answer_reads(struct shard *shard, struct lane *lane);
 
 #endif

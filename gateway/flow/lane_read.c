@@ -10,16 +10,14 @@ struct lane_read {
     size_t out_bytes;
 };
 
-static enum err start_read(struct shard *shard, struct lane_read *read)
+static enum err start_read(struct lane *lane, struct lane_read *read)
 {
-    struct lanes *lanes = shard->lanes;
-    uint32_t at = lane_of(read->read.conversation, lanes->count);
-    enum err err = log_read(lanes->lanes[at].log, &read->read);
+    enum err err = log_read(lane->log, &read->read);
     if (err != OK) {
         memory_give(read, MEMORY_STORE);
         return ERR_FULL;
     }
-    lanes->reads++;
+    lane->reads++;
     return OK;
 }
 
@@ -34,7 +32,7 @@ static struct lane_read *make_read(size_t out_bytes)
     return read;
 }
 
-enum err lane_on_read(struct shard *shard, const struct border_pull *pull)
+enum err lane_on_read(struct lane *lane, const struct border_pull *pull)
 {
     /* encoded records of the log are never smaller than those of the answer */
     struct lane_read *read = make_read(pull->answer_bytes);
@@ -48,12 +46,13 @@ enum err lane_on_read(struct shard *shard, const struct border_pull *pull)
     read->read.from_seq = pull->from_seq;
     read->read.to_seq = pull->to_seq;
     read->read.records_max = pull->records_max;
-    return start_read(shard, read);
+    return start_read(lane, read);
 }
 
-enum err lane_on_find(struct shard *shard, const struct border_find *find)
+enum err lane_on_find(const struct config *config, struct lane *lane,
+                      const struct border_find *find)
 {
-    size_t bytes = shard->gateway->config->message_bytes + LOG_RECORD_OVERHEAD;
+    size_t bytes = config->message_bytes + LOG_RECORD_OVERHEAD;
     struct lane_read *read = make_read(bytes);
     if (read == NULL)
         return ERR_FULL;
@@ -66,14 +65,14 @@ enum err lane_on_find(struct shard *shard, const struct border_find *find)
     read->read.device = find->device;
     read->read.message_id = find->message_id;
     read->read.records_max = 1;
-    return start_read(shard, read);
+    return start_read(lane, read);
 }
 
-static void answer_find(struct shard *shard, const struct lane_read *read)
+static void answer_find(struct shard *shard, const struct lane *lane, const struct lane_read *read)
 {
     struct mesh *mesh = shard->gateway->mesh;
     struct border_found *out = (struct border_found *)(void *)mesh_reserve(
-        mesh, shard->index, read->origin, MESH_LOG_ANSWER, sizeof *out);
+        mesh, lane->node, read->origin, MESH_LOG_ANSWER, sizeof *out);
     CHECK(out != NULL);
     *out = (struct border_found){.border = {BORDER_FOUND, (uint16_t)shard->index, 0},
                                  .cookie = read->session,
@@ -90,7 +89,7 @@ static void answer_find(struct shard *shard, const struct lane_read *read)
             out->err = ERR_NOT_FOUND;
         }
     }
-    mesh_commit(mesh, shard->index, read->origin, MESH_LOG_ANSWER, sizeof *out);
+    mesh_commit(mesh, lane->node, read->origin, MESH_LOG_ANSWER, sizeof *out);
 }
 
 static void copy_records(struct border_pulled *out, size_t room, struct bytes encoded)
@@ -122,11 +121,11 @@ static void copy_records(struct border_pulled *out, size_t room, struct bytes en
     out->border.payload_bytes = (uint32_t)(at - (uint8_t *)(out + 1));
 }
 
-static void answer_read(struct shard *shard, const struct lane_read *read)
+static void answer_read(struct shard *shard, const struct lane *lane, const struct lane_read *read)
 {
     struct mesh *mesh = shard->gateway->mesh;
     struct border_pulled *out = (struct border_pulled *)(void *)mesh_reserve(
-        mesh, shard->index, read->origin, MESH_LOG_ANSWER, read->answer_bytes);
+        mesh, lane->node, read->origin, MESH_LOG_ANSWER, read->answer_bytes);
     CHECK(out != NULL);
     *out = (struct border_pulled){.border = {BORDER_PULLED, (uint16_t)shard->index, 0},
                                   .session = read->session,
@@ -150,20 +149,20 @@ static void answer_read(struct shard *shard, const struct lane_read *read)
     }
     if (out->outcome == PULL_OK || out->outcome == PULL_DAMAGED || out->outcome == PULL_GONE)
         copy_records(out, read->answer_bytes, buffer_bytes(&read->read.out));
-    mesh_commit(mesh, shard->index, read->origin, MESH_LOG_ANSWER,
+    mesh_commit(mesh, lane->node, read->origin, MESH_LOG_ANSWER,
                 sizeof *out + out->border.payload_bytes);
 }
 
-void lane_answer_reads(struct shard *shard, struct log *log)
+void lane_answer_reads(struct shard *shard, struct lane *lane)
 {
     struct log_read *done;
-    while ((done = log_read_done(log)) != NULL) {
+    while ((done = log_read_done(lane->log)) != NULL) {
         struct lane_read *read = CONTAINER_OF(done, struct lane_read, read);
         if (read->find)
-            answer_find(shard, read);
+            answer_find(shard, lane, read);
         else
-            answer_read(shard, read);
-        shard->lanes->reads--;
+            answer_read(shard, lane, read);
+        lane->reads--;
         memory_give(read, MEMORY_STORE);
     }
 }

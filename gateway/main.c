@@ -26,7 +26,7 @@
 
 #define EXPLANATION_BYTES 2048
 #define READER_THREADS    2
-#define DISK_THREADS      2
+#define DISK_THREADS      2 /* for each lane: jobs on a slow disk take long */
 #define CERTIFICATE_DAYS  825
 
 struct process {
@@ -196,7 +196,7 @@ static enum err make_workers(struct gateway *gateway)
     options.queue_max[WORKER_CATALOG_WRITE] = config->max_connections + 4096;
     options.batch[WORKER_CATALOG_WRITE] = catalog_write_batch;
     options.batch_context[WORKER_CATALOG_WRITE] = gateway->catalog;
-    options.threads[WORKER_DISK] = DISK_THREADS;
+    options.threads[WORKER_DISK] = DISK_THREADS * gateway->lane_count;
     options.queue_max[WORKER_DISK] = 1024;
     return workers_create(&gateway->workers, gateway->group, &options);
 }

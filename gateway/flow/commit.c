@@ -226,10 +226,22 @@ static enum err start_load(struct shard *shard, struct conversation *conversatio
 
 /* ---- parking */
 
+static bool several_lanes(const struct shard *shard)
+{
+    return shard->gateway->lane_count > 1;
+}
+
+/* parked_max: half of them is for requests that wait for state, which no lane's disk holds up. */
+static uint32_t parked_max(const struct shard *shard, const struct conversation *conversation)
+{
+    uint32_t max = shard->gateway->config->parked_requests;
+    return several_lanes(shard) && conversation->state == CONVERSATION_WARM ? (max + 1) / 2 : max;
+}
+
 static struct parked *park(struct shard *shard, struct conversation *conversation,
                            struct bytes message, enum parked_state state)
 {
-    if (shard->parked_count >= shard->gateway->config->parked_requests)
+    if (shard->parked_count >= parked_max(shard, conversation))
         return NULL;
     struct parked *parked = memory_take(sizeof *parked + message.size, MEMORY_CHAT);
     if (parked == NULL)
@@ -265,6 +277,21 @@ static void list_retry(struct shard *shard, struct conversation *conversation)
     work->listed_retry = true;
     work->retry_next = shard->retry;
     shard->retry = conversation;
+}
+
+/* wait_for_lane: what found no room towards its lane waits on its conversation, not in its ring,
+ * where it would hold up what goes to other lanes. False: that is not possible. */
+static bool wait_for_lane(struct shard *shard, struct conversation *conversation,
+                          struct bytes message)
+{
+    if (park(shard, conversation, message, PARKED_READY) == NULL) {
+        MARK("no more requests can wait for a lane");
+        shard_count(shard, METRIC_PARKED_FULL, 1);
+        return false;
+    }
+    MARK("a request waits for its lane");
+    list_retry(shard, conversation);
+    return true;
 }
 
 /* ---- sends */
@@ -519,7 +546,9 @@ static enum err run_one(struct shard *shard, struct conversation *conversation,
                         struct parked *parked)
 {
     const struct border *border = (const void *)parked->message;
-    if (conversation->state != CONVERSATION_WARM) { /* its load failed */
+    if (border->kind == BORDER_WATERMARK) {
+        TRY(fanout_watermark(shard, conversation, (const void *)parked->message));
+    } else if (conversation->state != CONVERSATION_WARM) { /* its load failed */
         if (border->kind == BORDER_SEND)
             answer_code(shard, (const void *)parked->message, CODE_OVERLOADED, 1000);
         else
@@ -596,7 +625,12 @@ static enum err send_to(struct shard *shard, struct conversation *conversation,
         }
         return OK;
     }
-    return process_send(shard, conversation, send, NULL);
+    enum err err = process_send(shard, conversation, send, NULL);
+    if (err != ERR_FULL || !several_lanes(shard))
+        return err;
+    if (!wait_for_lane(shard, conversation, message))
+        answer_code(shard, send, CODE_OVERLOADED, 1000);
+    return OK;
 }
 
 static enum err on_send(struct shard *shard, struct bytes message)
@@ -625,6 +659,11 @@ static enum err on_mark_check(struct shard *shard, struct bytes message)
         err = process_mark(shard, conversation, mark);
     else if (park(shard, conversation, message, PARKED_READY) == NULL)
         answer_mark(shard, mark, CODE_OVERLOADED, 1000);
+    if (err == ERR_FULL && several_lanes(shard)) {
+        if (!wait_for_lane(shard, conversation, message))
+            answer_mark(shard, mark, CODE_OVERLOADED, 1000);
+        err = OK;
+    }
     conversation_rest(conversation);
     return err;
 }
@@ -651,13 +690,27 @@ enum err commit_on_request(struct shard *shard, struct bytes message)
     return OK;
 }
 
+/* Watermarks keep their order: behind one that waits for the lane all do. */
+static bool watermark_waits(const struct conversation *conversation)
+{
+    for (struct parked *parked = conversation_parked(conversation); parked != NULL;
+         parked = parked->next)
+        if (((const struct border *)(const void *)parked->message)->kind == BORDER_WATERMARK)
+            return true;
+    return false;
+}
+
 enum err commit_on_watermark(struct shard *shard, struct bytes message)
 {
     const struct border_watermark *mark = (const void *)message.data;
     struct conversation *conversation = find_awake(shard, mark->conversation);
     if (conversation == NULL)
         return ERR_FULL;
-    enum err err = fanout_watermark(shard, conversation, mark);
+    enum err err = ERR_FULL;
+    if (!watermark_waits(conversation))
+        err = fanout_watermark(shard, conversation, mark);
+    if (err == ERR_FULL && several_lanes(shard) && wait_for_lane(shard, conversation, message))
+        err = OK;
     conversation_rest(conversation);
     return err;
 }

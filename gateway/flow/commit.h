@@ -8,7 +8,9 @@
  *             a lane come in the order of its appends, so the oldest in flight to it is always the
  *             one that is meant; a conversation is in one lane, so that its messages become
  *             visible, or are taken back, in the order of their numbers
- * Failure:    ERR_FULL: no room towards the lane: the request stays in its ring
+ * Failure:    ERR_FULL: no room towards the lane: the request stays in its ring; in a store of
+ *             several lanes it waits on its conversation, or is told OVERLOADED (a watermark stays
+ *             in its ring then)
  * Bounds:     limits.parked_requests per shard, limits.cache_bytes, limits.state_bytes */
 #ifndef GATEWAY_FLOW_COMMIT_H
 #define GATEWAY_FLOW_COMMIT_H

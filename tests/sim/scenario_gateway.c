@@ -104,6 +104,8 @@ static void configure(struct world *world, struct config *config)
     config->drain_ms = (uint32_t)world_between(world, 100, 3000);
     config->output_bytes = (uint32_t)world_between(world, 300, 20000);
     config->parked_requests = (uint32_t)world_between(world, 2, 100);
+    if (world->options.seed % 8 == 2) /* a slow disk (slow_down) */
+        config->parked_requests = 2;
     config->state_bytes = world_below(world, 2) == 0 ? 4096 : 1 << 20;
     config->cache_bytes = world_below(world, 3) == 0 ? 0 : world_between(world, 500, 100000);
     static const char *const lanes[] = {"", "", "/lane1", "/lane1, /lane2"};
@@ -376,7 +378,8 @@ static void slow_down(struct story *story)
     disk_set_slow(world->disk, directories[story->slow_lane], SLOW_NS);
 }
 
-/* A slow disk holds up its own lane only: what was appended to others is durable soon. */
+/* A slow disk holds up its own lane only: what was appended to others is durable soon, and no send
+ * stays in a ring, where others are behind it. */
 static void check_others(struct story *story)
 {
     const struct gateway *gateway = &story->process->gateway;
@@ -388,6 +391,13 @@ static void check_others(struct story *story)
             if (lane != story->slow_lane && oldest != NULL &&
                 now_ms - oldest->time_ms > WAIT_MS_MAX)
                 run_fail(story->run, "lane %u: an append waits for another lane's disk", lane);
+        }
+        for (uint32_t source = 0; source < gateway->shard_count; source++) {
+            struct bytes message = mesh_peek(gateway->mesh, i, source, MESH_REQUEST);
+            const struct border_send *send = (const void *)message.data;
+            if (message.size != 0 && send->border.kind == BORDER_SEND &&
+                story->run->world->now_ns - send->arrived_ns > WAIT_MS_MAX * NS_PER_MS)
+                run_fail(story->run, "shard %u: a send waits for a slow disk in its ring", i);
         }
     }
 }

@@ -773,11 +773,29 @@ static enum err flush_hello(struct user *user, struct user_engine *engine, struc
     return OK;
 }
 
+static enum err add_setting(struct user *user, struct user_engine *engine, struct user_send *send,
+                            uint32_t *count)
+{
+    struct request request = {.id = ++user->request_id,
+                              .kind = REQUEST_SET_RETENTION,
+                              .set_retention = {.has_message_id = true,
+                                                .message_id = send->id,
+                                                .to_user = send->to,
+                                                .has_retention = true}};
+    oracle_setting(&request.set_retention.retention, conversation_id_direct(user->id, send->to),
+                   &send->id, user->id);
+    TRY(frame_add(engine, &request, count));
+    send->request = user->request_id;
+    return OK;
+}
+
 static enum err add_send(struct user *user, struct user_engine *engine, struct user_send *send,
                          uint32_t *count)
 {
     uint8_t *content_start = engine->wire.data; /* free until frame_seal */
     struct buffer content = buffer_of(content_start, engine->wire.capacity);
+    if (send->size == 0)
+        return add_setting(user, engine, send, count);
     TRY(oracle_content(&content, send->size, conversation_id_direct(user->id, send->to), &send->id,
                        user->id, send->intended_ns));
     engine->payload.size = 0;

@@ -51,6 +51,7 @@ struct log_record {
 struct retention_rule {
     uint64_t age_ms;        /* 0: the log's */
     uint64_t delivered_seq; /* every device of every member has all up to here */
+    uint64_t setting_seq;   /* the newest entry that set this: it is never dropped; 0: none is */
 };
 
 /* retention: when records may be dropped; store/retention.h. */

@@ -375,23 +375,23 @@ static void stat_print_json(const struct stat *stat, uint64_t space, const char 
         snprintf(tail, sizeof tail,
                  ",\"checkpoint\":\"%s\",\"replay_bytes\":%" PRIu64 ",\"replay_records\":%" PRIu64,
                  checkpoint, stat->tail_bytes, stat->tail_records);
-    inspect_print(stat->out,
-                  "{\"segments\":%" PRIu32 ",\"archives\":%" PRIu32 ",\"sealed\":%" PRIu64
-                  ",\"sealing\":%" PRIu64 ",\"active\":%" PRIu64 ",\"ready\":%" PRIu64
-                  ",\"lost\":%" PRIu64 ",\"segment_bytes\":%" PRIu64 ",\"written_bytes\":%" PRIu64
-                  ",\"batches\":%" PRIu64 ",\"records\":%" PRIu64 ",\"messages\":%" PRIu64
-                  ",\"watermarks\":%" PRIu64 ",\"membership\":%" PRIu64 ",\"retention\":%" PRIu64
-                  ",\"lost\":%" PRIu64 ",\"void\":%" PRIu64 ",\"conversations\":%" PRIu64
-                  ",\"oldest_ms\":%" PRIu64 ",\"newest_ms\":%" PRIu64 ",\"end\":\"%016" PRIx64
-                  "\"%s,\"damaged_ranges\":%" PRIu64 ",\"free_bytes\":%" PRIu64 "}",
-                  stat->walk->count, stat->walk->archive_count, stat->segments[USE_SEALED],
-                  stat->segments[USE_UNSEALED], stat->segments[USE_ACTIVE],
-                  stat->segments[USE_READY], stat->segments[USE_LOST], stat->segment_bytes,
-                  stat->data_bytes, stat->batches, stat->records, stat->kinds[RECORD_MESSAGE],
-                  stat->kinds[RECORD_WATERMARK], stat->kinds[RECORD_MEMBERSHIP],
-                  stat->kinds[RECORD_RETENTION], stat->kinds[RECORD_LOST], stat->kinds[RECORD_VOID],
-                  sketch_count(stat), stat->oldest_ms, stat->newest_ms, stat->end, tail,
-                  stat->damaged, space);
+    inspect_print(
+        stat->out,
+        "{\"segments\":%" PRIu32 ",\"archives\":%" PRIu32 ",\"sealed\":%" PRIu64
+        ",\"sealing\":%" PRIu64 ",\"active\":%" PRIu64 ",\"ready\":%" PRIu64
+        ",\"unreadable\":%" PRIu64 ",\"segment_bytes\":%" PRIu64 ",\"written_bytes\":%" PRIu64
+        ",\"batches\":%" PRIu64 ",\"records\":%" PRIu64 ",\"messages\":%" PRIu64
+        ",\"watermarks\":%" PRIu64 ",\"membership\":%" PRIu64 ",\"retention\":%" PRIu64
+        ",\"gone\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"void\":%" PRIu64 ",\"conversations\":%" PRIu64
+        ",\"oldest_ms\":%" PRIu64 ",\"newest_ms\":%" PRIu64 ",\"end\":\"%016" PRIx64
+        "\"%s,\"damaged_ranges\":%" PRIu64 ",\"free_bytes\":%" PRIu64 "}",
+        stat->walk->count, stat->walk->archive_count, stat->segments[USE_SEALED],
+        stat->segments[USE_UNSEALED], stat->segments[USE_ACTIVE], stat->segments[USE_READY],
+        stat->segments[USE_LOST], stat->segment_bytes, stat->data_bytes, stat->batches,
+        stat->records, stat->kinds[RECORD_MESSAGE], stat->kinds[RECORD_WATERMARK],
+        stat->kinds[RECORD_MEMBERSHIP], stat->kinds[RECORD_RETENTION], stat->kinds[RECORD_GONE],
+        stat->kinds[RECORD_LOST], stat->kinds[RECORD_VOID], sketch_count(stat), stat->oldest_ms,
+        stat->newest_ms, stat->end, tail, stat->damaged, space);
 }
 
 enum err log_stat(const char *directory, const char *cold, uint64_t checkpoint,

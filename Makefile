@@ -55,9 +55,9 @@ LINK = $(BASE) $(FLAGS_$(BUILD)) -Wno-maybe-uninitialized -Wno-null-dereference
 LIBS := -luring -lwslay -lmimalloc -llmdb -linih -lhttp_parser -ljansson -largon2 -lisal -lzstd $(SSL_LIBS) -lpthread -lm -rdynamic
 
 # ---- what is linked with what: the four seams are object lists
-SEAM_REAL := core/io_uring.c core/io_uring_bank.c core/io_uring_conn.c core/io_uring_file.c core/io_uring_listen.c core/file.c core/worker.c store/catalog_lmdb.c gateway/wire/tls_boringssl.c
+SEAM_REAL := core/io_uring.c core/io_uring_bank.c core/io_uring_conn.c core/io_uring_file.c core/io_uring_listen.c core/file.c core/worker.c store/catalog_lmdb.c $(wildcard gateway/wire/tls_boringssl*.c)
 SEAM_SIM := gateway/wire/tls_clear.c
-COMMON := $(filter-out $(SEAM_REAL) $(SEAM_SIM),$(wildcard core/*.c store/*.c gateway/config.c gateway/checkup.c gateway/wire/*.c \
+COMMON := $(filter-out $(SEAM_REAL) $(SEAM_SIM),$(wildcard core/*.c store/*.c gateway/config*.c gateway/checkup.c gateway/wire/*.c \
   gateway/chat/*.c gateway/flow/*.c gateway/api/*.c))
 LOADGEN := $(filter-out loadgen/main.c,$(wildcard loadgen/*.c))
 object = $(patsubst %.c,$(OUT)/obj/%.o,$(1))

@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <strings.h>
 
 /* ---- UUID */
 
@@ -221,6 +222,20 @@ bool utf8_valid(struct bytes text)
 }
 
 /* ---- numbers and addresses */
+
+struct bytes text_trim(struct bytes text)
+{
+    while (text.size != 0 && (text.data[0] == ' ' || text.data[0] == '\t'))
+        text = bytes_skip(text, 1);
+    while (text.size != 0 && (text.data[text.size - 1] == ' ' || text.data[text.size - 1] == '\t'))
+        text.size--;
+    return text;
+}
+
+bool text_equal_ignoring_case(struct bytes a, const char *b)
+{
+    return a.size == strlen(b) && strncasecmp((const char *)a.data, b, a.size) == 0;
+}
 
 enum err decimal_parse(uint64_t *out, struct bytes text)
 {

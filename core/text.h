@@ -23,6 +23,9 @@ MUST_USE enum err base64url_decode(struct buffer *out, struct bytes text); /* st
 /* utf8_size: bytes of the well-formed character that text (not empty) begins with, 0: none. */
 size_t utf8_size(struct bytes text);
 bool utf8_valid(struct bytes text);
+/* text_trim: without the blanks and tabs around it. */
+struct bytes text_trim(struct bytes text);
+bool text_equal_ignoring_case(struct bytes a, const char *b);      /* of A-Z only */
 MUST_USE enum err decimal_parse(uint64_t *out, struct bytes text); /* digits only, no overflow */
 
 /* address_format: "192.0.2.1:443" or "[2001:db8::1]:443"; at most 54 bytes with NUL. */

@@ -1,63 +1,25 @@
 /* config.c: the table of all keys, and its four uses: defaults, loading, checking, printing.
  * File:   INI as libinih reads it: "[section]", "key = value", comments after '#' or ';' at a
  *         line's start or after " ;". A key appears once; sections may be repeated.
- * Values: text; yes or no; a whole number; a size "64 MiB" (B, KiB, MiB, GiB; no unit: bytes); a
- *         time "10 s" (ms, s, min, h, d; the unit is required); an address "[::]:8443". */
-#include "gateway/config.h"
+ * Values: config_value.c, config_list.c. */
+#include "gateway/config_value.h"
 
 #include "core/file.h"
 #include "core/memory.h"
 #include "core/text.h"
 
-#include <arpa/inet.h>
 #include <ini.h>
 #include <stdarg.h>
 #include <stdio.h>
 
-#define KIB             1024ull
-#define MIB             (1024 * KIB)
-#define GIB             (1024 * MIB)
 #define FILE_BYTES_MAX  MIB
 #define LINE_BYTES_MAX  (CONFIG_TEXT_BYTES + 256)
-#define VALUE_TEXT_MAX  32
-#define MS_PER_S        1000ull
-#define MS_PER_MIN      (60 * MS_PER_S)
-#define MS_PER_H        (60 * MS_PER_MIN)
-#define MS_PER_D        (24 * MS_PER_H)
 #define CONFIG_KEYS_MAX 96
-
-enum kind {
-    KIND_TEXT,
-    KIND_ADDRESS,
-    KIND_NETWORKS,
-    KIND_ORIGINS,
-    KIND_DIRECTORIES,
-    KIND_BOOL,
-    KIND_COUNT,
-    KIND_BYTES,
-    KIND_KIB, /* written as a size, kept in KiB */
-    KIND_MS,
-    KIND_S, /* written as a time, kept in seconds */
-    KIND_LEVEL,
-    KIND_FORMAT,
-};
-
-struct key {
-    const char *section;
-    const char *name;
-    enum kind kind;
-    uint16_t offset;
-    uint16_t width;      /* bytes of the field */
-    const char *initial; /* default, as it would be written in the file */
-    uint64_t min;        /* in the field's unit */
-    uint64_t max;
-    const char *meaning;
-};
 
 #define FIELD(f)  offsetof(struct config, f), sizeof(((struct config *)NULL)->f)
 #define UNBOUNDED 0, 0
 
-static const struct key keys[] = {
+static const struct config_key keys[] = {
     {"listen", "address", KIND_ADDRESS, FIELD(address), "[::]:8443", UNBOUNDED,
      "Where clients connect; [::] takes IPv4 too, 0.0.0.0 only IPv4."},
     {"listen", "admin_address", KIND_ADDRESS, FIELD(admin_address), "127.0.0.1:9443", UNBOUNDED,
@@ -216,253 +178,6 @@ static const struct key keys[] = {
 
 _Static_assert(COUNT_OF(keys) <= CONFIG_KEYS_MAX, "a loader has a line number per key");
 
-bool list_next(struct bytes *element, struct bytes *list)
-{
-    while (list->size != 0 && strchr(", \t", list->data[0]) != NULL)
-        *list = bytes_skip(*list, 1);
-    size_t size = 0;
-    while (size < list->size && strchr(", \t", list->data[size]) == NULL)
-        size++;
-    *element = bytes_of(list->data, size);
-    *list = bytes_skip(*list, size);
-    return size != 0;
-}
-
-struct unit {
-    const char *name;
-    uint64_t factor;
-};
-
-/* Largest first: printing takes the first that divides. */
-static const struct unit size_units[] = {{"GiB", GIB}, {"MiB", MIB}, {"KiB", KIB}, {"B", 1}};
-static const struct unit time_units[] = {
-    {"d", MS_PER_D}, {"h", MS_PER_H}, {"min", MS_PER_MIN}, {"s", MS_PER_S}, {"ms", 1}};
-
-static const char *const level_names[] = {"debug", "info", "warn", "error"};
-static const char *const format_names[] = {"text", "json"};
-
-/* ---- one value */
-
-static void *field_of(struct config *config, const struct key *key)
-{
-    return (uint8_t *)config + key->offset;
-}
-
-static uint64_t field_number(const struct config *config, const struct key *key)
-{
-    const uint8_t *field = (const uint8_t *)config + key->offset;
-    if (key->width == sizeof(uint64_t))
-        return load_u64(field);
-    return key->width == sizeof(uint32_t) ? load_u32(field) : *field;
-}
-
-static void field_set_number(struct config *config, const struct key *key, uint64_t value)
-{
-    uint8_t *field = field_of(config, key);
-    if (key->width == sizeof(uint64_t))
-        store_u64(field, value);
-    else
-        store_u32(field, (uint32_t)value);
-}
-
-/* number_parse: digits, blanks, a unit of the list. bare: without a unit the factor is 1. */
-static enum err number_parse(uint64_t *out, const char *text, const struct unit *units,
-                             size_t unit_count, bool bare)
-{
-    size_t digits = strspn(text, "0123456789");
-    uint64_t value;
-    TRY(decimal_parse(&value, bytes_of(text, digits)));
-    const char *name = text + digits + strspn(text + digits, " \t");
-    if (*name == '\0') {
-        *out = value;
-        return bare ? OK : ERR_INVALID;
-    }
-    for (size_t i = 0; i < unit_count; i++) {
-        if (strcmp(units[i].name, name) == 0)
-            return __builtin_mul_overflow(value, units[i].factor, out) ? ERR_TOO_BIG : OK;
-    }
-    return ERR_INVALID;
-}
-
-static void number_format(char out[VALUE_TEXT_MAX], uint64_t value, const struct unit *units,
-                          size_t unit_count)
-{
-    size_t i = 0;
-    while (i + 1 < unit_count && (value == 0 || value % units[i].factor != 0))
-        i++;
-    snprintf(out, VALUE_TEXT_MAX, "%llu %s", (unsigned long long)(value / units[i].factor),
-             units[i].name);
-}
-
-static void count_format(char out[VALUE_TEXT_MAX], const struct key *key, uint64_t value)
-{
-    if (key->kind == KIND_BYTES)
-        number_format(out, value, size_units, COUNT_OF(size_units));
-    else if (key->kind == KIND_KIB)
-        number_format(out, value * KIB, size_units, COUNT_OF(size_units));
-    else if (key->kind == KIND_MS)
-        number_format(out, value, time_units, COUNT_OF(time_units));
-    else if (key->kind == KIND_S)
-        number_format(out, value * MS_PER_S, time_units, COUNT_OF(time_units));
-    else
-        snprintf(out, VALUE_TEXT_MAX, "%llu", (unsigned long long)value);
-}
-
-static enum err name_parse(uint64_t *out, const char *text, const char *const *names, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(names[i], text) == 0) {
-            *out = i;
-            return OK;
-        }
-    }
-    return ERR_INVALID;
-}
-
-/* value_number: the field's value of a number, size, time or name. ERR_INVALID: wrong type. */
-static enum err value_number(uint64_t *out, const struct key *key, const char *text)
-{
-    uint64_t value = 0;
-    switch (key->kind) {
-    case KIND_COUNT:
-        TRY(number_parse(&value, text, NULL, 0, true));
-        break;
-    case KIND_BYTES:
-        TRY(number_parse(&value, text, size_units, COUNT_OF(size_units), true));
-        break;
-    case KIND_KIB:
-        TRY(number_parse(&value, text, size_units, COUNT_OF(size_units), true));
-        if (value % KIB != 0)
-            return ERR_INVALID;
-        value /= KIB;
-        break;
-    case KIND_MS:
-        TRY(number_parse(&value, text, time_units, COUNT_OF(time_units), false));
-        break;
-    case KIND_S:
-        TRY(number_parse(&value, text, time_units, COUNT_OF(time_units), false));
-        if (value % MS_PER_S != 0)
-            return ERR_INVALID;
-        value /= MS_PER_S;
-        break;
-    case KIND_LEVEL:
-        TRY(name_parse(&value, text, level_names, COUNT_OF(level_names)));
-        break;
-    case KIND_FORMAT:
-        TRY(name_parse(&value, text, format_names, COUNT_OF(format_names)));
-        break;
-    case KIND_TEXT:
-    case KIND_ADDRESS:
-    case KIND_NETWORKS:
-    case KIND_ORIGINS:
-    case KIND_DIRECTORIES:
-    case KIND_BOOL:
-        return ERR_INVALID; /* not a number: value_set has other branches for these */
-    }
-    *out = value;
-    return key->max != 0 && (value < key->min || value > key->max) ? ERR_TOO_BIG : OK;
-}
-
-static enum err networks_check(const char *text)
-{
-    struct bytes list = bytes_of_text(text);
-    struct network network;
-    enum err err;
-    while ((err = network_next(&network, &list)) == OK) {
-    }
-    return err == ERR_NOT_FOUND ? OK : err;
-}
-
-/* origin_check: scheme "://" host [ ":" port ], as browsers write it (RFC 6454 6.2): lower case,
- * without a path. Another form would never be equal to one. */
-static enum err origin_check(struct bytes origin)
-{
-    size_t at = 0;
-    while (at < origin.size &&
-           strchr("abcdefghijklmnopqrstuvwxyz0123456789+-.", origin.data[at]) != NULL)
-        at++;
-    if (at == 0 || origin.size - at < 4 || memcmp(origin.data + at, "://", 3) != 0)
-        return ERR_INVALID;
-    for (at += 3; at < origin.size; at++)
-        if (strchr("abcdefghijklmnopqrstuvwxyz0123456789-._~:[]%", origin.data[at]) == NULL)
-            return ERR_INVALID;
-    return OK;
-}
-
-static enum err origins_check(const char *text)
-{
-    struct bytes list = bytes_of_text(text);
-    struct bytes origin;
-    if (strcmp(text, "*") == 0)
-        return OK;
-    while (list_next(&origin, &list))
-        TRY(origin_check(origin));
-    return OK;
-}
-
-static enum err directories_check(const char *text)
-{
-    struct bytes list = bytes_of_text(text);
-    struct bytes directory;
-    uint32_t count = 0;
-    while (list_next(&directory, &list))
-        if (directory.size < 2 || directory.data[0] != '/' || ++count > CONFIG_LANE_DIRECTORIES_MAX)
-            return ERR_INVALID;
-    return OK;
-}
-
-static enum err text_check(const struct key *key, const char *text)
-{
-    struct io_address address;
-    if (!utf8_valid(bytes_of_text(text)) || text[0] == ';') /* behind a blank it begins a comment */
-        return ERR_INVALID;
-    for (const char *c = text; *c != '\0'; c++) {
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            return ERR_INVALID;
-    }
-    if (strlen(text) >= CONFIG_TEXT_BYTES)
-        return ERR_TOO_BIG;
-    if (key->kind == KIND_ADDRESS)
-        return address_parse(&address, text);
-    if (key->kind == KIND_ORIGINS)
-        return origins_check(text);
-    if (key->kind == KIND_DIRECTORIES)
-        return directories_check(text);
-    return key->kind == KIND_NETWORKS ? networks_check(text) : OK;
-}
-
-/* value_set: ERR_INVALID wrong type, ERR_TOO_BIG out of bounds; the field is unchanged then. */
-static enum err value_set(struct config *config, const struct key *key, const char *text)
-{
-    uint64_t number;
-    switch (key->kind) {
-    case KIND_TEXT:
-    case KIND_ADDRESS:
-    case KIND_NETWORKS:
-    case KIND_ORIGINS:
-    case KIND_DIRECTORIES:
-        TRY(text_check(key, text));
-        memcpy(field_of(config, key), text, strlen(text) + 1);
-        return OK;
-    case KIND_BOOL:
-        if (strcmp(text, "yes") != 0 && strcmp(text, "no") != 0)
-            return ERR_INVALID;
-        *(bool *)field_of(config, key) = text[0] == 'y';
-        return OK;
-    case KIND_COUNT:
-    case KIND_BYTES:
-    case KIND_KIB:
-    case KIND_MS:
-    case KIND_S:
-    case KIND_LEVEL:
-    case KIND_FORMAT:
-        TRY(value_number(&number, key, text));
-        field_set_number(config, key, number);
-        return OK;
-    }
-    return ERR_INVALID;
-}
-
 /* ---- loading */
 
 struct loader {
@@ -496,48 +211,13 @@ static int loader_fail(struct loader *l, uint32_t line, const char *format, ...)
     return 0;
 }
 
-static const char *kind_expects(enum kind kind)
-{
-    switch (kind) {
-    case KIND_TEXT:
-        return "UTF-8 text without control characters, not beginning with a semicolon";
-    case KIND_ADDRESS:
-        return "an address with a port, like 127.0.0.1:8443 or [::]:8443";
-    case KIND_NETWORKS:
-        return "networks separated by commas, like 10.0.0.0/8, fd00::/8";
-    case KIND_ORIGINS:
-        return "origins separated by commas, like https://chat.example, https://localhost:8443 "
-               "(lower case, no path), or * alone";
-    case KIND_DIRECTORIES:
-        return "up to 7 directories that begin with /, separated by commas, like /disk2/log, "
-               "/disk3/log";
-    case KIND_BOOL:
-        return "yes or no";
-    case KIND_COUNT:
-        return "a whole number";
-    case KIND_BYTES:
-        return "a size, like 64 MiB (units: B, KiB, MiB, GiB)";
-    case KIND_KIB:
-        return "a size in whole KiB, like 64 MiB (units: B, KiB, MiB, GiB)";
-    case KIND_MS:
-        return "a time with its unit, like 10 s (units: ms, s, min, h, d)";
-    case KIND_S:
-        return "a time of whole seconds with its unit, like 15 min (units: s, min, h, d)";
-    case KIND_LEVEL:
-        return "debug, info, warn or error";
-    case KIND_FORMAT:
-        return "text or json";
-    }
-    return "";
-}
-
-static int loader_fail_value(struct loader *l, const struct key *key, enum err err,
+static int loader_fail_value(struct loader *l, const struct config_key *key, enum err err,
                              const char *value)
 {
     if (err == ERR_TOO_BIG && key->max != 0) {
         char min[VALUE_TEXT_MAX], max[VALUE_TEXT_MAX];
-        count_format(min, key, key->min);
-        count_format(max, key, key->max);
+        config_value_format(min, key, key->min);
+        config_value_format(max, key, key->max);
         return loader_fail(l, l->line, "%s = %.64s is out of bounds: write %s to %s", key->name,
                            value, min, max);
     }
@@ -545,7 +225,7 @@ static int loader_fail_value(struct loader *l, const struct key *key, enum err e
         return loader_fail(l, l->line, "%s is too long: write at most %u bytes", key->name,
                            CONFIG_TEXT_BYTES - 1);
     return loader_fail(l, l->line, "%s = %.64s is not understood: write %s", key->name, value,
-                       kind_expects(key->kind));
+                       config_value_expects(key->kind));
 }
 
 static int on_key(void *context, const char *section, const char *name, const char *value)
@@ -564,7 +244,7 @@ static int on_key(void *context, const char *section, const char *name, const ch
             return loader_fail(l, l->line, "%s was set in line %u already: remove one of the two",
                                name, l->lines[i]);
         l->lines[i] = l->line;
-        enum err err = value_set(l->config, &keys[i], value);
+        enum err err = config_value_set(l->config, &keys[i], value);
         return err == OK ? 1 : loader_fail_value(l, &keys[i], err, value);
     }
     if (section[0] == '\0')
@@ -706,7 +386,7 @@ void config_defaults(struct config *config)
 {
     memset(config, 0, sizeof *config);
     for (size_t i = 0; i < COUNT_OF(keys); i++) {
-        enum err err = value_set(config, &keys[i], keys[i].initial);
+        enum err err = config_value_set(config, &keys[i], keys[i].initial);
         CHECK(err == OK);
     }
 }
@@ -740,52 +420,26 @@ static enum err put(struct buffer *out, const char *text)
     return buffer_append(out, bytes_of_text(text));
 }
 
-static enum err put_value(struct buffer *out, const struct config *config, const struct key *key)
-{
-    char number[VALUE_TEXT_MAX];
-    switch (key->kind) {
-    case KIND_TEXT:
-    case KIND_ADDRESS:
-    case KIND_NETWORKS:
-    case KIND_ORIGINS:
-    case KIND_DIRECTORIES:
-        return put(out, (const char *)config + key->offset);
-    case KIND_BOOL:
-        return put(out, *((const bool *)config + key->offset) ? "yes" : "no");
-    case KIND_LEVEL:
-        return put(out, level_names[field_number(config, key)]);
-    case KIND_FORMAT:
-        return put(out, format_names[field_number(config, key)]);
-    case KIND_COUNT:
-    case KIND_BYTES:
-    case KIND_KIB:
-    case KIND_MS:
-    case KIND_S:
-        count_format(number, key, field_number(config, key));
-        return put(out, number);
-    }
-    return ERR_INVALID;
-}
-
-static enum err put_key(struct buffer *out, const struct config *config, const struct key *key)
+static enum err put_key(struct buffer *out, const struct config *config,
+                        const struct config_key *key)
 {
     char line[512];
     TRY(put(out, "# "));
     TRY(put(out, key->meaning));
     if (key->max != 0) {
         char min[VALUE_TEXT_MAX], max[VALUE_TEXT_MAX];
-        count_format(min, key, key->min);
-        count_format(max, key, key->max);
-        snprintf(line, sizeof line, "\n# %s; %s to %s; default: %s\n", kind_expects(key->kind), min,
-                 max, key->initial);
+        config_value_format(min, key, key->min);
+        config_value_format(max, key, key->max);
+        snprintf(line, sizeof line, "\n# %s; %s to %s; default: %s\n",
+                 config_value_expects(key->kind), min, max, key->initial);
     } else {
-        snprintf(line, sizeof line, "\n# %s; default: %s\n", kind_expects(key->kind),
+        snprintf(line, sizeof line, "\n# %s; default: %s\n", config_value_expects(key->kind),
                  key->initial[0] == '\0' ? "empty" : key->initial);
     }
     TRY(put(out, line));
     TRY(put(out, key->name));
     TRY(put(out, " = "));
-    TRY(put_value(out, config, key));
+    TRY(config_value_put(out, config, key));
     return put(out, "\n");
 }
 
@@ -811,72 +465,4 @@ void config_print(const struct config *config)
     if (config_format(&out, config) == OK)
         fwrite(out.data, 1, out.size, stdout);
     memory_give(data, MEMORY_API);
-}
-
-/* ---- networks */
-
-static struct bytes trim(struct bytes text)
-{
-    while (text.size > 0 && (text.data[0] == ' ' || text.data[0] == '\t'))
-        text = bytes_skip(text, 1);
-    while (text.size > 0 && (text.data[text.size - 1] == ' ' || text.data[text.size - 1] == '\t'))
-        text.size--;
-    return text;
-}
-
-static enum err network_parse(struct network *network, struct bytes text)
-{
-    char ip[64];
-    uint64_t bits;
-    const uint8_t *slash = text.size != 0 ? memchr(text.data, '/', text.size) : NULL;
-    size_t size = slash != NULL ? (size_t)(slash - text.data) : text.size;
-    if (size == 0 || size >= sizeof ip)
-        return ERR_INVALID;
-    memcpy(ip, text.data, size);
-    ip[size] = '\0';
-    bool v4 = inet_pton(AF_INET, ip, network->ip + 12) == 1;
-    if (v4)
-        memcpy(network->ip, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12);
-    else if (inet_pton(AF_INET6, ip, network->ip) != 1)
-        return ERR_INVALID;
-    uint64_t bits_max = v4 ? 32 : 128;
-    bits = bits_max;
-    if (slash != NULL)
-        TRY(decimal_parse(&bits, bytes_skip(text, size + 1)));
-    if (bits > bits_max)
-        return ERR_INVALID;
-    network->bits = (uint8_t)(v4 ? 96 + bits : bits);
-    return OK;
-}
-
-enum err network_next(struct network *network, struct bytes *list)
-{
-    struct bytes rest = trim(*list);
-    if (rest.size == 0)
-        return ERR_NOT_FOUND;
-    const uint8_t *comma = memchr(rest.data, ',', rest.size);
-    size_t size = comma != NULL ? (size_t)(comma - rest.data) : rest.size;
-    *list = bytes_skip(rest, comma != NULL ? size + 1 : size);
-    return network_parse(network, trim(bytes_of(rest.data, size)));
-}
-
-bool network_contains(const struct network *network, const uint8_t ip[16])
-{
-    size_t whole = network->bits / 8;
-    if (memcmp(network->ip, ip, whole) != 0)
-        return false;
-    unsigned rest = network->bits % 8;
-    return rest == 0 || ((network->ip[whole] ^ ip[whole]) >> (8 - rest)) == 0;
-}
-
-/* ---- origins */
-
-bool origins_contain(const char *origins, struct bytes origin)
-{
-    struct bytes list = bytes_of_text(origins);
-    struct bytes one;
-    while (list_next(&one, &list))
-        if (bytes_equal(one, origin))
-            return true;
-    return false;
 }

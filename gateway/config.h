@@ -104,6 +104,12 @@ void config_defaults(struct config *config);
  * failure. */
 MUST_USE enum err config_load(struct config *config, const char *path, char *explanation,
                               size_t explanation_size);
+/* config_retention_age_max_s: the longest age that a conversation may set for itself; 0: any. */
+static inline uint32_t config_retention_age_max_s(const struct config *config)
+{
+    bool longer = config->retention_age_s > config->retention_age_max_s;
+    return longer ? config->retention_age_s : config->retention_age_max_s;
+}
 /* config_format: what config_print prints, appended to out. ERR_FULL: CONFIG_FILE_BYTES is always
  * enough room. */
 MUST_USE enum err config_format(struct buffer *out, const struct config *config);

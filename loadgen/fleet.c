@@ -562,10 +562,12 @@ static void chat_one(struct fleet *fleet, uint64_t intended_ns)
     struct device *device = first_device(fleet, from) + device_at;
     struct user_id recipient = first_device(fleet, to)->user.id;
     struct user_id sender = first_device(fleet, from)->user.id;
+    uint32_t every = fleet->options.settings_every;
+    bool setting = every != 0 && user_engine_random(fleet->engine) % every == 0;
     if (device->user.id.v == 0 ||
         !conversation_open(fleet, conversation_id_direct(sender, recipient), from, to) ||
-        user_send(&device->user, fleet->engine, recipient, fleet->options.message_bytes,
-                  intended_ns) != OK) {
+        user_send(&device->user, fleet->engine, recipient,
+                  setting ? 0 : fleet->options.message_bytes, intended_ns) != OK) {
         count(&fleet->progress.unsent);
         return;
     }

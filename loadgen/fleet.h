@@ -35,6 +35,7 @@ struct fleet_options {
     double connects_per_s;       /* 0: as fast as handshakes_max allows */
     double messages_per_s;       /* of this fleet */
     uint32_t message_bytes;      /* content of one message */
+    uint32_t settings_every;     /* one send in so many sets the retention instead; 0: none */
     uint32_t reconnect_every_ms; /* while chatting: break connections so often; 0: never */
     uint32_t reconnect_percent;  /* … this share of them */
 };

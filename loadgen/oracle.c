@@ -51,7 +51,9 @@ struct conversation {
     uint64_t base;         /* number of the oldest entry */
     uint32_t count;
     uint32_t capacity;
-    uint16_t all; /* bits of every device */
+    struct retention_setting setting;
+    uint64_t setting_seq; /* newest number that set the retention; 0: none did */
+    uint16_t all;         /* bits of every device */
     uint8_t view_count;
     uint8_t view_capacity;
 };
@@ -362,6 +364,20 @@ static bool judge_order(struct oracle *oracle, struct conversation *conversation
     return !seen;
 }
 
+/* is_whole: what it says is what its id was sent with. */
+static bool is_whole(const struct message *message, uint64_t *intended_ns)
+{
+    struct bytes content;
+    struct retention_setting expected;
+    if (!message->has_retention)
+        return protocol_payload_content(&content, message->payload) == OK &&
+               oracle_content_check(content, message->conversation, &message->message_id,
+                                    message->sender, intended_ns) == OK;
+    oracle_setting(&expected, message->conversation, &message->message_id, message->sender);
+    return message->payload.size == 0 && message->retention.age_s == expected.age_s &&
+           message->retention.bytes == expected.bytes;
+}
+
 static bool take(struct oracle *oracle, struct oracle_peer *peer, const uint32_t *connection,
                  const struct message *message, uint64_t *intended_ns)
 {
@@ -372,12 +388,13 @@ static bool take(struct oracle *oracle, struct oracle_peer *peer, const uint32_t
         fault(oracle, &oracle->counts.strange, id, peer, message->seq, "delivered, never joined");
         return false;
     }
-    struct bytes content;
-    if (message->seq == 0 || protocol_payload_content(&content, message->payload) != OK ||
-        oracle_content_check(content, id, &message->message_id, message->sender, intended_ns) !=
-            OK) {
+    if (message->seq == 0 || !is_whole(message, intended_ns)) {
         fault(oracle, &oracle->counts.altered, id, peer, message->seq, "content does not fit");
         return false;
+    }
+    if (message->has_retention && message->seq > conversation->setting_seq) {
+        conversation->setting_seq = message->seq;
+        conversation->setting = message->retention;
     }
     bool below = message->seq < conversation->base;
     if (!below && window_reach(oracle, conversation, message->seq) == NULL) {
@@ -399,7 +416,22 @@ static bool take(struct oracle *oracle, struct oracle_peer *peer, const uint32_t
     entry_see(oracle, entry_at(conversation, message->seq), &conversation->views[index],
               (uint16_t)(1u << index), message->seq);
     window_slide(conversation);
-    return first;
+    return first && !message->has_retention;
+}
+
+bool oracle_setting_next(const struct oracle *oracle, size_t *at, struct conversation_id *id,
+                         uint64_t *seq, struct retention_setting *setting)
+{
+    const struct conversation *conversation;
+    while ((conversation = table_next(&oracle->conversations, at)) != NULL) {
+        if (conversation->setting_seq == 0)
+            continue;
+        *id = conversation->id;
+        *seq = conversation->setting_seq;
+        *setting = conversation->setting;
+        return true;
+    }
+    return false;
 }
 
 bool oracle_delivered(struct oracle *oracle, struct oracle_peer peer, uint32_t connection,
@@ -532,6 +564,14 @@ enum err oracle_content(struct buffer *out, size_t size, struct conversation_id 
     memcpy(text, head, 8);
     out->size += size;
     return OK;
+}
+
+void oracle_setting(struct retention_setting *out, struct conversation_id conversation,
+                    const struct message_id *id, struct user_id sender)
+{
+    uint32_t sum = content_sum(bytes_of(NULL, 0), conversation, id, sender);
+    out->age_s = 30 * 86400 + sum % (300 * 86400);
+    out->bytes = sum % 2 == 0 ? 0 : (1ull << 40) + sum;
 }
 
 static bool hex_parse(uint64_t *out, const uint8_t *text, size_t digits)

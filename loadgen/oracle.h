@@ -63,7 +63,8 @@ void oracle_acked(struct oracle *oracle, struct conversation_id id, struct oracl
 
 /* oracle_delivered: a message was pushed to the device; connection: a number that differs between
  * the device's connections. True if it is new to the device and its content is whole:
- * *intended_ns is then the time oracle_content was given. */
+ * *intended_ns is then the time oracle_content was given. False for entries that set a retention,
+ * which are judged like messages but carry no time. */
 bool oracle_delivered(struct oracle *oracle, struct oracle_peer peer, uint32_t connection,
                       const struct message *message, uint64_t *intended_ns);
 /* oracle_fetched: the same for a message that the device asked for (history): in no particular
@@ -84,6 +85,10 @@ struct oracle_debt {
 };
 /* oracle_owed: up to max debts, for whoever looks for a fault; returns how many. */
 size_t oracle_owed(const struct oracle *oracle, struct oracle_debt *out, size_t max);
+/* oracle_setting_next: walk the conversations that have a retention: the newest number that set
+ * one, and what. *at: 0 at first. False: no more. */
+bool oracle_setting_next(const struct oracle *oracle, size_t *at, struct conversation_id *id,
+                         uint64_t *seq, struct retention_setting *setting);
 /* oracle_settled: nothing is owed: each acknowledged message is at each device, no number is
  * missing. */
 bool oracle_settled(const struct oracle *oracle);
@@ -102,6 +107,10 @@ size_t oracle_memory(const struct oracle *oracle); /* bytes */
 MUST_USE enum err oracle_content(struct buffer *out, size_t size,
                                  struct conversation_id conversation, const struct message_id *id,
                                  struct user_id sender, uint64_t intended_ns);
+/* oracle_setting: the retention that an entry of that id sets: between 30 and 330 days, and no
+ * bound or one that no run reaches. The same arguments give the same. */
+void oracle_setting(struct retention_setting *out, struct conversation_id conversation,
+                    const struct message_id *id, struct user_id sender);
 /* oracle_content_check: ERR_CORRUPT if anything of it was changed. */
 MUST_USE enum err oracle_content_check(struct bytes content, struct conversation_id conversation,
                                        const struct message_id *id, struct user_id sender,

@@ -146,8 +146,8 @@ MUST_USE enum err user_receive(struct user *user, struct user_engine *engine, st
 const char *user_failure(const struct user_engine *engine);
 
 /* user_send: take on one message of `size` bytes of content (oracle_content) to the other member of
- * a direct conversation; ERR_FULL: USER_SENDS_MAX unacknowledged. Goes out with user_flush, now or
- * once the user is ready. */
+ * a direct conversation; size 0: an entry that sets its retention (oracle_setting); ERR_FULL:
+ * USER_SENDS_MAX unacknowledged. Goes out with user_flush, now or once the user is ready. */
 MUST_USE enum err user_send(struct user *user, struct user_engine *engine, struct user_id to,
                             uint32_t size, uint64_t intended_ns);
 

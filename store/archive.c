@@ -1,15 +1,15 @@
-/* archive.c: the archive's format, version 2. Little-endian; crc is CRC-32C.
+/* archive.c: the archive's format, version 3. Little-endian; crc is CRC-32C.
  *
  * File "%08x-%08x-%04x.archive": first and last segment id that it stands for, generation; in the
  * lane's directory or in the cold one. While it is written: ".archiving", removed at a start.
  *
  *   0     header
  *   4096  blocks, each at a multiple of 8; the last one is the summary
- *   end - 128  footer
+ *   end - 136  footer
  *
  * Header, 4096 bytes. Magic, version and crc keep their place and rule in all versions.
  *   0  8  magic "ROOSTARC"
- *   8  2  version, 2
+ *   8  2  version, 3
  *  10  2  flags, 0
  *  12  4  lane
  *  16  4  first segment id
@@ -71,7 +71,7 @@
  * conversations, a power of two bytes, 6 probes, bit i = (low + i × (high | 1)) mod bits of
  * SipHash-1-3, key (nonce, last id), of conversation hi, lo.
  *
- * Footer, 128 bytes:
+ * Footer, 136 bytes:
  *   0  8  magic "ROOSTEND"
  *   8  8  offset of the summary block
  *  16  8  bytes of the file
@@ -80,18 +80,21 @@
  *  40  8  gone ranges
  *  48  8  conversations
  *  56  8  records that were damaged where they came from
- *  64  8  time of the oldest record, ms since 1970
+ *  64  8  time of the oldest record with a sequence number that sets no retention, ms since 1970;
+ *         0: there is none
  *  72  8  of the newest
  *  80  8  earliest expiry of its records, 0: none expires
- *  88  4  data blocks
- *  92  4  directory blocks
- *  96  4  table blocks
- * 100  4  print blocks
- * 104  4  filter bytes
- * 108  8  the header's nonce, lane (4) and level (4) again: with the file's name all that reading
- * 116  4  needs of a header that is damaged
- * 120  4
- * 124  4  crc of the bytes before, seeded with the nonce
+ *  88  8  of the records with sequence numbers, those that set a retention: while an archive has
+ *         any, it cannot be freed by its directory alone
+ *  96  4  data blocks
+ * 100  4  directory blocks
+ * 104  4  table blocks
+ * 108  4  print blocks
+ * 112  4  filter bytes
+ * 116  8  the header's nonce, lane (4) and level (4) again: with the file's name all that reading
+ * 124  4  needs of a header that is damaged
+ * 128  4
+ * 132  4  crc of the bytes before, seeded with the nonce
  *
  * The seed of a checksum for an offset: crc of the nonce's 8 bytes, xor the upper half of
  * ((last id << 40) + offset) × 0x9e3779b97f4a7c15 mod 2^64. */
@@ -208,30 +211,30 @@ void archive_footer_encode(uint8_t out[ARCHIVE_FOOTER_BYTES], const struct archi
                            const struct archive_header *header)
 {
     const struct segment_key key = archive_key(header);
-    const uint64_t wide[] = {footer->summary,       footer->bytes,       footer->records,
-                             footer->watermarks,    footer->gone,        footer->conversations,
-                             footer->damaged,       footer->time_min_ms, footer->time_max_ms,
-                             footer->expires_min_ms};
+    const uint64_t wide[] = {footer->summary,        footer->bytes,       footer->records,
+                             footer->watermarks,     footer->gone,        footer->conversations,
+                             footer->damaged,        footer->time_min_ms, footer->time_max_ms,
+                             footer->expires_min_ms, footer->settings};
     memset(out, 0, ARCHIVE_FOOTER_BYTES);
     memcpy(out, footer_magic, sizeof footer_magic);
     for (size_t i = 0; i < COUNT_OF(wide); i++)
         store_u64(out + 8 + 8 * i, wide[i]);
-    store_u32(out + 88, footer->data_blocks);
-    store_u32(out + 92, footer->directory_blocks);
-    store_u32(out + 96, footer->table_blocks);
-    store_u32(out + 100, footer->print_blocks);
-    store_u32(out + 104, footer->filter_bytes);
-    store_u64(out + 108, header->nonce);
-    store_u32(out + 116, header->lane);
-    store_u32(out + 120, header->level);
-    store_u32(out + 124, crc32c(key.crc, bytes_of(out, 124)));
+    store_u32(out + 96, footer->data_blocks);
+    store_u32(out + 100, footer->directory_blocks);
+    store_u32(out + 104, footer->table_blocks);
+    store_u32(out + 108, footer->print_blocks);
+    store_u32(out + 112, footer->filter_bytes);
+    store_u64(out + 116, header->nonce);
+    store_u32(out + 124, header->lane);
+    store_u32(out + 128, header->level);
+    store_u32(out + 132, crc32c(key.crc, bytes_of(out, 132)));
 }
 
 void archive_footer_header(struct archive_header *header, const uint8_t in[ARCHIVE_FOOTER_BYTES])
 {
-    header->nonce = load_u64(in + 108);
-    header->lane = load_u32(in + 116);
-    header->level = load_u32(in + 120);
+    header->nonce = load_u64(in + 116);
+    header->lane = load_u32(in + 124);
+    header->level = load_u32(in + 128);
 }
 
 enum err archive_footer_decode(struct archive_footer *footer,
@@ -242,7 +245,7 @@ enum err archive_footer_decode(struct archive_footer *footer,
     struct archive_header same = *header;
     archive_footer_header(&same, in);
     if (memcmp(in, footer_magic, sizeof footer_magic) != 0 ||
-        load_u32(in + 124) != crc32c(key.crc, bytes_of(in, 124)) || same.nonce != header->nonce ||
+        load_u32(in + 132) != crc32c(key.crc, bytes_of(in, 132)) || same.nonce != header->nonce ||
         same.lane != header->lane || same.level != header->level)
         return ERR_CORRUPT;
     *footer = (struct archive_footer){
@@ -256,16 +259,18 @@ enum err archive_footer_decode(struct archive_footer *footer,
         .time_min_ms = load_u64(in + 64),
         .time_max_ms = load_u64(in + 72),
         .expires_min_ms = load_u64(in + 80),
-        .data_blocks = load_u32(in + 88),
-        .directory_blocks = load_u32(in + 92),
-        .table_blocks = load_u32(in + 96),
-        .print_blocks = load_u32(in + 100),
-        .filter_bytes = load_u32(in + 104),
+        .settings = load_u64(in + 88),
+        .data_blocks = load_u32(in + 96),
+        .directory_blocks = load_u32(in + 100),
+        .table_blocks = load_u32(in + 104),
+        .print_blocks = load_u32(in + 108),
+        .filter_bytes = load_u32(in + 112),
     };
     bool sound = footer->summary >= ARCHIVE_HEADER_BYTES && footer->summary % 8 == 0 &&
                  footer->bytes > footer->summary && footer->filter_bytes >= 64 &&
                  footer->filter_bytes <= ARCHIVE_FILTER_MAX &&
-                 (footer->filter_bytes & (footer->filter_bytes - 1)) == 0;
+                 (footer->filter_bytes & (footer->filter_bytes - 1)) == 0 &&
+                 footer->settings <= footer->records;
     return sound ? OK : ERR_CORRUPT;
 }
 

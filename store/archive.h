@@ -14,9 +14,9 @@
 
 #include "store/segment.h"
 
-#define ARCHIVE_VERSION         2
+#define ARCHIVE_VERSION         3
 #define ARCHIVE_HEADER_BYTES    4096u
-#define ARCHIVE_FOOTER_BYTES    128u
+#define ARCHIVE_FOOTER_BYTES    136u
 #define ARCHIVE_HEAD_BYTES      32u         /* before each block's content */
 #define ARCHIVE_PAGE_BYTES      4096u       /* directory, table and print blocks, head included */
 #define ARCHIVE_DATA_BYTES      (32u << 10) /* records of one data block, before compression */
@@ -43,14 +43,15 @@ struct archive_header {
 };
 
 struct archive_footer {
-    uint64_t summary; /* offset of the summary block */
-    uint64_t bytes;   /* of the file */
-    uint64_t records; /* with sequence numbers */
+    uint64_t summary;  /* offset of the summary block */
+    uint64_t bytes;    /* of the file */
+    uint64_t records;  /* with sequence numbers */
+    uint64_t settings; /* of them, those that set a conversation's retention */
     uint64_t watermarks;
     uint64_t gone; /* ranges */
     uint64_t conversations;
-    uint64_t damaged; /* records lost to damage while it was written */
-    uint64_t time_min_ms;
+    uint64_t damaged;     /* records lost to damage while it was written */
+    uint64_t time_min_ms; /* of its records but the settings; 0: there are none */
     uint64_t time_max_ms;
     uint64_t expires_min_ms; /* 0: nothing in it expires */
     uint32_t data_blocks;

@@ -335,13 +335,20 @@ static enum err divide(struct archive_writer *w)
     return OK;
 }
 
-static void note(struct archive_writer *w, const struct log_record *record)
+/* note_time: what retention by age looks at. A setting that is in force has no age. */
+static void note_time(struct archive_footer *footer, const struct log_record *record)
 {
-    struct archive_footer *footer = &w->footer;
+    if (record->kind == RECORD_RETENTION)
+        return;
     if (footer->time_min_ms == 0 || record->time_ms < footer->time_min_ms)
         footer->time_min_ms = record->time_ms;
     if (record->time_ms > footer->time_max_ms)
         footer->time_max_ms = record->time_ms;
+}
+
+static void note(struct archive_writer *w, const struct log_record *record)
+{
+    struct archive_footer *footer = &w->footer;
     if (record->expires_ms != 0 &&
         (footer->expires_min_ms == 0 || record->expires_ms < footer->expires_min_ms))
         footer->expires_min_ms = record->expires_ms;
@@ -355,7 +362,9 @@ static void note(struct archive_writer *w, const struct log_record *record)
         enum err err = gone_decode(&gone, record);
         CHECK(err == OK);
     } else {
+        note_time(footer, record);
         footer->records++;
+        footer->settings += record->kind == RECORD_RETENTION;
         w->entry.records++;
     }
     CHECK(record->seq > w->seq_last);

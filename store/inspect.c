@@ -61,6 +61,8 @@ const char *record_kind_name(uint16_t kind)
         return "lost";
     case RECORD_VOID:
         return "void";
+    case RECORD_RETENTION:
+        return "retention";
     }
     return "unknown";
 }
@@ -211,7 +213,7 @@ struct stat {
     uint64_t segment_bytes;
     uint64_t data_bytes;
     uint64_t batches;
-    uint64_t kinds[RECORD_VOID + 1];
+    uint64_t kinds[RECORD_RETENTION + 1];
     uint64_t records;
     uint64_t damaged; /* ranges */
     uint64_t oldest_ms;
@@ -289,7 +291,7 @@ static enum err stat_record(void *context, const struct scan_item *batch,
     struct stat *stat = context;
     (void)batch;
     stat->records++;
-    if (at->record.kind <= RECORD_VOID)
+    if (at->record.kind <= RECORD_RETENTION)
         stat->kinds[at->record.kind]++;
     if (at->record.kind != RECORD_VOID)
         sketch_add(stat, at->record.conversation);
@@ -302,7 +304,7 @@ static enum err stat_archived(void *context, const struct archive_header *archiv
     struct stat *stat = context;
     (void)archive;
     stat->records++;
-    if (record->kind <= RECORD_VOID)
+    if (record->kind <= RECORD_RETENTION)
         stat->kinds[record->kind]++;
     sketch_add(stat, record->conversation);
     return OK;
@@ -348,11 +350,11 @@ static void stat_print_text(const struct stat *stat, uint64_t space, const char 
     inspect_print(out, "batches        %" PRIu64, stat->batches);
     inspect_print(out,
                   "records        %" PRIu64 " (%" PRIu64 " messages, %" PRIu64
-                  " watermarks, %" PRIu64 " membership, %" PRIu64 " gone, %" PRIu64
-                  " lost, %" PRIu64 " void)",
+                  " watermarks, %" PRIu64 " membership, %" PRIu64 " retention, %" PRIu64
+                  " gone, %" PRIu64 " lost, %" PRIu64 " void)",
                   stat->records, stat->kinds[RECORD_MESSAGE], stat->kinds[RECORD_WATERMARK],
-                  stat->kinds[RECORD_MEMBERSHIP], stat->kinds[RECORD_GONE],
-                  stat->kinds[RECORD_LOST], stat->kinds[RECORD_VOID]);
+                  stat->kinds[RECORD_MEMBERSHIP], stat->kinds[RECORD_RETENTION],
+                  stat->kinds[RECORD_GONE], stat->kinds[RECORD_LOST], stat->kinds[RECORD_VOID]);
     inspect_print(out, "conversations  about %" PRIu64, sketch_count(stat));
     inspect_print(out, "oldest batch   %s", stat->batches == 0 ? "none" : oldest);
     inspect_print(out, "newest batch   %s", stat->batches == 0 ? "none" : newest);
@@ -373,22 +375,23 @@ static void stat_print_json(const struct stat *stat, uint64_t space, const char 
         snprintf(tail, sizeof tail,
                  ",\"checkpoint\":\"%s\",\"replay_bytes\":%" PRIu64 ",\"replay_records\":%" PRIu64,
                  checkpoint, stat->tail_bytes, stat->tail_records);
-    inspect_print(stat->out,
-                  "{\"segments\":%" PRIu32 ",\"archives\":%" PRIu32 ",\"sealed\":%" PRIu64
-                  ",\"sealing\":%" PRIu64 ",\"active\":%" PRIu64 ",\"ready\":%" PRIu64
-                  ",\"lost\":%" PRIu64 ",\"segment_bytes\":%" PRIu64 ",\"written_bytes\":%" PRIu64
-                  ",\"batches\":%" PRIu64 ",\"records\":%" PRIu64 ",\"messages\":%" PRIu64
-                  ",\"watermarks\":%" PRIu64 ",\"membership\":%" PRIu64 ",\"lost\":%" PRIu64
-                  ",\"void\":%" PRIu64 ",\"conversations\":%" PRIu64 ",\"oldest_ms\":%" PRIu64
-                  ",\"newest_ms\":%" PRIu64 ",\"end\":\"%016" PRIx64
-                  "\"%s,\"damaged_ranges\":%" PRIu64 ",\"free_bytes\":%" PRIu64 "}",
-                  stat->walk->count, stat->walk->archive_count, stat->segments[USE_SEALED],
-                  stat->segments[USE_UNSEALED], stat->segments[USE_ACTIVE],
-                  stat->segments[USE_READY], stat->segments[USE_LOST], stat->segment_bytes,
-                  stat->data_bytes, stat->batches, stat->records, stat->kinds[RECORD_MESSAGE],
-                  stat->kinds[RECORD_WATERMARK], stat->kinds[RECORD_MEMBERSHIP],
-                  stat->kinds[RECORD_LOST], stat->kinds[RECORD_VOID], sketch_count(stat),
-                  stat->oldest_ms, stat->newest_ms, stat->end, tail, stat->damaged, space);
+    inspect_print(
+        stat->out,
+        "{\"segments\":%" PRIu32 ",\"archives\":%" PRIu32 ",\"sealed\":%" PRIu64
+        ",\"sealing\":%" PRIu64 ",\"active\":%" PRIu64 ",\"ready\":%" PRIu64
+        ",\"unreadable\":%" PRIu64 ",\"segment_bytes\":%" PRIu64 ",\"written_bytes\":%" PRIu64
+        ",\"batches\":%" PRIu64 ",\"records\":%" PRIu64 ",\"messages\":%" PRIu64
+        ",\"watermarks\":%" PRIu64 ",\"membership\":%" PRIu64 ",\"retention\":%" PRIu64
+        ",\"gone\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"void\":%" PRIu64 ",\"conversations\":%" PRIu64
+        ",\"oldest_ms\":%" PRIu64 ",\"newest_ms\":%" PRIu64 ",\"end\":\"%016" PRIx64
+        "\"%s,\"damaged_ranges\":%" PRIu64 ",\"free_bytes\":%" PRIu64 "}",
+        stat->walk->count, stat->walk->archive_count, stat->segments[USE_SEALED],
+        stat->segments[USE_UNSEALED], stat->segments[USE_ACTIVE], stat->segments[USE_READY],
+        stat->segments[USE_LOST], stat->segment_bytes, stat->data_bytes, stat->batches,
+        stat->records, stat->kinds[RECORD_MESSAGE], stat->kinds[RECORD_WATERMARK],
+        stat->kinds[RECORD_MEMBERSHIP], stat->kinds[RECORD_RETENTION], stat->kinds[RECORD_GONE],
+        stat->kinds[RECORD_LOST], stat->kinds[RECORD_VOID], sketch_count(stat), stat->oldest_ms,
+        stat->newest_ms, stat->end, tail, stat->damaged, space);
 }
 
 enum err log_stat(const char *directory, const char *cold, uint64_t checkpoint,

@@ -405,7 +405,7 @@ static enum err start_merge(struct log *log, const struct lifecycle_plan *plan, 
         segment->rewritten_ms = now_ms;
         inputs[i].id = segment->id;
         inputs[i].archived = segment->archived;
-        inputs[i].freed = plan->free;
+        inputs[i].freed = plan->free && segment->footer.settings == 0;
         if (segment->archived)
             err = lane_archive_path(log, segment, inputs[i].path);
     }

@@ -1,8 +1,9 @@
 /* lifecycle_plan.c: what is due, most urgent first:
  *
- * - free: the oldest archive with records, when its newest one is older than any rule keeps one: of
- *   it and those freed before only the range of numbers of each conversation stays, in one archive:
- *   they were given and are not given again, also after a rebuild from the log alone
+ * - free: the oldest archive with messages, when its newest one is older than any rule keeps one:
+ * of it and those freed before only the range of numbers of each conversation stays, in one
+ * archive: they were given and are not given again, also after a rebuild from the log alone; and so
+ * do entries that set a retention which is in force
  * - expiry: what has records that expired longer ago than expiry_delay: segments are merged early,
  *   an archive is written anew, the active segment ends
  * - bytes: the log is larger than retention.bytes: the oldest is written anew without what may go
@@ -116,16 +117,23 @@ static void plan_from(const struct log *log, struct lifecycle_plan *plan, uint32
 
 /* ---- each rule */
 
-/* freed: of an archive only the numbers are left. */
+/* messages: what rules drop; entries that set a retention are kept as long as they are in force. */
+static uint64_t messages(const struct lane_segment *segment)
+{
+    return segment->footer.records - segment->footer.settings;
+}
+
+/* freed: of an archive only the numbers are left, and settings. */
 static bool freed(const struct log *log, uint32_t at)
 {
     const struct lane_segment *segment = log->segments[at];
     return at < log->active && segment->archived && mergeable(log, segment) &&
-           segment->footer.records == 0;
+           messages(segment) == 0;
 }
 
-/* plan_free: the oldest archive with records, whole, when all of them are due: it becomes one with
- * what is left of those before it. No conversation is looked at and no record read. */
+/* plan_free: the oldest archive with messages, whole, when all of them are due: it becomes one with
+ * what is left of those before it. Where there are no settings, no conversation is looked at and no
+ * record read. */
 static bool plan_free(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
 {
     const struct retention *retention = &log->options.retention;
@@ -184,7 +192,7 @@ static bool plan_bytes(const struct log *log, struct lifecycle_plan *plan, uint6
         const struct lane_segment *segment = log->segments[i];
         if (!mergeable(log, segment) || !older(segment->rewritten_ms, REWRITE_PAUSE_MS, now_ms))
             continue;
-        if (segment->archived && segment->footer.records == 0)
+        if (segment->archived && messages(segment) == 0)
             continue;
         plan_from(log, plan, i);
         plan->drop_all = true;
@@ -202,7 +210,7 @@ static bool plan_age(const struct log *log, struct lifecycle_plan *plan, uint64_
     for (uint32_t i = 0; i < log->active; i++) {
         const struct lane_segment *segment = log->segments[i];
         const struct archive_footer *footer = &segment->footer;
-        if (!segment->archived || !mergeable(log, segment) || footer->records == 0 ||
+        if (!segment->archived || !mergeable(log, segment) || messages(segment) == 0 ||
             footer->time_min_ms >= cut_ms ||
             cut_ms - footer->time_min_ms < (footer->time_max_ms - footer->time_min_ms) / 2 ||
             !older(segment->rewritten_ms, REWRITE_PAUSE_MS, now_ms))

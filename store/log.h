@@ -29,6 +29,8 @@ enum record_kind {                       /* of the log, not of the protocol */
                    RECORD_LOST = 5, /* written by repair: this number was damaged; the body is
                                        filling */
                    RECORD_VOID = 6, /* the same for a record of which nothing is known */
+                   RECORD_RETENTION = 7, /* has a sequence number; body: age in seconds u64,
+                                            bytes u64, 0: the log's; none */
 };
 
 struct log_record {
@@ -49,6 +51,7 @@ struct log_record {
 struct retention_rule {
     uint64_t age_ms;        /* 0: the log's */
     uint64_t delivered_seq; /* every device of every member has all up to here */
+    uint64_t setting_seq;   /* the newest entry that set this: it is never dropped; 0: none is */
 };
 
 /* retention: when records may be dropped; store/retention.h. */

@@ -20,7 +20,8 @@
 struct merge_input {
     uint32_t id; /* of a segment; of an archive: last */
     bool archived;
-    bool freed; /* an archive of which only the numbers are kept, by its directory */
+    bool freed; /* an archive without settings of which only the numbers are kept, by its directory
+                 */
     char path[STORE_PATH_BYTES]; /* of an archive */
 };
 

@@ -123,7 +123,8 @@ static void put_claims(struct description *d, struct bytes data)
         struct log_record record;
         size_t taken;
         bool likely = record_parse(&record, bytes_skip(data, at), &taken) == OK &&
-                      record.kind >= RECORD_MESSAGE && record.kind <= RECORD_MEMBERSHIP &&
+                      ((record.kind >= RECORD_MESSAGE && record.kind <= RECORD_MEMBERSHIP) ||
+                       record.kind == RECORD_RETENTION) &&
                       record.conversation.lo != 0 && record.seq < 1ull << 48;
         if (!likely) {
             at += RECORD_ALIGNMENT;

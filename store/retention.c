@@ -11,7 +11,7 @@ enum retention_verdict retention_due(const struct retention *retention,
                                      const struct log_record *record, uint64_t now_ms,
                                      bool drop_all)
 {
-    if (now_ms == 0)
+    if (now_ms == 0 || (record->kind == RECORD_RETENTION && record->seq >= rule->setting_seq))
         return RETENTION_KEEP;
     if (record->expires_ms != 0 && record->expires_ms <= now_ms)
         return RETENTION_EXPIRED;

@@ -87,6 +87,8 @@ void conversation_deinit(struct conversation *conversation, struct message_cache
     }
     memory_give(work, MEMORY_CHAT);
     conversation->work = NULL;
+    if (conversation->senders != NULL)
+        memory_give(conversation->senders->keep, MEMORY_CHAT);
     memory_give(conversation->senders, MEMORY_CHAT);
     conversation->senders = NULL;
 }
@@ -115,26 +117,66 @@ static struct sender_row *find_sender(const struct conversation *conversation, s
     return NULL;
 }
 
+/* grow_senders: room for one more, or for none but what stands beside them. */
+static enum err grow_senders(struct conversation *conversation, uint32_t more)
+{
+    struct sender_list *list = conversation->senders;
+    uint32_t count = list != NULL ? list->count : 0;
+    if (count + more > ROW_SENDERS_MAX)
+        return ERR_FULL;
+    struct sender_list *grown =
+        memory_resize(list, sizeof *list + (count + more) * sizeof list->rows[0], MEMORY_CHAT);
+    if (grown == NULL)
+        return ERR_NO_MEMORY;
+    if (list == NULL)
+        grown->keep = NULL;
+    grown->count = count + more;
+    conversation->senders = grown;
+    return OK;
+}
+
 static enum err raise_sender(struct conversation *conversation, struct user_id user,
                              struct device_id device, struct message_id id)
 {
     struct sender_row *sender = find_sender(conversation, user, device);
     if (sender == NULL) {
-        struct sender_list *list = conversation->senders;
-        uint32_t count = list != NULL ? list->count : 0;
-        if (count == ROW_SENDERS_MAX)
-            return ERR_FULL;
-        list = memory_resize(list, sizeof *list + (count + 1) * sizeof *sender, MEMORY_CHAT);
-        if (list == NULL)
-            return ERR_NO_MEMORY;
-        conversation->senders = list;
-        list->count = count + 1;
-        sender = &list->rows[count];
+        TRY(grow_senders(conversation, 1));
+        sender = &conversation->senders->rows[conversation->senders->count - 1];
         *sender = (struct sender_row){.user = user, .device = device};
     }
     if (message_id_compare(id, sender->highest) > 0)
         sender->highest = id;
     return OK;
+}
+
+/* make_keep: a place for its own retention, before anything of it may fail no more. */
+static enum err make_keep(struct conversation *conversation)
+{
+    if (conversation->senders == NULL)
+        TRY(grow_senders(conversation, 0));
+    struct sender_list *list = conversation->senders;
+    if (list->keep == NULL)
+        list->keep = memory_take_zeroed(sizeof *list->keep, MEMORY_CHAT);
+    return list->keep == NULL ? ERR_NO_MEMORY : OK;
+}
+
+const struct keep *conversation_keep(const struct conversation *conversation)
+{
+    const struct sender_list *list = conversation->senders;
+    return list != NULL && list->keep != NULL && list->keep->seq != 0 ? list->keep : NULL;
+}
+
+/* count_kept: what has become durable moves its retention on. */
+static void count_kept(const struct conversation *conversation, const struct cached *message)
+{
+    struct retention_setting setting;
+    struct keep *keep = conversation->senders->keep; /* whoever sent is in the list */
+    if (keep == NULL)
+        return;
+    if (message->kind != RECORD_RETENTION)
+        keep_count(keep, message->seq, message->size);
+    else if (keep_decode(&setting, bytes_of(message->payload, message->size)) == OK)
+        keep_set(keep, message->seq, &setting);
 }
 
 static void set_time(struct conversation *conversation, uint64_t ms)
@@ -149,6 +191,10 @@ enum err conversation_loaded(struct conversation *conversation, const struct con
     for (uint32_t i = 0; i < row->sender_count; i++)
         TRY(raise_sender(conversation, row->senders[i].user, row->senders[i].device,
                          row->senders[i].highest));
+    if (row->keep.seq != 0) {
+        TRY(make_keep(conversation));
+        *conversation->senders->keep = row->keep;
+    }
     conversation->last_seq = row->last_seq;
     set_time(conversation, row->last_time_ms);
     for (int i = 0; i < 2; i++) {
@@ -179,7 +225,7 @@ enum conversation_verdict conversation_check(const struct conversation *conversa
     return CONVERSATION_LOOK_UP;
 }
 
-enum err conversation_accept(struct conversation *conversation, struct cached **out,
+enum err conversation_accept(struct conversation *conversation, struct cached **out, uint16_t kind,
                              const struct send_key *key, struct bytes payload, uint64_t expires_ms,
                              uint64_t now_ms)
 {
@@ -188,7 +234,9 @@ enum err conversation_accept(struct conversation *conversation, struct cached **
     struct cached *message = memory_take(sizeof *message + payload.size, MEMORY_CHAT);
     if (message == NULL)
         return ERR_NO_MEMORY;
-    enum err err = raise_sender(conversation, key->sender, key->device, key->message_id);
+    enum err err = kind == RECORD_RETENTION ? make_keep(conversation) : OK;
+    if (err == OK)
+        err = raise_sender(conversation, key->sender, key->device, key->message_id);
     if (err != OK) {
         memory_give(message, MEMORY_CHAT);
         return err;
@@ -204,6 +252,7 @@ enum err conversation_accept(struct conversation *conversation, struct cached **
         .sender = key->sender,
         .device = key->device,
         .message_id = key->message_id,
+        .kind = kind,
         .size = (uint32_t)payload.size,
     };
     if (payload.size != 0)
@@ -224,6 +273,7 @@ void conversation_durable(struct conversation *conversation, struct cached *mess
     CHECK(!message->durable && message->seq == conversation_visible(conversation) + 1);
     conversation->work->in_flight--;
     message->durable = true;
+    count_kept(conversation, message);
     message->session = 0;
     message->previous = cache->newest;
     message->next = NULL;
@@ -291,6 +341,8 @@ void conversation_to_row(const struct conversation *conversation, struct convers
     const struct sender_list *list = conversation->senders;
     if (list == NULL)
         return;
+    if (list->keep != NULL)
+        row->keep = *list->keep;
     row->sender_count = list->count;
     memcpy(row->senders, list->rows, list->count * sizeof row->senders[0]);
 }

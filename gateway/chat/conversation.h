@@ -31,6 +31,7 @@ struct cached {
     struct device_id device;
     struct message_id message_id;
     bool durable;
+    uint16_t kind; /* RECORD_MESSAGE, RECORD_RETENTION */
     uint32_t size; /* of payload */
     /* who waits for the acknowledgement */
     uint32_t origin;  /* shard */
@@ -73,8 +74,9 @@ struct conversation_work {
 };
 
 /* sender_list: the devices that have sent here; a member's part of the memory, as a group's members
- * will be. */
+ * will be. Whoever set a retention has sent; the pointer fills the heap's size class. */
 struct sender_list {
+    struct keep *keep; /* its own retention; NULL: none */
     uint32_t count;
     struct sender_row rows[];
 };
@@ -132,11 +134,11 @@ MUST_USE enum err conversation_loaded(struct conversation *conversation,
                                       const struct conversation_row *row);
 enum conversation_verdict conversation_check(const struct conversation *conversation,
                                              const struct send_key *key, struct cached **found);
-/* conversation_accept: the next sequence number and a stamp for a new message; *out is in flight.
- * The conversation is awake. */
+/* conversation_accept: the next sequence number and a stamp for a new message, or for an entry that
+ * sets the retention (kind); *out is in flight. The conversation is awake. */
 MUST_USE enum err conversation_accept(struct conversation *conversation, struct cached **out,
-                                      const struct send_key *key, struct bytes payload,
-                                      uint64_t expires_ms, uint64_t now_ms);
+                                      uint16_t kind, const struct send_key *key,
+                                      struct bytes payload, uint64_t expires_ms, uint64_t now_ms);
 /* conversation_durable: the log has it: visible, and from now on subject to the cache's budget. */
 void conversation_durable(struct conversation *conversation, struct cached *message,
                           struct message_cache *cache);
@@ -150,6 +152,8 @@ bool conversation_watermark(struct conversation *conversation, struct user_id us
                             uint64_t delivered, uint64_t read);
 /* conversation_to_row: for the checkpoint. */
 void conversation_to_row(const struct conversation *conversation, struct conversation_row *row);
+/* conversation_keep: its own retention, or NULL: none was ever set. */
+const struct keep *conversation_keep(const struct conversation *conversation);
 /* conversation_idle: nothing would be lost by forgetting it, and nothing lists it. */
 bool conversation_idle(const struct conversation *conversation);
 /* conversation_visible: the highest number that is durable. */

@@ -25,6 +25,7 @@ struct replay_entry {
     uint64_t last_time_ms;
     uint64_t delivered[2];
     uint64_t read[2];
+    struct keep *keep;          /* NULL: nobody set any */
     struct sender_row *senders; /* `first`, or memory of its own */
     uint32_t count;
     uint32_t capacity;
@@ -78,6 +79,7 @@ static void entry_destroy(struct replay_entry *entry)
     for (int i = 0; i < 2; i++)
         if (entry->inboxes[i].cursors != &entry->inboxes[i].first)
             memory_give(entry->inboxes[i].cursors, MEMORY_CHAT);
+    memory_give(entry->keep, MEMORY_CHAT);
     if (entry->senders != entry->first)
         memory_give(entry->senders, MEMORY_CHAT);
     memory_give(entry, MEMORY_CHAT);
@@ -172,6 +174,18 @@ static enum err cursor_of(struct replay *replay, struct inbox_cursor **out,
     return OK;
 }
 
+/* keep_of: a place for the conversation's own retention. */
+static enum err keep_of(struct replay *replay, struct replay_entry *entry)
+{
+    if (entry->keep != NULL)
+        return OK;
+    entry->keep = memory_take_zeroed(sizeof *entry->keep, MEMORY_CHAT);
+    if (entry->keep == NULL)
+        return ERR_NO_MEMORY;
+    replay->bytes += sizeof *entry->keep;
+    return OK;
+}
+
 /* ---- loading */
 
 static enum err load_inbox(struct replay *replay, struct catalog_txn *txn,
@@ -208,6 +222,10 @@ static enum err load_rows(struct replay *replay, struct catalog_txn *txn,
     entry->last_time_ms = row->last_time_ms;
     memcpy(entry->delivered, row->delivered, sizeof entry->delivered);
     memcpy(entry->read, row->read, sizeof entry->read);
+    if (row->keep.seq != 0) {
+        TRY(keep_of(replay, entry));
+        *entry->keep = row->keep;
+    }
     for (uint32_t i = 0; i < row->sender_count; i++) {
         struct sender_row *sender;
         TRY(sender_of(replay, &sender, entry, row->senders[i].user, row->senders[i].device));
@@ -303,6 +321,18 @@ static enum err take_watermark(struct replay *replay, struct replay_entry *entry
     return OK;
 }
 
+/* take_retention: an entry with a number, like a message, and what it sets. */
+static enum err take_retention(struct replay *replay, struct replay_entry *entry,
+                               const struct log_record *record)
+{
+    struct retention_setting setting;
+    TRY(keep_decode(&setting, record->body));
+    TRY(keep_of(replay, entry));
+    TRY(take_message(replay, entry, record));
+    keep_set(entry->keep, record->seq, &setting);
+    return OK;
+}
+
 /* take_lost: the number was given, and must not be given again. */
 static void take_lost(struct replay_entry *entry, uint64_t seq)
 {
@@ -322,7 +352,14 @@ enum err replay_record(struct replay *replay, struct catalog_txn *txn,
     switch ((enum record_kind)record->kind) {
     case RECORD_MESSAGE:
         TRY(entry_get(replay, txn, &entry, record->conversation));
-        return take_message(replay, entry, record);
+        bool counted = record->seq <= entry->last_seq; /* by the row */
+        TRY(take_message(replay, entry, record));
+        if (entry->keep != NULL && !counted)
+            keep_count(entry->keep, record->seq, record->body.size);
+        return OK;
+    case RECORD_RETENTION:
+        TRY(entry_get(replay, txn, &entry, record->conversation));
+        return take_retention(replay, entry, record);
     case RECORD_WATERMARK:
         if (record->body.size != 8 || (record->sender.v != record->conversation.hi &&
                                        record->sender.v != record->conversation.lo))
@@ -369,6 +406,9 @@ static enum err write_conversation(struct replay *replay, struct catalog_txn *tx
     row->last_time_ms = entry->last_time_ms;
     memcpy(row->delivered, entry->delivered, sizeof row->delivered);
     memcpy(row->read, entry->read, sizeof row->read);
+    row->keep = (struct keep){0};
+    if (entry->keep != NULL)
+        row->keep = *entry->keep;
     row->sender_count = entry->count;
     if (entry->count != 0)
         memcpy(row->senders, entry->senders, entry->count * sizeof *row->senders);

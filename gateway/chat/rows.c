@@ -9,19 +9,27 @@
  *   8 u64 last_seq, 16 u64 activity_ms, 24 u64 read_seq, 32 u64 peer_delivered, 40 u64 peer_read,
  *   48 per cursor: u32 device, u64 delivered
  * Pending row: u64 activity_ms.
- * Conversation row, version 1:
- *   0 u8 version, 1 u8 reserved 0, 2 u16 sender count, 4 u32 retention in seconds (0: the log's),
+ * Conversation row, version 2:
+ *   0 u8 version, 1 u8 1: has retention, 2 u16 sender count, 4 u32 reserved 0,
  *   8 u64 last_seq, 16 u64 last_time_ms, 24 u64 delivered[2], 40 u64 read[2],
- *   56 per sender: u64 user, u32 device, 16 bytes highest message id */
+ *   56 per sender: u64 user, u32 device, 16 bytes highest message id,
+ *   then, if it has: u64 number of the entry that set it, u64 age in seconds, u64 bytes,
+ *   u64 counted, u32 marks, u32 reserved 0, per mark: u64 seq, u64 counted (keep.h) */
 #include "gateway/chat/rows.h"
 
 #include "core/memory.h"
 
-#define ROW_VERSION               1
+#define ROW_VERSION               1 /* inbox */
+#define CONVERSATION_VERSION      2
 #define INBOX_FIXED_BYTES         48
 #define INBOX_CURSOR_BYTES        12
 #define CONVERSATION_FIXED_BYTES  56
 #define CONVERSATION_SENDER_BYTES 28
+#define KEEP_FIXED_BYTES          40
+#define KEEP_MARK_BYTES           16
+#define CONVERSATION_BYTES_MAX                                                                     \
+    (CONVERSATION_FIXED_BYTES + ROW_SENDERS_MAX * CONVERSATION_SENDER_BYTES + KEEP_FIXED_BYTES +   \
+     KEEP_MARKS_MAX * KEEP_MARK_BYTES)
 
 static void raise(uint64_t *target, uint64_t value)
 {
@@ -163,38 +171,84 @@ enum err rows_merge_inbox(struct catalog_txn *txn, struct user_id user,
     return rows_put_inbox(txn, user, conversation, &stored);
 }
 
+static bool marks_sound(const struct keep *keep)
+{
+    for (uint32_t i = 0; i < keep->mark_count; i++)
+        if (keep->marks[i].counted > keep->counted ||
+            (i > 0 && (keep->marks[i].seq <= keep->marks[i - 1].seq ||
+                       keep->marks[i].counted < keep->marks[i - 1].counted)))
+            return false;
+    return (keep->setting.bytes != 0) == (keep->mark_count != 0);
+}
+
+static enum err keep_read(struct keep *keep, struct reader *r)
+{
+    keep->seq = reader_u64(r);
+    keep->setting.age_s = reader_u64(r);
+    keep->setting.bytes = reader_u64(r);
+    keep->counted = reader_u64(r);
+    keep->mark_count = reader_u32(r);
+    reader_u32(r);
+    if (r->failed || keep->seq == 0 || keep->mark_count > KEEP_MARKS_MAX)
+        return ERR_CORRUPT;
+    for (uint32_t i = 0; i < keep->mark_count; i++) {
+        keep->marks[i].seq = reader_u64(r);
+        keep->marks[i].counted = reader_u64(r);
+    }
+    return !r->failed && marks_sound(keep) ? OK : ERR_CORRUPT;
+}
+
+static uint8_t *keep_write(const struct keep *keep, uint8_t *p)
+{
+    store_u64(p, keep->seq);
+    store_u64(p + 8, keep->setting.age_s);
+    store_u64(p + 16, keep->setting.bytes);
+    store_u64(p + 24, keep->counted);
+    store_u32(p + 32, keep->mark_count);
+    store_u32(p + 36, 0);
+    p += KEEP_FIXED_BYTES;
+    for (uint32_t i = 0; i < keep->mark_count; i++, p += KEEP_MARK_BYTES) {
+        store_u64(p, keep->marks[i].seq);
+        store_u64(p + 8, keep->marks[i].counted);
+    }
+    return p;
+}
+
 static enum err conversation_decode(struct bytes in, struct conversation_row *row)
 {
     struct reader r = reader_of(in);
     uint8_t version = reader_u8(&r);
-    reader_u8(&r);
+    uint8_t has_keep = reader_u8(&r);
     row->sender_count = reader_u16(&r);
-    row->retention_s = reader_u32(&r);
+    row->keep = (struct keep){0};
+    reader_u32(&r);
     row->last_seq = reader_u64(&r);
     row->last_time_ms = reader_u64(&r);
     for (int i = 0; i < 2; i++)
         row->delivered[i] = reader_u64(&r);
     for (int i = 0; i < 2; i++)
         row->read[i] = reader_u64(&r);
-    if (r.failed || version != ROW_VERSION)
-        return version > ROW_VERSION ? ERR_NEWER : ERR_CORRUPT;
-    if (row->sender_count > ROW_SENDERS_MAX ||
-        r.rest.size != (size_t)row->sender_count * CONVERSATION_SENDER_BYTES)
+    if (r.failed || version != CONVERSATION_VERSION)
+        return version > CONVERSATION_VERSION ? ERR_NEWER : ERR_CORRUPT;
+    if (row->sender_count > ROW_SENDERS_MAX || has_keep > 1 ||
+        r.rest.size < (size_t)row->sender_count * CONVERSATION_SENDER_BYTES)
         return ERR_CORRUPT;
     for (uint32_t i = 0; i < row->sender_count; i++) {
         row->senders[i].user.v = reader_u64(&r);
         row->senders[i].device.v = reader_u32(&r);
         memcpy(row->senders[i].highest.v, reader_bytes(&r, 16).data, 16);
     }
-    return OK;
+    if (has_keep != 0)
+        TRY(keep_read(&row->keep, &r));
+    return r.rest.size == 0 ? OK : ERR_CORRUPT;
 }
 
 static struct bytes conversation_encode(const struct conversation_row *row, uint8_t *out)
 {
     memset(out, 0, CONVERSATION_FIXED_BYTES);
-    out[0] = ROW_VERSION;
+    out[0] = CONVERSATION_VERSION;
+    out[1] = row->keep.seq != 0;
     store_u16(out + 2, (uint16_t)row->sender_count);
-    store_u32(out + 4, row->retention_s);
     store_u64(out + 8, row->last_seq);
     store_u64(out + 16, row->last_time_ms);
     for (int i = 0; i < 2; i++) {
@@ -207,6 +261,8 @@ static struct bytes conversation_encode(const struct conversation_row *row, uint
         store_u32(p + 8, row->senders[i].device.v);
         memcpy(p + 12, row->senders[i].highest.v, 16);
     }
+    if (row->keep.seq != 0)
+        p = keep_write(&row->keep, p);
     return bytes_of(out, (size_t)(p - out));
 }
 
@@ -224,8 +280,9 @@ enum err rows_read_conversation(struct catalog_txn *txn, struct conversation_id 
 static void conversation_row_raise(struct conversation_row *stored,
                                    const struct conversation_row *row)
 {
-    if (row->retention_s != 0)
-        stored->retention_s = row->retention_s;
+    if (row->keep.seq > stored->keep.seq ||
+        (row->keep.seq == stored->keep.seq && row->keep.counted > stored->keep.counted))
+        stored->keep = row->keep;
     raise(&stored->last_seq, row->last_seq);
     raise(&stored->last_time_ms, row->last_time_ms);
     for (int i = 0; i < 2; i++) {
@@ -244,7 +301,7 @@ enum err rows_put_conversation(struct catalog_txn *txn, struct conversation_id c
                                const struct conversation_row *row)
 {
     uint8_t key[16];
-    uint8_t encoded[CONVERSATION_FIXED_BYTES + ROW_SENDERS_MAX * CONVERSATION_SENDER_BYTES];
+    uint8_t encoded[CONVERSATION_BYTES_MAX];
     conversation_id_encode(key, conversation);
     return catalog_put(txn, CATALOG_CONVERSATIONS, bytes_of(key, sizeof key),
                        conversation_encode(row, encoded));
@@ -307,6 +364,8 @@ enum err rows_batch_conversation(struct buffer *batch, struct conversation_id co
                                  const struct conversation_row *row)
 {
     size_t size = CONVERSATION_FIXED_BYTES + (size_t)row->sender_count * CONVERSATION_SENDER_BYTES;
+    if (row->keep.seq != 0)
+        size += KEEP_FIXED_BYTES + row->keep.mark_count * KEEP_MARK_BYTES;
     if (buffer_room(batch) < BATCH_HEADER_BYTES + size)
         return ERR_FULL;
     struct bytes encoded = conversation_encode(row, batch->data + batch->size + BATCH_HEADER_BYTES);

@@ -2,14 +2,16 @@
  * maximum.
  * Flow:       checkpoint and recovery → rows_merge_* → catalog; session and conversation loading ←
  *             rows_read_*
- * Invariants: every field but a conversation's retention only grows, so that merging is idempotent
- *             and order does not matter: a replay over a newer checkpoint changes nothing;
- *             CATALOG_PENDING has a row exactly where the inbox row has something undelivered
+ * Invariants: every field only grows (`keep` as a whole, by its entry's number, then by what it has
+ *             counted), so that merging is idempotent and order does not matter: a replay over a
+ *             newer checkpoint changes nothing; CATALOG_PENDING has a row exactly where the inbox
+ *             row has something undelivered
  * Failure:    ERR_CORRUPT a row that does not decode; the catalog's own
  * Format:     byte by byte in rows.c */
 #ifndef GATEWAY_CHAT_ROWS_H
 #define GATEWAY_CHAT_ROWS_H
 
+#include "gateway/chat/keep.h"
 #include "store/catalog.h"
 #include "store/ids.h"
 #include "store/log.h"
@@ -45,7 +47,7 @@ struct conversation_row {
     uint64_t last_time_ms;
     uint64_t delivered[2]; /* of the members in the id's order */
     uint64_t read[2];
-    uint32_t retention_s; /* its own; 0: the log's. Merging: the newest that is not 0 */
+    struct keep keep; /* its own retention, as of last_seq */
     uint32_t sender_count;
     struct sender_row senders[ROW_SENDERS_MAX];
 };

@@ -60,6 +60,8 @@ struct border_send {
     struct realm_id realm;
     struct message_id message_id;
     uint64_t expires_ms;
+    uint16_t record; /* RECORD_MESSAGE or RECORD_RETENTION: what it becomes */
+    uint16_t reserved[3];
 };
 
 struct border_watermark { /* MARK_CHECK and WATERMARK */
@@ -121,6 +123,7 @@ struct border_pulled {
     uint64_t last_seq; /* PULL: newest visible, 0: not known here */
     uint32_t promised; /* echoed answer_bytes */
     uint32_t reserved;
+    struct retention_setting retention; /* PULL: in force now; all 0: the store's */
     /* payload: records as struct border_record + payload, each padded to 8 bytes */
 };
 
@@ -132,6 +135,8 @@ struct border_record {
     struct device_id device;
     uint32_t payload_bytes;
     struct message_id message_id;
+    uint16_t kind; /* enum record_kind */
+    uint16_t reserved[3];
 };
 
 /* border_record_expired: a disappearing message whose time has come: it is never served. */
@@ -180,6 +185,8 @@ struct border_found {
     uint64_t cookie;
     uint32_t err;
     uint32_t payload_hash; /* crc32c of the stored payload */
+    uint16_t kind;         /* enum record_kind */
+    uint16_t reserved[3];
     uint64_t payload_size;
     uint64_t seq;
     uint64_t time_ms;

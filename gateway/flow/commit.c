@@ -333,8 +333,8 @@ static enum err accept(struct shard *shard, struct conversation *conversation,
     TRY(mesh_promise(mesh, shard->index, lane, MESH_LOG_ANSWER, sizeof(struct border_appended)));
     struct send_key key = {send->sender, send->device, send->message_id};
     struct cached *message = NULL;
-    enum err err = conversation_accept(conversation, &message, &key, payload, send->expires_ms,
-                                       shard->wall_ms);
+    enum err err = conversation_accept(conversation, &message, send->record, &key, payload,
+                                       send->expires_ms, shard->wall_ms);
     if (err != OK) {
         mesh_unpromise(mesh, shard->index, lane, MESH_LOG_ANSWER, sizeof(struct border_appended));
         answer_code(shard, send, CODE_OVERLOADED, 1000);
@@ -347,7 +347,7 @@ static enum err accept(struct shard *shard, struct conversation *conversation,
         .border = {BORDER_APPEND, (uint16_t)shard->index, (uint32_t)payload.size},
         .cookie = 1,
         .epoch = appends->epoch,
-        .kind = RECORD_MESSAGE,
+        .kind = send->record,
         .realm = send->realm,
         .device = send->device,
         .conversation = conversation->work->id,
@@ -487,7 +487,8 @@ static enum err process_send(struct shard *shard, struct conversation *conversat
     struct cached *found = NULL;
     enum conversation_verdict verdict = conversation_check(conversation, &key, &found);
     if (verdict == CONVERSATION_KNOWN) {
-        if (!bytes_equal(payload_of(send), bytes_of(found->payload, found->size)))
+        if (found->kind != send->record ||
+            !bytes_equal(payload_of(send), bytes_of(found->payload, found->size)))
             answer_code(shard, send, CODE_CONFLICT, 0);
         else if (found->durable)
             answer_duplicate(shard, send, found->seq, found->time_ms);
@@ -519,7 +520,8 @@ static enum err process_found(struct shard *shard, struct conversation *conversa
         return process_send(shard, conversation, send, parked);
     if (parked->found_err != OK)
         answer_code(shard, send, CODE_OVERLOADED, 1000);
-    else if (parked->found_size != payload.size || parked->found_hash != crc32c(0, payload))
+    else if (parked->found_kind != send->record || parked->found_size != payload.size ||
+             parked->found_hash != crc32c(0, payload))
         answer_code(shard, send, CODE_CONFLICT, 0);
     else
         answer_duplicate(shard, send, parked->found_seq, parked->found_time_ms);
@@ -812,6 +814,7 @@ void commit_on_found(struct shard *shard, struct bytes message)
     parked->state = PARKED_FOUND;
     parked->found_err = (enum err)found->err;
     parked->found_hash = found->payload_hash;
+    parked->found_kind = found->kind;
     parked->found_size = found->payload_size;
     parked->found_seq = found->seq;
     parked->found_time_ms = found->time_ms;

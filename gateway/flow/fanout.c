@@ -22,7 +22,8 @@ static struct border_record record_of(const struct cached *message)
                                   .sender = message->sender,
                                   .device = message->device,
                                   .payload_bytes = message->size,
-                                  .message_id = message->message_id};
+                                  .message_id = message->message_id,
+                                  .kind = message->kind};
 }
 
 static bool deliver(struct shard *shard, const struct conversation *conversation, uint32_t target,
@@ -209,6 +210,9 @@ void fanout_answer_pull(struct shard *shard, const struct conversation *conversa
     };
     if (conversation != NULL) {
         size_t needed = 0;
+        const struct keep *keep = conversation_keep(conversation);
+        if (keep != NULL)
+            out->retention = keep->setting;
         out->last_seq = conversation_visible(conversation);
         if (pull->from_seq > out->last_seq || pull->records_max == 0)
             out->outcome = PULL_OK;

@@ -285,17 +285,8 @@ void home_leave(struct shard *shard, struct session *session)
 static struct bytes encode_message(struct shard *shard, enum encoding encoding,
                                    const struct border_deliver *deliver)
 {
-    const struct border_record *record = &deliver->record;
-    const struct message message = {
-        .conversation = deliver->conversation,
-        .seq = record->seq,
-        .message_id = record->message_id,
-        .sender = record->sender,
-        .sender_device = record->device,
-        .time_ms = record->time_ms,
-        .payload = bytes_of(deliver + 1, record->payload_bytes),
-        .expires_ms = record->expires_ms,
-    };
+    struct message message;
+    session_fill_message(&message, deliver->conversation, &deliver->record);
     return egress_encode_message(shard, encoding, &message);
 }
 

@@ -83,6 +83,7 @@ static void answer_find(struct shard *shard, const struct lane *lane, const stru
         if (log_record_next(&encoded, &record) == OK) {
             out->payload_hash = crc32c(0, record.body);
             out->payload_size = record.body.size;
+            out->kind = record.kind;
             out->seq = record.seq;
             out->time_ms = record.time_ms;
         } else {
@@ -104,7 +105,8 @@ static void copy_records(struct border_pulled *out, size_t room, struct bytes en
                                              .sender = record.sender,
                                              .device = record.device,
                                              .payload_bytes = (uint32_t)record.body.size,
-                                             .message_id = record.message_id};
+                                             .message_id = record.message_id,
+                                             .kind = record.kind};
         size_t size = border_padded(sizeof header + record.body.size);
         if (size > (size_t)(end - at)) {
             if (out->records == 0) {

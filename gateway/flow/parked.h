@@ -21,6 +21,7 @@ struct parked {
     enum parked_state state;
     enum err found_err;
     uint32_t found_hash;
+    uint16_t found_kind;
     uint64_t found_size;
     uint64_t found_seq;
     uint64_t found_time_ms;

@@ -9,6 +9,9 @@
 #include "gateway/flow/session.h"
 #include "gateway/flow/shard.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 void request_error(struct shard *shard, struct connection *connection, uint64_t request_id,
                    const struct failure *failure)
 {
@@ -17,17 +20,17 @@ void request_error(struct shard *shard, struct connection *connection, uint64_t 
     egress_event(shard, connection, &event);
 }
 
-static void send_refused(struct shard *shard, struct connection *connection,
-                         const struct request *request, enum code code, uint32_t retry_after_ms,
+static void send_refused(struct shard *shard, struct connection *connection, uint64_t request_id,
+                         const struct send *send, enum code code, uint32_t retry_after_ms,
                          const char *text)
 {
     struct failure failure = {.code = code,
                               .retry_after_ms = retry_after_ms,
                               .text = bytes_of_text(text),
-                              .has_message_id = request->send.has_message_id,
-                              .message_id = request->send.message_id};
+                              .has_message_id = send->has_message_id,
+                              .message_id = send->message_id};
     shard_count(shard, METRIC_MESSAGES_REFUSED, 1);
-    request_error(shard, connection, request->id, &failure);
+    request_error(shard, connection, request_id, &failure);
 }
 
 /* Generic cell rate algorithm: one timestamp per session. Returns ns to wait, 0 if the send
@@ -66,17 +69,17 @@ static enum code send_target(const struct session *session, const struct send *s
     return CODE_NONE;
 }
 
-static enum code send_fault(struct shard *shard, const struct session *session,
-                            const struct send *send, struct conversation_id *target,
-                            const char **text)
+static enum code id_fault(const struct send *send, const char **text)
 {
-    enum code code = send_target(session, send, target, text);
-    if (code != CODE_NONE)
-        return code;
-    if (!send->has_message_id || !uuid_is_v7(send->message_id.v)) {
-        *text = "message_id must be a UUIDv7";
-        return CODE_MALFORMED;
-    }
+    if (send->has_message_id && uuid_is_v7(send->message_id.v))
+        return CODE_NONE;
+    *text = "message_id must be a UUIDv7";
+    return CODE_MALFORMED;
+}
+
+static enum code payload_fault(const struct shard *shard, const struct send *send,
+                               const char **text)
+{
     if (send->payload.size == 0) {
         *text = "payload is missing";
         return CODE_MALFORMED;
@@ -92,10 +95,10 @@ static enum code send_fault(struct shard *shard, const struct session *session,
     return CODE_NONE;
 }
 
-static enum err pass_on(struct shard *shard, struct session *session, const struct request *request,
+static enum err pass_on(struct shard *shard, struct session *session, uint64_t request_id,
+                        const struct send *send, uint16_t record,
                         struct conversation_id conversation)
 {
-    const struct send *send = &request->send;
     struct mesh *mesh = shard->gateway->mesh;
     uint32_t target = shard_of_conversation(shard->gateway, conversation);
     TRY(mesh_promise(mesh, shard->index, target, MESH_ANSWER, sizeof(struct border_result)));
@@ -109,7 +112,7 @@ static enum err pass_on(struct shard *shard, struct session *session, const stru
     *out = (struct border_send){
         .border = {BORDER_SEND, (uint16_t)shard->index, (uint32_t)send->payload.size},
         .session = session_handle(shard, session),
-        .request_id = request->id,
+        .request_id = request_id,
         .arrived_ns = shard->now_ns,
         .conversation = conversation,
         .sender = session->user->id,
@@ -117,6 +120,7 @@ static enum err pass_on(struct shard *shard, struct session *session, const stru
         .realm = session->realm,
         .message_id = send->message_id,
         .expires_ms = send->expires_ms,
+        .record = record,
     };
     memcpy(out + 1, send->payload.data, send->payload.size);
     mesh_commit(mesh, shard->index, target, MESH_REQUEST, size);
@@ -124,29 +128,75 @@ static enum err pass_on(struct shard *shard, struct session *session, const stru
     return OK;
 }
 
-static enum err on_send(struct shard *shard, struct connection *connection,
-                        const struct request *request)
+/* post: on its way to the conversation, if the device has not posted too much. */
+static enum err post(struct shard *shard, struct connection *connection, uint64_t request_id,
+                     const struct send *send, uint16_t record, struct conversation_id conversation)
 {
     struct session *session = connection->session;
-    struct conversation_id conversation;
-    const char *text = "";
-    enum code code = send_fault(shard, session, &request->send, &conversation, &text);
-    if (code != CODE_NONE) {
-        send_refused(shard, connection, request, code, 0, text);
-        return OK;
-    }
     uint64_t before = session->sends_at_ns;
     uint64_t wait_ns = rate_wait_ns(shard, session);
     if (wait_ns != 0) {
         shard_count(shard, METRIC_RATE_LIMITED, 1);
-        send_refused(shard, connection, request, CODE_RATE_LIMITED,
+        send_refused(shard, connection, request_id, send, CODE_RATE_LIMITED,
                      (uint32_t)(wait_ns / NS_PER_MS) + 1, "too many sends from this device");
         return OK;
     }
-    enum err err = pass_on(shard, session, request, conversation);
+    enum err err = pass_on(shard, session, request_id, send, record, conversation);
     if (err != OK)
         session->sends_at_ns = before;
     return err;
+}
+
+static enum err on_send(struct shard *shard, struct connection *connection,
+                        const struct request *request)
+{
+    const struct send *send = &request->send;
+    struct conversation_id conversation;
+    const char *text = "";
+    enum code code = send_target(connection->session, send, &conversation, &text);
+    if (code == CODE_NONE)
+        code = id_fault(send, &text);
+    if (code == CODE_NONE)
+        code = payload_fault(shard, send, &text);
+    if (code != CODE_NONE) {
+        send_refused(shard, connection, request->id, send, code, 0, text);
+        return OK;
+    }
+    return post(shard, connection, request->id, send, RECORD_MESSAGE, conversation);
+}
+
+/* on_set_retention: an entry of the conversation, posted like a message. Any member of a direct
+ * conversation may. */
+static enum err on_set_retention(struct shard *shard, struct connection *connection,
+                                 const struct request *request)
+{
+    const struct set_retention *set = &request->set_retention;
+    uint8_t body[KEEP_BODY_BYTES];
+    const struct send send = {.has_message_id = set->has_message_id,
+                              .message_id = set->message_id,
+                              .has_conversation = set->has_conversation,
+                              .conversation = set->conversation,
+                              .to_user = set->to_user,
+                              .payload = bytes_of(body, sizeof body)};
+    uint64_t age_max_s = config_retention_age_max_s(shard->gateway->config);
+    struct conversation_id conversation;
+    char over[96];
+    const char *text = "";
+    keep_encode(body, &set->retention);
+    enum code code = send_target(connection->session, &send, &conversation, &text);
+    if (code == CODE_NONE)
+        code = id_fault(&send, &text);
+    if (code == CODE_NONE && age_max_s != 0 && set->retention.age_s > age_max_s) {
+        snprintf(over, sizeof over, "age_s is over retention_age_max_s, which is %" PRIu64,
+                 age_max_s);
+        code = CODE_TOO_BIG;
+        text = over;
+    }
+    if (code != CODE_NONE) {
+        send_refused(shard, connection, request->id, &send, code, 0, text);
+        return OK;
+    }
+    return post(shard, connection, request->id, &send, RECORD_RETENTION, conversation);
 }
 
 void request_on_result(struct shard *shard, struct bytes message)
@@ -275,6 +325,8 @@ static enum err in_session(struct shard *shard, struct connection *connection,
         return on_ping(shard, connection, request);
     case REQUEST_GOODBYE:
         return on_goodbye(shard, connection);
+    case REQUEST_SET_RETENTION:
+        return on_set_retention(shard, connection, request);
     case REQUEST_HELLO: {
         struct failure failure = {.code = CODE_MALFORMED,
                                   .text = bytes_of_text("hello was said already")};

@@ -66,7 +66,8 @@ static enum err look_at(void *session, struct conversation_id conversation,
     enum err err = rows_read_conversation(look->txn, conversation, &look->conversation);
     if (err != OK && err != ERR_NOT_FOUND)
         return err;
-    rule->age_ms = look->conversation.retention_s * 1000ull;
+    rule->age_ms = look->conversation.keep.setting.age_s * 1000ull;
+    rule->setting_seq = look->conversation.keep.seq;
     if (!conversation_id_is_direct(conversation))
         return OK;
     TRY(delivered_to(look, (struct user_id){conversation.hi}, conversation, &delivered[0]));

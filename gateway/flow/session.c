@@ -457,17 +457,21 @@ static bool next_record(struct bytes *payload, const struct border_record **reco
     return true;
 }
 
-static void fill_message(struct message *out, struct conversation_id conversation,
-                         const struct border_record *record)
+void session_fill_message(struct message *out, struct conversation_id conversation,
+                          const struct border_record *record)
 {
+    const struct bytes body = bytes_of(record + 1, record->payload_bytes);
     *out = (struct message){.conversation = conversation,
                             .seq = record->seq,
                             .message_id = record->message_id,
                             .sender = record->sender,
                             .sender_device = record->device,
                             .time_ms = record->time_ms,
-                            .payload = bytes_of(record + 1, record->payload_bytes),
                             .expires_ms = record->expires_ms};
+    if (record->kind == RECORD_RETENTION)
+        out->has_retention = keep_decode(&out->retention, body) == OK;
+    else
+        out->payload = body;
 }
 
 static void push_record(struct shard *shard, struct session *session, struct entry *entry,
@@ -488,7 +492,7 @@ static void push_record(struct shard *shard, struct session *session, struct ent
     }
     enum encoding encoding = (enum encoding)session->connection->encoding;
     struct message message;
-    fill_message(&message, entry->conversation, record);
+    session_fill_message(&message, entry->conversation, record);
     struct bytes encoded = egress_encode_message(shard, encoding, &message);
     egress_element(shard, session->connection, encoded);
     session_pushed(shard, session, encoded.size);
@@ -549,7 +553,8 @@ static uint64_t take_history(struct shard *shard, struct history_scratch *scratc
         if (border_record_expired(record, shard->wall_ms))
             add_gone(scratch, at, at);
         else
-            fill_message(&scratch->messages[scratch->count++], pulled->conversation, record);
+            session_fill_message(&scratch->messages[scratch->count++], pulled->conversation,
+                                 record);
     }
     return at;
 }
@@ -569,7 +574,9 @@ static void say_history(struct shard *shard, struct session *session, const stru
                     .next_seq = at < to_seq ? at + 1 : 0,
                     .last_seq = last_seq,
                     .gone = scratch->gone,
-                    .gone_count = scratch->gone_count},
+                    .gone_count = scratch->gone_count,
+                    .has_retention = pull->retention.age_s != 0 || pull->retention.bytes != 0,
+                    .retention = pull->retention},
     };
     egress_event(shard, session->connection, &event);
 }
@@ -633,8 +640,10 @@ void session_on_pulled(struct shard *shard, struct bytes message)
     struct bytes payload = bytes_of(pulled + 1, pulled->border.payload_bytes);
     CHECK(pull->asked);
     pull->asked = false;
-    if (pulled->last_seq != 0)
+    if (pulled->last_seq != 0) { /* by the conversation itself: the log knows neither */
         pull->last_seq = pulled->last_seq;
+        pull->retention = pulled->retention;
+    }
     switch ((enum pull_outcome)pulled->outcome) {
     case PULL_MISS:
         if (pull->purpose == PULL_CURSOR)

@@ -16,6 +16,7 @@
 
 #include "gateway/chat/account.h"
 #include "gateway/chat/inbox.h"
+#include "gateway/flow/border.h"
 #include "gateway/flow/connection.h"
 #include "gateway/flow/limits.h"
 
@@ -30,8 +31,9 @@ struct pull {
     uint64_t from_seq;
     uint64_t to_seq;
     uint32_t records_max;
-    uint32_t answer_bytes; /* to promise */
-    uint64_t last_seq;     /* of the conversation, as its memory said; 0: not said */
+    uint32_t answer_bytes;              /* to promise */
+    uint64_t last_seq;                  /* of the conversation, as its memory said; 0: not said */
+    struct retention_setting retention; /* the same */
 };
 
 struct session {
@@ -81,6 +83,9 @@ struct session *session_create(struct shard *shard, struct connection *connectio
                                const struct identity *identity);
 void session_destroy(struct shard *shard, struct session *session);
 
+/* session_fill_message: a record, whose payload stands behind it, as the protocol tells it. */
+void session_fill_message(struct message *out, struct conversation_id conversation,
+                          const struct border_record *record);
 /* session_can_push: credit and output have room for one more message. */
 bool session_can_push(const struct shard *shard, const struct session *session);
 /* session_pushed: a message of that many encoded bytes was given to egress: takes it off the

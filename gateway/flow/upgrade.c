@@ -121,7 +121,9 @@ static void welcome(struct shard *shard, struct connection *connection)
                     .hello_timeout_ms = config->hello_timeout_ms,
                     .message_bytes_max = config->message_bytes,
                     .fragments_max = config->fragments,
-                    .requests_max = config->requests_per_frame},
+                    .requests_max = config->requests_per_frame,
+                    .retention_age_s = config->retention_age_s,
+                    .retention_age_max_s = config_retention_age_max_s(config)},
     };
     egress_event(shard, connection, &event);
 }

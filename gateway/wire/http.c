@@ -19,8 +19,6 @@
 #include "core/text.h"
 
 #include <http_parser.h>
-#include <stdio.h>
-#include <strings.h>
 
 #define HEAD_BYTES_MIN     512
 #define BODY_BYTES_MIN     1024
@@ -119,20 +117,6 @@ static bool is_target(struct bytes text)
         if (text.data[i] <= ' ' || text.data[i] > '~' || text.data[i] == '#')
             return false;
     return text.size != 0;
-}
-
-static bool equal_ignoring_case(struct bytes a, const char *b)
-{
-    return a.size == strlen(b) && strncasecmp((const char *)a.data, b, a.size) == 0;
-}
-
-static struct bytes trimmed(struct bytes text)
-{
-    while (text.size != 0 && (text.data[0] == ' ' || text.data[0] == '\t'))
-        text = bytes_skip(text, 1);
-    while (text.size != 0 && (text.data[text.size - 1] == ' ' || text.data[text.size - 1] == '\t'))
-        text.size--;
-    return text;
 }
 
 /* ---- http_parser's callbacks; the head is given in one piece, so each names a whole range */
@@ -316,7 +300,7 @@ static const struct http_field *field_find(const struct http_reader *r, const ch
     const struct http_field *first = NULL;
     *count = 0;
     for (uint32_t i = 0; i < r->field_count; i++) {
-        if (!equal_ignoring_case(r->fields[i].name, name))
+        if (!text_equal_ignoring_case(r->fields[i].name, name))
             continue;
         if ((*count)++ == 0)
             first = &r->fields[i];
@@ -341,7 +325,7 @@ static enum err framing_validate(struct http_reader *r)
     if (encodings != 0) {
         if (!version_is_1_1(r))
             return fail(r, ERR_INVALID, 400);
-        if (!equal_ignoring_case(encoding->value, "chunked"))
+        if (!text_equal_ignoring_case(encoding->value, "chunked"))
             return fail(r, ERR_UNSUPPORTED, 501);
     }
     if (lengths != 0) {
@@ -363,7 +347,7 @@ static enum err request_fields_validate(struct http_reader *r)
     if (host != NULL && memchr(host->value.data, ' ', host->value.size) != NULL)
         return fail(r, ERR_INVALID, 400);
     if (expect != NULL && version_is_1_1(r)) {
-        if (expects > 1 || !equal_ignoring_case(expect->value, "100-continue"))
+        if (expects > 1 || !text_equal_ignoring_case(expect->value, "100-continue"))
             return fail(r, ERR_UNSUPPORTED, 417);
         r->continue_wanted = true;
     }
@@ -385,7 +369,7 @@ static enum err fields_validate(struct http_reader *r)
     for (uint32_t i = 0; i < r->field_count; i++) {
         if (!is_token(r->fields[i].name))
             return fail(r, ERR_INVALID, 400);
-        r->fields[i].value = trimmed(r->fields[i].value);
+        r->fields[i].value = text_trim(r->fields[i].value);
     }
     return OK;
 }
@@ -668,154 +652,4 @@ bool http_reader_wants_continue(struct http_reader *reader)
                   (reader->state == BODY_LENGTH || reader->state == CHUNK_LINE);
     reader->continue_wanted = false;
     return wanted;
-}
-
-/* ---- looking into a request */
-
-const struct http_field *http_field_find(const struct http_request *request, const char *name)
-{
-    for (size_t i = 0; i < request->field_count; i++)
-        if (equal_ignoring_case(request->fields[i].name, name))
-            return &request->fields[i];
-    return NULL;
-}
-
-bool http_field_repeated(const struct http_request *request, const char *name)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < request->field_count; i++)
-        count += equal_ignoring_case(request->fields[i].name, name);
-    return count > 1;
-}
-
-/* item_next: cuts the part before `separator` off *rest. */
-static struct bytes item_next(struct bytes *rest, char separator)
-{
-    const uint8_t *end = rest->size == 0 ? NULL : memchr(rest->data, separator, rest->size);
-    size_t size = end == NULL ? rest->size : (size_t)(end - rest->data);
-    struct bytes item = bytes_of(rest->data, size);
-    *rest = bytes_skip(*rest, end == NULL ? size : size + 1);
-    return item;
-}
-
-size_t http_field_first_token(const struct http_request *request, const char *name,
-                              const char *const *tokens, size_t count)
-{
-    for (size_t i = 0; i < request->field_count; i++) {
-        if (!equal_ignoring_case(request->fields[i].name, name))
-            continue;
-        struct bytes rest = request->fields[i].value;
-        while (rest.size != 0) {
-            struct bytes item = trimmed(item_next(&rest, ','));
-            for (size_t token = 0; token < count; token++)
-                if (equal_ignoring_case(item, tokens[token]))
-                    return token;
-        }
-    }
-    return count;
-}
-
-bool http_field_has_token(const struct http_request *request, const char *name, const char *token)
-{
-    return http_field_first_token(request, name, &token, 1) == 0;
-}
-
-static int hexadecimal_value(uint8_t c)
-{
-    return c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
-}
-
-/* percent_decode: ERR_INVALID, ERR_FULL: out is as before. */
-static enum err percent_decode(struct buffer *out, struct bytes text)
-{
-    size_t start = out->size;
-    enum err err = OK;
-    for (size_t i = 0; i < text.size && err == OK; i++) {
-        uint8_t c = text.data[i];
-        if (c == '+') {
-            c = ' ';
-        } else if (c == '%') {
-            if (text.size - i < 3 || !is_hexadecimal(text.data[i + 1]) ||
-                !is_hexadecimal(text.data[i + 2])) {
-                err = ERR_INVALID;
-                break;
-            }
-            c = (uint8_t)(hexadecimal_value(text.data[i + 1]) << 4 |
-                          hexadecimal_value(text.data[i + 2]));
-            i += 2;
-        }
-        err = buffer_put_u8(out, c);
-    }
-    if (err != OK)
-        out->size = start;
-    return err;
-}
-
-enum err http_query_value(struct buffer *out, struct bytes query, const char *name)
-{
-    while (query.size != 0) {
-        struct bytes value = item_next(&query, '&');
-        struct bytes key = item_next(&value, '=');
-        if (bytes_equal(key, bytes_of_text(name)))
-            return percent_decode(out, value);
-    }
-    return ERR_NOT_FOUND;
-}
-
-struct bytes http_cookie_find(const struct http_request *request, const char *name)
-{
-    for (size_t i = 0; i < request->field_count; i++) {
-        if (!equal_ignoring_case(request->fields[i].name, "Cookie"))
-            continue;
-        struct bytes rest = request->fields[i].value;
-        while (rest.size != 0) {
-            struct bytes value = trimmed(item_next(&rest, ';'));
-            bool has_value = value.size != 0 && memchr(value.data, '=', value.size) != NULL;
-            struct bytes key = item_next(&value, '=');
-            if (has_value && bytes_equal(trimmed(key), bytes_of_text(name)))
-                return trimmed(value);
-        }
-    }
-    return (struct bytes){NULL, 0};
-}
-
-/* ---- responses */
-
-const char *http_status_text(unsigned status)
-{
-    const char *text = http_status_str((enum http_status)status);
-    return strcmp(text, "<unknown>") == 0 ? "Unknown" : text;
-}
-
-/* body_allowed: RFC 9110 6.4.1, 8.6: these have neither body nor Content-Length. */
-static bool body_allowed(unsigned status)
-{
-    return status >= 200 && status != 204 && status != 304;
-}
-
-enum err http_response_encode(struct buffer *out, const struct http_response *response)
-{
-    char head[HTTP_RESPONSE_OVERHEAD];
-    char length[48] = "";
-    bool body = body_allowed(response->status);
-    const char *type = response->content_type;
-    if (body)
-        snprintf(length, sizeof length, "Content-Length: %zu\r\n", response->body.size);
-    int size = snprintf(head, sizeof head, "HTTP/1.1 %u %s\r\n%s%s%s%s%s", response->status,
-                        http_status_text(response->status),
-                        type == NULL ? "" : "Content-Type: ", type == NULL ? "" : type,
-                        type == NULL ? "" : "\r\n", length,
-                        response->close ? "Connection: close\r\n" : "");
-    CHECK(size > 0 && (size_t)size < sizeof head);
-    size_t start = out->size;
-    enum err err = buffer_append(out, bytes_of(head, (size_t)size));
-    if (err == OK && response->fields != NULL)
-        err = buffer_append(out, bytes_of_text(response->fields));
-    if (err == OK)
-        err = buffer_append(out, bytes_of("\r\n", 2));
-    if (err == OK && body && !response->head)
-        err = buffer_append(out, response->body);
-    if (err != OK)
-        out->size = start;
-    return err;
 }

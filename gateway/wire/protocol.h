@@ -113,6 +113,21 @@ struct send {
     uint64_t expires_ms;
 };
 
+struct retention_setting { /* of one conversation */
+    uint64_t age_s;        /* 0: the store's */
+    uint64_t bytes;        /* 0: no bound */
+};
+
+struct set_retention {
+    bool has_message_id;
+    struct message_id message_id;
+    bool has_conversation;
+    struct conversation_id conversation;
+    struct user_id to_user;
+    bool has_retention;
+    struct retention_setting retention; /* all 0 if absent */
+};
+
 struct watermark {
     struct conversation_id conversation;
     uint64_t delivered_seq;
@@ -145,6 +160,7 @@ enum request_kind {
     REQUEST_CREDIT,
     REQUEST_PING,
     REQUEST_GOODBYE,
+    REQUEST_SET_RETENTION,
 };
 
 struct request {
@@ -163,6 +179,7 @@ struct request {
             uint64_t time_ms;
         } ping;
         struct goodbye goodbye;
+        struct set_retention set_retention;
     };
 };
 
@@ -180,6 +197,8 @@ struct welcome {
     uint32_t requests_max;
     const struct bytes *features;
     size_t feature_count;
+    uint64_t retention_age_s;
+    uint64_t retention_age_max_s;
 };
 
 struct ready {
@@ -216,6 +235,8 @@ struct message {
     uint64_t time_ms;
     struct bytes payload; /* encoded Payload */
     uint64_t expires_ms;
+    bool has_retention; /* an entry that set it: no payload */
+    struct retention_setting retention;
 };
 
 struct receipt {
@@ -239,6 +260,8 @@ struct history {
     uint64_t last_seq;
     const struct gone *gone;
     size_t gone_count;
+    bool has_retention;
+    struct retention_setting retention;
 };
 
 struct lagging {

@@ -127,7 +127,9 @@ TABLE_PREPARED(welcome, "Welcome", {UINT32(1, version, AT(welcome, version))},
                {UINT32(9, message_bytes_max, AT(welcome, message_bytes_max))},
                {UINT32(10, fragments_max, AT(welcome, fragments_max))},
                {UINT32(11, requests_max, AT(welcome, requests_max))},
-               {STRING(12, features, 0), ARRAY(welcome, features, feature_count)});
+               {STRING(12, features, 0), ARRAY(welcome, features, feature_count)},
+               {UINT64(13, retention_age_s, AT(welcome, retention_age_s))},
+               {UINT64(14, retention_age_max_s, AT(welcome, retention_age_max_s))});
 TABLE_PREPARED(hello, "Hello", {STRING(1, token, AT(hello, token))},
                {STRING(2, device_key, AT(hello, device_key))},
                {EPOCH(3, store_epoch_id, AT(hello, store_epoch))},
@@ -168,13 +170,22 @@ TABLE_PREPARED(ack, "Ack", {MESSAGE_ID(1, AT(ack, message_id))},
                {BOOL(6, duplicate, AT(ack, duplicate))},
                {STRUCT(7, missing, device_envelope, 0), ARRAY(ack, missing, missing_count)},
                {STRUCT(8, stale, device_envelope, 0), ARRAY(ack, stale, stale_count)});
+TABLE(retention, "Retention", {UINT64(1, age_s, AT(retention_setting, age_s))},
+      {UINT64(2, bytes, AT(retention_setting, bytes))});
+TABLE(set_retention, "SetRetention",
+      {MESSAGE_ID(1, AT(set_retention, message_id)), HAS(set_retention, has_message_id)},
+      {CONVERSATION(2, AT(set_retention, conversation)), HAS(set_retention, has_conversation)},
+      {FIXED64(3, to_user, AT(set_retention, to_user))},
+      {STRUCT(4, retention, retention, AT(set_retention, retention)),
+       HAS(set_retention, has_retention)});
 TABLE(message, "Message", {CONVERSATION(1, AT(message, conversation))},
       {UINT64(2, seq, AT(message, seq))}, {MESSAGE_ID(3, AT(message, message_id))},
       {FIXED64(4, sender, AT(message, sender))},
       {UINT32(5, sender_device, AT(message, sender_device))},
       {UINT64(6, time_ms, AT(message, time_ms))},
       {ENCODED(7, payload, schema_payload, AT(message, payload))},
-      {UINT64(8, expires_ms, AT(message, expires_ms))});
+      {UINT64(8, expires_ms, AT(message, expires_ms))},
+      {STRUCT(9, retention, retention, AT(message, retention)), HAS(message, has_retention)});
 
 /* ---- receipts, history, flow */
 
@@ -193,7 +204,9 @@ TABLE_PREPARED(history, "History", {CONVERSATION(1, AT(history, conversation))},
                {STRUCT(2, messages, message, 0), ARRAY(history, messages, message_count)},
                {UINT64(3, next_seq, AT(history, next_seq))},
                {UINT64(4, last_seq, AT(history, last_seq))},
-               {STRUCT(5, gone, gone, 0), ARRAY(history, gone, gone_count)});
+               {STRUCT(5, gone, gone, 0), ARRAY(history, gone, gone_count)},
+               {STRUCT(6, retention, retention, AT(history, retention)),
+                HAS(history, has_retention)});
 TABLE(synced, "Synced", {UINT64(1, time_ms, INNER(event, synced, time_ms))});
 TABLE(lagging, "Lagging", {CONVERSATION(1, AT(lagging, conversation))},
       {UINT64(2, from_seq, AT(lagging, from_seq))}, {UINT64(3, to_seq, AT(lagging, to_seq))});
@@ -225,6 +238,7 @@ static const struct schema_field request_fields[] = {
     BODY(7, request, credit, REQUEST_CREDIT),
     BODY(8, request, ping, REQUEST_PING),
     BODY(9, request, goodbye, REQUEST_GOODBYE),
+    BODY(10, request, set_retention, REQUEST_SET_RETENTION),
 };
 const struct schema_message schema_request = {.name = "Request",
                                               .fields = request_fields,
@@ -282,6 +296,8 @@ const struct schema_message *const schema_messages[] = {
     &schema_payload,
     &send,
     &ack,
+    &retention,
+    &set_retention,
     &message,
     &watermark,
     &receipt,

@@ -319,6 +319,7 @@ static void start_clients(struct story *story)
             .handshakes_max = USERS * DEVICES,
             .messages_per_s = large ? 2 : (double)world_between(world, 5, 60),
             .message_bytes = large ? BIG_MESSAGE_BYTES : MESSAGE_BYTES,
+            .settings_every = 10,
             .reconnect_every_ms = (uint32_t)world_between(world, 500, 4000),
             .reconnect_percent = 20,
         };
@@ -577,6 +578,41 @@ static bool done(struct run *run)
     return true;
 }
 
+/* kept: the retention of a conversation as its shard knows it, or, if that has forgotten it, as the
+ * catalog does. */
+static struct keep kept(const struct story *story, struct conversation_id id)
+{
+    static struct conversation_row row;
+    struct gateway *gateway = &story->process->gateway;
+    const struct shard *shard = story->process->shards[shard_of_conversation(gateway, id)];
+    const struct conversation *resident =
+        table_get(&shard->conversations, (struct table_key){id.hi, id.lo});
+    const struct keep *keep = resident == NULL ? NULL : conversation_keep(resident);
+    if (resident != NULL && resident->state == CONVERSATION_WARM)
+        return keep == NULL ? (struct keep){0} : *keep;
+    struct catalog_txn *txn;
+    enum err err = catalog_begin(gateway->catalog, &txn, false);
+    CHECK(err == OK);
+    err = rows_read_conversation(txn, id, &row);
+    CHECK(err == OK || err == ERR_NOT_FOUND);
+    catalog_abort(txn);
+    return row.keep;
+}
+
+/* check_settings: the newest retention that anybody was told of is in force, whatever crashed. */
+static void check_settings(struct run *run, const struct oracle *oracle)
+{
+    struct conversation_id id;
+    struct retention_setting setting;
+    uint64_t seq;
+    size_t at = 0;
+    while (oracle_setting_next(oracle, &at, &id, &seq, &setting)) {
+        struct keep keep = kept(run->state, id);
+        RUN_EXPECT(run, keep.seq == seq && keep.setting.age_s == setting.age_s &&
+                            keep.setting.bytes == setting.bytes);
+    }
+}
+
 static void check(struct run *run)
 {
     struct story *story = run->state;
@@ -587,6 +623,7 @@ static void check(struct run *run)
         if (!oracle_clean(&counts))
             run_fail(run, "fleet %u: %s", i, oracle_fault(oracle));
         RUN_EXPECT(run, counts.acked > 0 && counts.delivered > 0);
+        check_settings(run, oracle);
     }
 }
 

@@ -33,6 +33,7 @@ struct rig {
     uint64_t body_max;
     uint64_t (*expires)(uint32_t conversation, uint64_t seq); /* NULL: in a far future */
     uint64_t (*time)(uint32_t conversation, uint64_t seq);    /* NULL: any */
+    bool (*setting)(uint32_t conversation, uint64_t seq);     /* a RECORD_RETENTION; NULL: none */
     bool merged_replay; /* what is replayed may stand in archives: in order per conversation only */
     uint8_t body[1 << 17];
     uint8_t out[RIG_OUT_BYTES];
@@ -54,7 +55,9 @@ static inline struct log_record rig_record(struct rig *rig, uint32_t conversatio
     struct log_record record = {
         .realm = {(uint32_t)(hash >> 7)},
         .key = (uint32_t)(hash >> 11),
-        .kind = hash % 16 == 0 ? RECORD_MEMBERSHIP : RECORD_MESSAGE,
+        .kind = rig->setting != NULL && rig->setting(conversation, seq) ? RECORD_RETENTION
+                : hash % 16 == 0                                        ? RECORD_MEMBERSHIP
+                                                                        : RECORD_MESSAGE,
         .expires_ms = rig->expires != NULL ? rig->expires(conversation, seq) : hash | 1ull << 62,
         .conversation = {conversation % 2, 1000 + conversation},
         .seq = seq,

@@ -64,8 +64,9 @@ static struct cached *accept_at(struct conversation *conversation, struct send_k
                                 const char *text, uint64_t now_ms)
 {
     struct cached *message = NULL;
-    assert_int_equal(
-        conversation_accept(conversation, &message, &key, bytes_of_text(text), 0, now_ms), OK);
+    assert_int_equal(conversation_accept(conversation, &message, RECORD_MESSAGE, &key,
+                                         bytes_of_text(text), 0, now_ms),
+                     OK);
     return message;
 }
 
@@ -340,9 +341,9 @@ static void too_many_senders_are_refused(void **state)
         accept_at(&rig->conversation, key_of(anna, (struct device_id){i + 1}, 1), "", NOW);
     struct send_key key = key_of(bert, phone, 1);
     int64_t memory = memory_bytes(MEMORY_CHAT);
-    assert_int_equal(
-        conversation_accept(&rig->conversation, &message, &key, bytes_of("x", 1), 0, NOW + 9),
-        ERR_FULL);
+    assert_int_equal(conversation_accept(&rig->conversation, &message, RECORD_MESSAGE, &key,
+                                         bytes_of("x", 1), 0, NOW + 9),
+                     ERR_FULL);
     assert_int_equal(memory_bytes(MEMORY_CHAT), memory);
     assert_int_equal(rig->conversation.last_seq, ROW_SENDERS_MAX);
     assert_int_equal(rig->conversation.last_time_ms, NOW);
@@ -408,7 +409,8 @@ static void accepting_without_memory_changes_nothing(void **state)
         struct conversation before = *c;
         int64_t memory = memory_bytes(MEMORY_CHAT);
         memory_fail_at(++n);
-        err = conversation_accept(c, &message, &key, bytes_of("two", 3), 0, NOW + 7);
+        err =
+            conversation_accept(c, &message, RECORD_MESSAGE, &key, bytes_of("two", 3), 0, NOW + 7);
         memory_fail_at(0);
         if (err == OK) {
             assert_int_equal(message->seq, 2);

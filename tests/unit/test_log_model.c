@@ -44,11 +44,49 @@ static uint64_t some_expiry(uint32_t conversation, uint64_t seq)
     return hash % 5 == 0 ? WALL_MS + hash / 5 % SPAN_MS : 0;
 }
 
+/* Of five conversations in six, one entry in twenty sets a retention. */
+static bool some_setting(uint32_t conversation, uint64_t seq)
+{
+    return conversation % 6 != 0 && rig_hash(conversation + 300, seq) % 20 == 0;
+}
+
+/* newest_setting: of what is acknowledged: it is in force, and nothing may take it. */
+static uint64_t newest_setting(const struct rig *rig, uint32_t conversation)
+{
+    uint64_t seq = rig->acked[conversation];
+    while (seq > 0 && !some_setting(conversation, seq))
+        seq--;
+    return seq;
+}
+
+static enum err begin_looks(void *context, void **session)
+{
+    *session = context;
+    return OK;
+}
+
+static enum err look(void *session, struct conversation_id conversation,
+                     struct retention_rule *rule)
+{
+    *rule = (struct retention_rule){.delivered_seq = UINT64_MAX,
+                                    .setting_seq =
+                                        newest_setting(session, (uint32_t)conversation.lo - 1000)};
+    return OK;
+}
+
+static void end_looks(void *session)
+{
+    (void)session;
+}
+
 /* may_go: by any rule that the log has; what has expired goes with the next merge. */
 static bool may_go(const struct rig *rig, const struct log_record *record)
 {
     const struct retention *retention = &rig->options.retention;
     uint64_t now_ms = io_wall_ms(fault_io());
+    uint32_t conversation = (uint32_t)record->conversation.lo - 1000;
+    if (record->kind == RECORD_RETENTION && record->seq >= newest_setting(rig, conversation))
+        return false;
     return retention->bytes != 0 || (record->expires_ms != 0 && record->expires_ms <= now_ms) ||
            (retention->age_ms != 0 && record->time_ms + retention->age_ms < now_ms);
 }
@@ -221,7 +259,11 @@ static void settings(struct walk *walk)
     options->cold_ms = 2 * DAY_MS;
     options->retention = (struct retention){.age_ms = draw(walk, 2) * 10 * DAY_MS,
                                             .bytes = draw(walk, 4) == 0 ? 1 << 20 : 0,
-                                            .expiry_delay_ms = HOUR_MS};
+                                            .expiry_delay_ms = HOUR_MS,
+                                            .begin = begin_looks,
+                                            .look = look,
+                                            .end = end_looks,
+                                            .context = walk->rig};
 }
 
 static void disk(struct walk *walk, uint64_t steps)
@@ -236,6 +278,7 @@ static void disk(struct walk *walk, uint64_t steps)
     rig->metrics = walk->metrics;
     rig->time = some_time;
     rig->expires = some_expiry;
+    rig->setting = some_setting;
     rig->options.segment_bytes = sizes[draw(walk, 3)];
     rig->options.batch_bytes_max = draw(walk, 2) == 0 ? 16 << 10 : 1 << 20;
     rig->options.lookup_bytes = lookups[draw(walk, 3)];

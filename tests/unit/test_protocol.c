@@ -197,12 +197,22 @@ static void fill_request(struct request *request, enum request_kind kind)
         request->goodbye =
             (struct goodbye){CODE_INTERNAL, VERDICT_DISPLACED, 3, true, text("x"), text("host:1")};
         break;
+    case REQUEST_SET_RETENTION:
+        request->set_retention = (struct set_retention){.has_message_id = true,
+                                                        .message_id = message_id,
+                                                        .has_conversation = true,
+                                                        .conversation = conversation,
+                                                        .to_user = {UINT64_MAX},
+                                                        .has_retention = true,
+                                                        .retention = {3600, integer_max}};
+        break;
     }
 }
 
 static void fill_message(struct message *message)
 {
-    *message = (struct message){conversation, 3, message_id, {4}, {5}, 6, whole_payload(), 7};
+    *message = (struct message){conversation,    3, message_id, {4},       {5}, 6,
+                                whole_payload(), 7, true,       {86400, 1}};
 }
 
 static void fill_event(struct event *event, enum event_kind kind)
@@ -218,7 +228,7 @@ static void fill_event(struct event *event, enum event_kind kind)
         break;
     case EVENT_WELCOME:
         event->welcome = (struct welcome){
-            1, text("s"), 2, text("0123456789abcdef"), 3, 4, 5, 6, 7, 8, 9, features, 2};
+            1, text("s"), 2, text("0123456789abcdef"), 3, 4, 5, 6, 7, 8, 9, features, 2, 10, 11};
         break;
     case EVENT_READY:
         event->ready =
@@ -241,7 +251,8 @@ static void fill_event(struct event *event, enum event_kind kind)
     case EVENT_HISTORY:
         fill_message(&messages[0]);
         fill_message(&messages[1]);
-        event->history = (struct history){conversation, messages, 2, 3, 4, gone, 2};
+        event->history =
+            (struct history){conversation, messages, 2, 3, 4, gone, 2, true, {0, integer_max}};
         break;
     case EVENT_SYNCED:
         event->synced.time_ms = 1;
@@ -296,7 +307,7 @@ static void round_trip(bool from_server, const struct request *request, const st
 static void every_request(void **state)
 {
     (void)state;
-    for (enum request_kind kind = REQUEST_NONE; kind <= REQUEST_GOODBYE; kind++) {
+    for (enum request_kind kind = REQUEST_NONE; kind <= REQUEST_SET_RETENTION; kind++) {
         struct request request;
         fill_request(&request, kind);
         round_trip(false, &request, NULL);
@@ -413,12 +424,12 @@ static void unknown_fields_are_skipped(void **state)
     (void)state;
     /* unknown numbers of every type, before, between and behind known ones; a two-byte tag */
     struct bytes frame = hex("52 01 78"
-                             "0a 1b 08 05 a8 06 ff 01 42 02 08 09 52 03 01 02 03"
+                             "0a 1b 08 05 a8 06 ff 01 42 02 08 09 7a 03 01 02 03"
                              "59 01 02 03 04 05 06 07 08 65 01 02 03 04"
                              "10 01");
     assert_int_equal(decode(frame, ENCODING_PROTO, false), ERR_INVALID); /* 65: cut short */
     frame = hex("52 01 78"
-                "0a 1f 08 05 a8 06 ff 01 42 02 08 09 52 03 01 02 03"
+                "0a 1f 08 05 a8 06 ff 01 42 02 08 09 7a 03 01 02 03"
                 "59 01 02 03 04 05 06 07 08 65 01 02 03 04"
                 "78 01");
     frame.size = 3 + 2 + 0x1f;

@@ -4,6 +4,8 @@
 
 #include "core/file.h"
 #include "gateway/chat/account.h"
+#include "gateway/chat/conversation.h"
+#include "gateway/chat/replay.h"
 #include "gateway/chat/rows.h"
 #include "store/retention.h"
 #include "tests/unit/check.h"
@@ -136,15 +138,123 @@ static void own_retention_of_a_conversation(void **state)
     struct conversation_id conversation = {5, 6};
     struct conversation_row *row = calloc(1, sizeof *row);
     assert_int_equal(ask(conversation).age_ms, 0);
-    row->retention_s = 3600;
+    keep_set(&row->keep, 7, &(struct retention_setting){.age_s = 3600});
     begin();
     assert_int_equal(rows_merge_conversation(txn, conversation, row), OK);
-    row->retention_s = 0; /* what a checkpoint writes leaves it as it is */
+    row->keep = (struct keep){0}; /* a row that knows of none leaves it as it is */
     row->last_seq = 9;
     assert_int_equal(rows_merge_conversation(txn, conversation, row), OK);
     end();
     assert_int_equal(ask(conversation).age_ms, 3600000);
     free(row);
+}
+
+/* ---- the same, whether it was told live or replayed */
+
+#define ENTRIES 400
+
+struct told {
+    struct log_record records[ENTRIES];
+    uint8_t bodies[ENTRIES][200];
+    struct conversation_row rows[ENTRIES]; /* of the live conversation, after each */
+};
+
+/* tell: one more message or setting becomes durable in the live conversation. */
+static void tell(struct told *told, uint32_t at, struct conversation *live,
+                 struct message_cache *cache, uint64_t *seed)
+{
+    struct log_record *record = &told->records[at];
+    struct cached *cached;
+    bool setting = random_below(seed, 12) == 0;
+    size_t size = setting ? KEEP_BODY_BYTES : 1 + random_below(seed, sizeof told->bodies[0]);
+    struct send_key key = {{5}, {1}, {{0}}};
+    store_u32(key.message_id.v, __builtin_bswap32(at + 1));
+    if (setting)
+        keep_encode(told->bodies[at], &(struct retention_setting){random_below(seed, 1000),
+                                                                  random_below(seed, 4) * 700});
+    *record = (struct log_record){.kind = setting ? RECORD_RETENTION : RECORD_MESSAGE,
+                                  .conversation = {5, 6},
+                                  .sender = key.sender,
+                                  .device = key.device,
+                                  .message_id = key.message_id,
+                                  .time_ms = NOW + at,
+                                  .body = bytes_of(told->bodies[at], size)};
+    assert_int_equal(
+        conversation_accept(live, &cached, record->kind, &key, record->body, 0, record->time_ms),
+        OK);
+    record->seq = cached->seq;
+    conversation_durable(live, cached, cache);
+    conversation_to_row(live, &told->rows[at]);
+}
+
+static void replay_from(const struct told *told, uint32_t from, uint32_t to)
+{
+    struct replay *replay;
+    assert_int_equal(replay_create(&replay), OK);
+    begin();
+    for (uint32_t i = from; i < to; i++)
+        assert_int_equal(replay_record(replay, txn, &told->records[i]), OK);
+    assert_int_equal(replay_flush(replay, txn), OK);
+    end();
+    replay_destroy(replay);
+}
+
+static void assert_kept(const struct told *told, uint32_t count)
+{
+    static struct conversation_row row;
+    const struct keep *a = &told->rows[count - 1].keep;
+    begin();
+    assert_int_equal(rows_read_conversation(txn, (struct conversation_id){5, 6}, &row), OK);
+    end();
+    assert_int_equal(row.keep.seq, a->seq);
+    assert_int_equal(row.keep.setting.age_s, a->setting.age_s);
+    assert_int_equal(row.keep.setting.bytes, a->setting.bytes);
+    assert_int_equal(row.keep.counted, a->counted);
+    assert_int_equal(row.keep.mark_count, a->mark_count);
+    assert_memory_equal(row.keep.marks, a->marks, a->mark_count * sizeof a->marks[0]);
+}
+
+/* A checkpoint writes the live row, a start replays from somewhere before it: in whatever order,
+ * the row says in the end what the live conversation said; and so does a replay of everything. */
+static void replayed_as_it_was_told(void **state)
+{
+    (void)state;
+    struct told *told = calloc(1, sizeof *told);
+    struct conversation live;
+    struct message_cache cache = {.bytes_max = 1 << 20};
+    const uint32_t home[2] = {0, 0};
+    uint64_t seed = 21;
+    conversation_init(&live);
+    assert_int_equal(conversation_wake(&live, (struct conversation_id){5, 6}, home), OK);
+    live.state = CONVERSATION_WARM;
+    assert_null(conversation_keep(&live));
+    uint32_t checkpoint = 0;
+    for (uint32_t i = 0; i < ENTRIES; i++) {
+        tell(told, i, &live, &cache, &seed);
+        if (random_below(&seed, 30) == 0) {
+            begin();
+            assert_int_equal(
+                rows_merge_conversation(txn, (struct conversation_id){5, 6}, &told->rows[i]), OK);
+            end();
+            checkpoint = (uint32_t)random_below(&seed, i + 2); /* what it names lies before */
+        }
+        if (random_below(&seed, 30) == 0)
+            replay_from(told, checkpoint, i + 1);
+    }
+    replay_from(told, checkpoint, ENTRIES);
+    assert_kept(told, ENTRIES);
+    replay_from(told, 0, ENTRIES);
+    assert_kept(told, ENTRIES);
+    assert_int_equal(conversation_keep(&live)->seq, told->rows[ENTRIES - 1].keep.seq);
+    begin();
+    uint8_t key[16];
+    conversation_id_encode(key, (struct conversation_id){5, 6});
+    assert_int_equal(catalog_delete(txn, CATALOG_CONVERSATIONS, bytes_of(key, sizeof key)), OK);
+    end();
+    replay_from(told, 0, ENTRIES);
+    assert_kept(told, ENTRIES);
+    conversation_deinit(&live, &cache);
+    free(told);
 }
 
 static void what_is_due(void **state)
@@ -181,6 +291,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(lowest_of_existing_devices, setup, teardown),
         cmocka_unit_test_setup_teardown(own_retention_of_a_conversation, setup, teardown),
+        cmocka_unit_test_setup_teardown(replayed_as_it_was_told, setup, teardown),
         cmocka_unit_test(what_is_due),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -126,6 +126,16 @@ static void make_item(struct item *item, uint64_t *seed)
         row->delivered[i] = random_below(seed, 20);
         row->read[i] = random_below(seed, 20);
     }
+    if (random_below(seed, 2) ==
+        0) { /* what a number and what was counted say is always the same */
+        row->keep.seq = 1 + random_below(seed, 3);
+        row->keep.setting = (struct retention_setting){row->keep.seq * 60, row->keep.seq * 800};
+        row->keep.counted = random_below(seed, 2000);
+        row->keep.mark_count = 1 + (uint32_t)(row->keep.counted % 2);
+        row->keep.marks[0] = (struct keep_mark){row->keep.seq, 0};
+        if (row->keep.mark_count == 2)
+            row->keep.marks[1] = (struct keep_mark){row->keep.seq + 9, row->keep.counted / 2};
+    }
     for (uint64_t n = random_below(seed, 4); n > 0; n--) {
         struct device_id device = {1 + (uint32_t)random_below(seed, 3)};
         struct user_id sender = {1 + random_below(seed, 2)};
@@ -421,11 +431,11 @@ static void refuse_damage(bool inbox, struct bytes good)
     expect_refused(inbox, bytes_of(bytes, good.size + 1), ERR_CORRUPT);
     bytes[0] = 0;
     expect_refused(inbox, bytes_of(bytes, good.size), ERR_CORRUPT);
-    bytes[0] = 2;
+    bytes[0] = (uint8_t)(good.data[0] + 1);
     expect_refused(inbox, bytes_of(bytes, good.size), ERR_NEWER);
     bytes[0] = 255;
     expect_refused(inbox, bytes_of(bytes, 20), ERR_NEWER); /* its size is not ours to judge */
-    bytes[0] = 1;
+    bytes[0] = good.data[0];
     bytes[2]++; /* one device more than there are */
     expect_refused(inbox, bytes_of(bytes, good.size), ERR_CORRUPT);
     bytes[3] = 255;
@@ -451,6 +461,22 @@ static void damaged_rows_are_refused(void **state)
     assert_int_equal(catalog_get(txn, CATALOG_CONVERSATIONS, bytes_of(key + 8, 16), &value), OK);
     memcpy(good, value.data, value.size);
     refuse_damage(false, bytes_of(good, value.size));
+    keep_set(&row.keep, 9, &(struct retention_setting){.age_s = 60, .bytes = 800});
+    keep_count(&row.keep, 10, 900);
+    assert_int_equal(catalog_delete(txn, CATALOG_CONVERSATIONS, bytes_of(key + 8, 16)), OK);
+    assert_int_equal(rows_merge_conversation(txn, between(5, 9), &row), OK);
+    assert_int_equal(catalog_get(txn, CATALOG_CONVERSATIONS, bytes_of(key + 8, 16), &value), OK);
+    memcpy(good, value.data, value.size);
+    refuse_damage(false, bytes_of(good, value.size));
+    size_t at = 56 + 3 * 28; /* its own retention */
+    good[at + 32]++;         /* a mark more than there is */
+    expect_refused(false, bytes_of(good, value.size), ERR_CORRUPT);
+    good[at + 32]--;
+    good[at + 40] = 11; /* marks that do not ascend */
+    expect_refused(false, bytes_of(good, value.size), ERR_CORRUPT);
+    good[at + 40] = 9;
+    good[1] = 2;
+    expect_refused(false, bytes_of(good, value.size), ERR_CORRUPT);
 }
 
 /* One list entry more than fits, with a size that agrees. */
@@ -460,6 +486,7 @@ static void rows_with_too_many_devices_are_refused(void **state)
     (void)state;
     store_u16(bytes + 2, ROW_CURSORS_MAX + 1);
     expect_refused(true, bytes_of(bytes, 48 + (ROW_CURSORS_MAX + 1) * 12), ERR_CORRUPT);
+    bytes[0] = 2;
     store_u16(bytes + 2, ROW_SENDERS_MAX + 1);
     expect_refused(false, bytes_of(bytes, 56 + (ROW_SENDERS_MAX + 1) * 28), ERR_CORRUPT);
 }

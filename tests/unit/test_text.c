@@ -213,12 +213,24 @@ static void addresses(void **state)
     }
 }
 
+static void blanks_and_case(void **state)
+{
+    (void)state;
+    assert_true(bytes_equal(text_trim(bytes_of_text(" \ta b\t ")), bytes_of_text("a b")));
+    assert_int_equal(text_trim(bytes_of_text(" \t ")).size, 0);
+    assert_int_equal(text_trim(bytes_of_text("\r")).size, 1);
+    assert_true(text_equal_ignoring_case(bytes_of_text("KEEP-alive"), "keep-Alive"));
+    assert_false(text_equal_ignoring_case(bytes_of_text("keep"), "keep-alive"));
+    assert_false(text_equal_ignoring_case(bytes_of_text("keep-alive"), "keep"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(uuids),        cmocka_unit_test(base64_of_the_rfc),
-        cmocka_unit_test(utf8_exactly), cmocka_unit_test(base64_keeps_to_its_room),
-        cmocka_unit_test(decimals),     cmocka_unit_test(addresses),
+        cmocka_unit_test(uuids),           cmocka_unit_test(base64_of_the_rfc),
+        cmocka_unit_test(utf8_exactly),    cmocka_unit_test(base64_keeps_to_its_room),
+        cmocka_unit_test(decimals),        cmocka_unit_test(addresses),
+        cmocka_unit_test(blanks_and_case),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -177,7 +177,7 @@ static void test_handshake_1_3(void **state)
     }
 }
 
-/* ssl_of: the private layout of tls_boringssl.c begins with the SSL. */
+/* ssl_of: the private layout in tls_boringssl.h begins with the SSL. */
 static SSL *ssl_of(const struct tls *tls)
 {
     struct {

@@ -1,0 +1,94 @@
+/* test_keep.c: how far a conversation's bound in bytes has moved on (gateway/chat/keep.c). */
+#include "gateway/chat/keep.h"
+
+#include "tests/unit/check.h"
+
+#define MESSAGES 3000
+
+static uint64_t sizes[MESSAGES + 1];
+
+static uint64_t behind(uint64_t seq, uint64_t last)
+{
+    uint64_t bytes = 0;
+    for (uint64_t i = seq + 1; i <= last; i++)
+        bytes += sizes[i];
+    return bytes;
+}
+
+static void the_body_comes_back(void **state)
+{
+    (void)state;
+    uint8_t body[KEEP_BODY_BYTES];
+    const struct retention_setting setting = {86400, 1ull << 40};
+    struct retention_setting back;
+    keep_encode(body, &setting);
+    assert_int_equal(keep_decode(&back, bytes_of(body, sizeof body)), OK);
+    assert_int_equal(back.age_s, 86400);
+    assert_int_equal(back.bytes, 1ull << 40);
+    assert_int_equal(keep_decode(&back, bytes_of(body, sizeof body - 1)), ERR_CORRUPT);
+}
+
+/* Whatever the sizes: what is due is behind the bound, and what is behind it by an eighth and a
+ * message is due. */
+static void due_to_an_eighth(void **state)
+{
+    (void)state;
+    static const uint64_t bounds[] = {1, 7, 8, 15, 16, 100, 1000, 4096, 100000};
+    uint64_t seed = 7;
+    for (size_t b = 0; b < COUNT_OF(bounds); b++) {
+        struct keep keep = {0};
+        uint64_t size_max = 1 + random_below(&seed, 500);
+        keep_set(&keep, 1, &(struct retention_setting){.bytes = bounds[b]});
+        assert_int_equal(keep_due(&keep), 0);
+        sizes[1] = 0;
+        for (uint64_t seq = 2; seq <= MESSAGES; seq++) {
+            sizes[seq] = random_below(&seed, size_max + 1);
+            keep_count(&keep, seq, sizes[seq]);
+            uint64_t due = keep_due(&keep);
+            if (due != 0)
+                assert_true(behind(due, seq) >= bounds[b]);
+            if (behind(1, seq) >= bounds[b])
+                assert_true(due != 0);
+            if (due != 0)
+                assert_true(behind(due, seq) <= bounds[b] + bounds[b] / 8 + 1 + 2 * size_max);
+        }
+    }
+}
+
+/* Bounds that change: what is told as due is always behind the one in force. */
+static void a_changed_bound_holds(void **state)
+{
+    (void)state;
+    uint64_t seed = 11;
+    struct keep keep = {0};
+    uint64_t bound = 0;
+    uint64_t since = 0;
+    for (uint64_t seq = 1; seq <= MESSAGES; seq++) {
+        if (random_below(&seed, 20) == 0) {
+            if (bound == 0)
+                since = seq;
+            bound = random_below(&seed, 4) == 0 ? 0 : 1 + random_below(&seed, 5000);
+            sizes[seq] = 0;
+            keep_set(&keep, seq, &(struct retention_setting){.bytes = bound});
+            keep_set(&keep, seq - 1, &(struct retention_setting){.bytes = 1}); /* older: nothing */
+            assert_int_equal(keep.setting.bytes, bound);
+        } else {
+            sizes[seq] = random_below(&seed, 300);
+            keep_count(&keep, seq, sizes[seq]);
+        }
+        uint64_t due = keep_due(&keep);
+        assert_true(bound != 0 || due == 0);
+        if (due != 0)
+            assert_true(due >= since && behind(due, seq) >= bound);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_body_comes_back),
+        cmocka_unit_test(due_to_an_eighth),
+        cmocka_unit_test(a_changed_bound_holds),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

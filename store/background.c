@@ -282,7 +282,11 @@ static void sealed(struct log *log, struct lane_job *job)
     if (job->err != OK) {
         log_event(LOG_WARN, "log_index_not_written", LOG_U64("segment", job->id), LOG_ERR(job->err),
                   LOG_END);
-        segment->retry_ns = io_now_ns(log->io) + LANE_RETRY_NS;
+        uint64_t wait_ns = LANE_RETRY_NS
+                           << (segment->seal_failures < 9 ? segment->seal_failures : 9);
+        segment->retry_ns =
+            io_now_ns(log->io) + (wait_ns < LANE_RETRY_MAX_NS ? wait_ns : LANE_RETRY_MAX_NS);
+        segment->seal_failures++;
         return;
     }
     /* Reads in flight may still use the old descriptor: it is closed when they are through. */

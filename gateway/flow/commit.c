@@ -285,7 +285,6 @@ static bool wait_for_lane(struct shard *shard, struct conversation *conversation
                           struct bytes message)
 {
     if (park(shard, conversation, message, PARKED_READY) == NULL) {
-        MARK("no more requests can wait for a lane");
         shard_count(shard, METRIC_PARKED_FULL, 1);
         return false;
     }

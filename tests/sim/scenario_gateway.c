@@ -104,8 +104,6 @@ static void configure(struct world *world, struct config *config)
     config->drain_ms = (uint32_t)world_between(world, 100, 3000);
     config->output_bytes = (uint32_t)world_between(world, 300, 20000);
     config->parked_requests = (uint32_t)world_between(world, 2, 100);
-    if (world->options.seed % 8 == 2) /* a slow disk (slow_down) */
-        config->parked_requests = 2;
     config->state_bytes = world_below(world, 2) == 0 ? 4096 : 1 << 20;
     config->cache_bytes = world_below(world, 3) == 0 ? 0 : world_between(world, 500, 100000);
     static const char *const lanes[] = {"", "", "/lane1", "/lane1, /lane2"};

@@ -15,8 +15,9 @@
 #define KEY_BYTES_MAX   64
 #define DIFFERENCES_MAX 20 /* rows that are printed */
 
-static const enum catalog_table derived[] = {CATALOG_CONVERSATIONS, CATALOG_INBOX, CATALOG_PENDING};
-static const char *const derived_names[] = {"conversations", "inbox", "pending"};
+static const enum catalog_table derived[] = {CATALOG_CONVERSATIONS, CATALOG_INBOX, CATALOG_PENDING,
+                                             CATALOG_RETENTION};
+static const char *const derived_names[] = {"conversations", "inbox", "pending", "retention"};
 
 struct rebuild {
     const char *data;

@@ -53,7 +53,7 @@ METRIC(LAGGING, COUNTER, "roost_sessions_lagging_total",
 METRIC(SYNCED, COUNTER, "roost_sessions_synced_total", "Times a session caught up.")
 METRIC(MESH_FULL, COUNTER, "roost_mesh_full_total", "Times a ring between shards was full.")
 METRIC(PARKED_FULL, COUNTER, "roost_parked_full_total",
-       "Requests refused because too many wait for state to load.")
+       "Requests refused because too many wait for state to load, or for room towards their lane.")
 METRIC(RATE_LIMITED, COUNTER, "roost_rate_limited_total", "Requests refused by a rate limit.")
 METRIC(HASH_QUEUE_FULL, COUNTER, "roost_hash_queue_full_total",
        "Logins and registrations refused because the hashing queue was full.")
@@ -69,7 +69,7 @@ METRIC(LOG_SPARES, GAUGE, "roost_log_spare_segments",
        "Freed segments that are kept to be used again.")
 METRIC(LOG_READS, COUNTER, "roost_log_reads_total", "Disk reads for history and catch-up.")
 METRIC(LOG_LOOKUP_BYTES, GAUGE, "roost_log_lookup_bytes",
-       "Memory of the look-ups of sealed segments, at most store.lookup_memory.")
+       "Memory of the look-ups of segments and archives, at most store.lookup_memory.")
 METRIC(LOG_LOOKUPS_EVICTED, COUNTER, "roost_log_lookups_evicted_total",
        "Look-ups of sealed segments given up for newer ones: their index is read from disk.")
 METRIC(LOG_SEGMENTS, GAUGE, "roost_log_segments", "Segments in the log.")
@@ -81,6 +81,8 @@ METRIC(MERGE_INPUTS, COUNTER, "roost_log_merged_total",
        "Segments and archives that were merged or written anew.")
 METRIC(MERGE_BYTES, COUNTER, "roost_log_merge_bytes_total",
        "Bytes that merging read and wrote; over roost_log_written_bytes_total: its amplification.")
+METRIC(MERGE_WRITTEN_BYTES, COUNTER, "roost_log_merge_written_bytes_total",
+       "Bytes of them that were written; over roost_log_written_bytes_total: write amplification.")
 METRIC(RECORDS_EXPIRED, COUNTER, "roost_log_expired_records_total",
        "Disappearing messages removed from the disk.")
 METRIC(RECORDS_RETAINED_AWAY, COUNTER, "roost_log_retained_away_records_total",

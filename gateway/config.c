@@ -60,14 +60,16 @@ static const struct config_key keys[] = {
     {"store", "spare_segments", KIND_COUNT, FIELD(spare_segments), "2", 0, 16,
      "Freed segments that are kept to become the next ones; they are overwritten with zeros at "
      "make_rate, so what was in them is gone after that number of segments at that rate."},
-    {"store", "merge_segments", KIND_COUNT, FIELD(merge_segments), "4", 1, 64,
-     "Full segments that are merged into one archive at a time, in the background: fewer make "
-     "recent history cheaper to read, more write less."},
+    {"store", "merge_segments", KIND_COUNT, FIELD(merge_segments), "1", 1, 64,
+     "Full segments that are merged into one archive, sorted by conversation, at a time, in the "
+     "background, as soon as the checkpoint is past them: fewer make recent history cheaper to "
+     "read, more write less."},
     {"store", "merge_inputs", KIND_COUNT, FIELD(merge_inputs), "16", 0, 64,
      "Archives that are merged into one larger one at a time; 0: nothing is merged, and nothing is "
      "ever purged."},
-    {"store", "merge_rate", KIND_BYTES, FIELD(merge_rate), "32 MiB", 64 * KIB, 64 * GIB,
-     "What merging reads and writes per second, at most."},
+    {"store", "merge_rate", KIND_BYTES, FIELD(merge_rate), "64 MiB", 64 * KIB, 64 * GIB,
+     "What merging reads and writes per second, at most; with merge_segments 1 about 7 times what "
+     "is sent, so this is enough for 9 MB of it per second."},
     {"store", "archive_size", KIND_BYTES, FIELD(archive_bytes), "16 GiB", 16 * MIB, 16384 * GIB,
      "Archives are not merged into larger ones; merging needs as much free space for a while."},
     {"store", "compress", KIND_BOOL, FIELD(compress), "yes", UNBOUNDED,
@@ -95,8 +97,9 @@ static const struct config_key keys[] = {
     {"store", "cold_age", KIND_S, FIELD(cold_age_s), "30 d", 1, 3153600000u,
      "Archives whose newest message is older move to cold_directory."},
     {"store", "lookup_memory", KIND_BYTES, FIELD(lookup_bytes), "64 MiB", 0, 64 * GIB,
-     "Memory for the places of messages in segments not merged yet, newest segments first, so that "
-     "history reads no index there (4 B per message, 21 B per conversation of each segment)."},
+     "Memory for where messages stand in segments and conversations in archives, the newest first, "
+     "so that history reads no index there (4 B per message of a segment not merged yet; 21 B per "
+     "conversation of each segment and archive)."},
     {"store", "scrub_rate", KIND_BYTES, FIELD(scrub_rate), "1 MiB", 0, 64 * GIB,
      "Segments and archives that are read and checked per second, round and round; 0 B: none are."},
     {"shards", "count", KIND_COUNT, FIELD(shards), "0", 0, 256,
@@ -138,14 +141,15 @@ static const struct config_key keys[] = {
     {"limits", "output_size", KIND_BYTES, FIELD(output_bytes), "256 KiB", 16 * KIB, 64 * MIB,
      "Unsent bytes of one connection before it falls back to catching up."},
     {"limits", "parked_requests", KIND_COUNT, FIELD(parked_requests), "4096", 1, 1000000,
-     "Requests per shard that may wait for state to load."},
+     "Requests per shard that may wait for state to load; with several lanes half of it also for "
+     "room towards their lane."},
     {"limits", "state_size", KIND_BYTES, FIELD(state_bytes), "1 GiB", MIB, 1024 * GIB,
      "Memory for the state of users and conversations, over all shards."},
     {"limits", "cache_size", KIND_BYTES, FIELD(cache_bytes), "256 MiB", MIB, 1024 * GIB,
      "Memory for recent messages, over all shards."},
     {"limits", "mesh_ring_size", KIND_BYTES, FIELD(mesh_ring_bytes), "1 MiB", 256 * KIB, GIB,
-     "One ring of messages between two shards, a power of two; raised where message_size needs "
-     "it."},
+     "One ring of messages between two shards, or a shard and a lane, a power of two; raised "
+     "where message_size needs it."},
     {"auth", "issuer", KIND_TEXT, FIELD(issuer), "", UNBOUNDED,
      "Claim iss that tokens of your identity system must carry."},
     {"auth", "audience", KIND_TEXT, FIELD(audience), "", UNBOUNDED,

@@ -633,6 +633,30 @@ static enum err page(const struct archive *archive, struct bytes read, uint64_t 
     return sound ? OK : ERR_CORRUPT;
 }
 
+uint64_t archive_directory_offset(const struct archive *archive, uint32_t number)
+{
+    if (number >= archive->footer.directory_blocks)
+        return 0;
+    return load_u64(archive->directory_fences + (size_t)number * ARCHIVE_DIRECTORY_FENCE + 16);
+}
+
+enum err archive_directory_entries(const struct archive *archive, struct bytes read,
+                                   uint64_t offset,
+                                   struct archive_entry entries[ARCHIVE_PAGE_ENTRIES],
+                                   uint32_t *count)
+{
+    struct bytes content;
+    TRY(page(archive, read, offset, ARCHIVE_DIRECTORY, ARCHIVE_ENTRY_BYTES, &content, count));
+    if (*count > ARCHIVE_PAGE_ENTRIES)
+        return ERR_CORRUPT;
+    for (uint32_t i = 0; i < *count; i++) {
+        archive_entry_decode(&entries[i], content.data + (size_t)i * ARCHIVE_ENTRY_BYTES);
+        if (!archive_entry_sound(archive, &entries[i]))
+            return ERR_CORRUPT;
+    }
+    return OK;
+}
+
 enum err archive_directory_find(const struct archive *archive, struct bytes read, uint64_t offset,
                                 struct conversation_id conversation, struct archive_entry *entry)
 {

@@ -201,6 +201,13 @@ bool archive_may_hold(const struct archive *archive, struct conversation_id conv
 /* archive_directory_at: offset of the directory block (ARCHIVE_PAGE_BYTES at most) that has the
  * conversation, if any has; 0: none. */
 uint64_t archive_directory_at(const struct archive *archive, struct conversation_id conversation);
+/* archive_directory_offset: of the directory block with that number; 0: there is none. */
+uint64_t archive_directory_offset(const struct archive *archive, uint32_t number);
+/* archive_directory_entries: all of the block read there. ERR_CORRUPT. */
+MUST_USE enum err archive_directory_entries(const struct archive *archive, struct bytes read,
+                                            uint64_t offset,
+                                            struct archive_entry entries[ARCHIVE_PAGE_ENTRIES],
+                                            uint32_t *count);
 /* archive_directory_find: in the block read there. ERR_NOT_FOUND, ERR_CORRUPT. */
 MUST_USE enum err archive_directory_find(const struct archive *archive, struct bytes read,
                                          uint64_t offset, struct conversation_id conversation,

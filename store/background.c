@@ -4,7 +4,8 @@
  *
  *   seal  index → "<id>.index", load what of it stays resident: SEALED
  *   load  open a sealed segment and its sidecar; rebuild the sidecar if it is missing or damaged;
- *         or what of an archive is resident */
+ *         or what of an archive is resident
+ *   place the look-up of a loaded archive: its whole directory is read, so nothing waits for it */
 #include "store/log_private.h"
 
 #include "core/file.h"
@@ -13,7 +14,7 @@
 
 #include <stdio.h>
 
-enum lane_job_kind { JOB_SEAL, JOB_LOAD };
+enum lane_job_kind { JOB_SEAL, JOB_LOAD, JOB_PLACE };
 
 struct lane_job {
     struct worker_job job;
@@ -27,7 +28,8 @@ struct lane_job {
     bool unread; /* SEAL: the source lacks something */
     uint32_t data_end;
     const struct index *source; /* SEAL */
-    size_t places_max;          /* SEAL, LOAD: memory for the resident look-up */
+    size_t places_max;          /* memory for the resident look-up; LOAD of an archive: none */
+    const struct archive *of;   /* PLACE */
     struct segment_header header;
     /* result */
     enum err err;
@@ -180,6 +182,9 @@ static void job_run(struct worker_job *worker_job)
     case JOB_LOAD:
         job_load(job);
         break;
+    case JOB_PLACE:
+        job->err = places_archive_build(&job->places, job->of, job->places_max);
+        break;
     }
 }
 
@@ -214,6 +219,7 @@ static void segment_unload(struct lane_segment *segment)
     segment->sidecar = NULL;
     places_destroy(segment->places);
     segment->places = NULL;
+    segment->unplaced = false;
     archive_destroy(segment->archive);
     segment->archive = NULL;
 }
@@ -276,7 +282,11 @@ static void sealed(struct log *log, struct lane_job *job)
     if (job->err != OK) {
         log_event(LOG_WARN, "log_index_not_written", LOG_U64("segment", job->id), LOG_ERR(job->err),
                   LOG_END);
-        segment->retry_ns = io_now_ns(log->io) + LANE_RETRY_NS;
+        uint64_t wait_ns = LANE_RETRY_NS
+                           << (segment->seal_failures < 9 ? segment->seal_failures : 9);
+        segment->retry_ns =
+            io_now_ns(log->io) + (wait_ns < LANE_RETRY_MAX_NS ? wait_ns : LANE_RETRY_MAX_NS);
+        segment->seal_failures++;
         return;
     }
     /* Reads in flight may still use the old descriptor: it is closed when they are through. */
@@ -335,6 +345,14 @@ static void loaded(struct log *log, struct lane_job *job)
     lane_evict(log);
 }
 
+/* placed: an archive's look-up. Without it the directory is read where it stands. */
+static void placed(struct log *log, struct lane_job *job)
+{
+    job->segment->places = job->places;
+    job->segment->unplaced = job->err != OK;
+    lane_lookups_evict(log);
+}
+
 static void job_done(struct worker_job *worker_job, void *shard)
 {
     (void)shard;
@@ -348,6 +366,9 @@ static void job_done(struct worker_job *worker_job, void *shard)
         break;
     case JOB_LOAD:
         loaded(log, job);
+        break;
+    case JOB_PLACE:
+        placed(log, job);
         break;
     }
     memory_give(job, MEMORY_STORE);
@@ -376,7 +397,8 @@ static struct lane_job *job_create(struct log *log, enum lane_job_kind kind,
     job->source = segment->index;
     job->rebuild = segment->rebuild;
     job->unread = segment->unread;
-    job->places_max = segment->archived ? 0 : lane_lookup_room(log, segment->id);
+    job->places_max = lane_lookup_room(log, segment->id);
+    job->of = segment->archive;
     if (segment->archived && lane_archive_path(log, segment, job->path) != OK) {
         memory_give(job, MEMORY_STORE);
         return NULL;
@@ -444,6 +466,17 @@ void lane_maintain(struct log *log)
     lifecycle_turn(log);
 }
 
+/* place: have the look-up of a loaded archive made, where there is room for it. */
+static void place(struct log *log, struct lane_segment *segment)
+{
+    if (!segment->archived || segment->places != NULL || segment->unplaced || segment->busy ||
+        log->closing)
+        return;
+    uint64_t bytes = places_archive_bytes(&segment->archive->footer);
+    if (bytes <= log->options.lookup_bytes && bytes <= lane_lookup_room(log, segment->id))
+        (void)!job_submit(log, JOB_PLACE, segment); /* queue full: at the next look at it */
+}
+
 enum err lane_load(struct log *log, struct lane_segment *segment)
 {
     if (segment->state == SEGMENT_LOST)
@@ -451,8 +484,10 @@ enum err lane_load(struct log *log, struct lane_segment *segment)
     segment->used = ++log->clock;
     if (segment->rebuild && segment->users == 0 && !segment->busy)
         segment_unload(segment);
-    if (lane_loaded(segment))
+    if (lane_loaded(segment)) {
+        place(log, segment);
         return OK;
+    }
     if (segment->busy || segment->users > 0)
         return ERR_AGAIN;
     if (io_now_ns(log->io) < segment->retry_ns)

@@ -1,5 +1,7 @@
 /* lifecycle.c: what becomes of sealed segments: merged, dropped, moved. One job at a time, on a
  * DISK worker, in portions with pauses that keep it within its rate; the shard takes the result up.
+ * Between portions a job on archives makes way for one that sorts segments (merges them into an
+ * archive of level 1), however long it takes itself: segments wait for no more than a portion.
  *
  *   plan (lifecycle_plan.c) → portion, portion … → swap: the new entry stands where the old ones
  *   stood; reads look for their places anew → the old files go when no read uses them
@@ -31,14 +33,16 @@ struct lifecycle_job {
     const char *directory;
     enum err err;
     uint64_t budget;
-    uint64_t moved; /* by the portion */
-    bool paused;    /* the disk is short of space: nothing was done, it goes on later */
+    uint64_t moved;   /* by the portion: read and written */
+    uint64_t written; /* of it */
+    bool paused;      /* the disk is short of space: nothing was done, it goes on later */
     /* MERGE */
     struct merge *merge;
     uint32_t first_id; /* the entries that it replaces: by the ids of the first and the last */
     uint32_t last_id;
     bool cold;
-    bool frees; /* only numbers are kept */
+    bool frees;       /* only numbers are kept */
+    bool of_archives; /* MERGE, MOVE */
     struct merge_result result;
     struct archive *archive;
     uint64_t purge_ms; /* rules are applied as of this wall clock; 0: none */
@@ -67,8 +71,7 @@ static enum err merge_portion(struct lifecycle_job *job)
 {
     uint64_t space = 0;
     char path[STORE_PATH_BYTES];
-    uint64_t before =
-        merge_result(job->merge)->bytes_read + merge_result(job->merge)->bytes_written;
+    const struct merge_result before = *merge_result(job->merge);
     TRY(file_free_bytes(job->directory, &space));
     job->paused = !job->frees && /* that gives space, and takes little */
                   space < job->options->reserve_bytes + 2 * job->options->segment_bytes;
@@ -76,7 +79,8 @@ static enum err merge_portion(struct lifecycle_job *job)
         return ERR_NO_SPACE;
     enum err err = merge_step(job->merge, job->budget);
     job->result = *merge_result(job->merge);
-    job->moved = job->result.bytes_read + job->result.bytes_written - before;
+    job->written = job->result.bytes_written - before.bytes_written;
+    job->moved = job->result.bytes_read - before.bytes_read + job->written;
     TRY(err);
     TRY(merge_path(job->merge, path));
     return archive_load(&job->archive, path);
@@ -119,7 +123,7 @@ static enum err keep_file(struct lifecycle_job *job)
 static void job_run(struct worker_job *worker_job)
 {
     struct lifecycle_job *job = CONTAINER_OF(worker_job, struct lifecycle_job, job);
-    job->moved = 0;
+    job->moved = job->written = 0;
     switch (job->kind) {
     case WORK_MERGE:
         job->err = merge_portion(job);
@@ -247,6 +251,7 @@ static void swap_in(struct log *log, struct lifecycle_job *job)
     lane_count(log, METRIC_RECORDS_RETAINED_AWAY, job->result.retained_away);
     take_out(log, lo, hi, made);
     lane_evict(log);
+    (void)!lane_load(log, made); /* it is: its look-up is made */
 }
 
 /* merge_failed: nothing has changed. What will fail again, or has failed too often, is left as it
@@ -306,6 +311,7 @@ static void on_merge(struct log *log, struct lifecycle_job *job)
                   LOG_END);
     life->no_space = job->paused;
     lane_count(log, METRIC_MERGE_BYTES, job->moved);
+    lane_count(log, METRIC_MERGE_WRITTEN_BYTES, job->written);
     pace(log, job);
     if (job->err == ERR_AGAIN)
         return;
@@ -459,6 +465,7 @@ static enum err start_merge(struct log *log, const struct lifecycle_plan *plan, 
     job->cold = cold;
     job->frees = plan->free;
     job->purge_ms = now_ms;
+    job->of_archives = log->segments[plan->lo]->archived;
     job->first_id = log->segments[plan->lo]->id;
     job->last_id = log->segments[plan->hi]->id;
     log->lifecycle.job = job;
@@ -502,7 +509,7 @@ static enum err start_move(struct log *log, const struct lifecycle_plan *plan)
         job_destroy(job);
         return err;
     }
-    job->cold = true;
+    job->cold = job->of_archives = true;
     job->first_id = job->last_id = segment->id;
     log->lifecycle.job = job;
     return OK;
@@ -543,6 +550,34 @@ static void begin(struct log *log, uint64_t now_ms)
         log->lifecycle.due_ns = io_now_ns(log->io) + RETRY_NS;
 }
 
+/* sort: segments are sorted first, whatever else is under way. */
+static void sort(struct log *log)
+{
+    struct lifecycle *life = &log->lifecycle;
+    struct lifecycle_job *parked = life->job;
+    struct lifecycle_plan plan;
+    if (!parked->of_archives || parked->frees || life->parked != NULL ||
+        !lifecycle_plan_sort(log, &plan))
+        return;
+    MARK("merge_parked");
+    if (start_merge(log, &plan, lifecycle_purge_ms(log)) == OK)
+        life->parked = parked;
+}
+
+/* next: what is due when nothing is under way. */
+static void next(struct log *log)
+{
+    struct lifecycle *life = &log->lifecycle;
+    if (start_removal(log))
+        return;
+    if (life->parked == NULL) {
+        begin(log, lifecycle_purge_ms(log));
+        return;
+    }
+    life->job = life->parked;
+    life->parked = NULL;
+}
+
 void lifecycle_turn(struct log *log)
 {
     struct lifecycle *life = &log->lifecycle;
@@ -553,8 +588,10 @@ void lifecycle_turn(struct log *log)
         return;
     if (io_now_ns(log->io) < life->due_ns)
         return;
-    if (life->job == NULL && !start_removal(log))
-        begin(log, lifecycle_purge_ms(log));
+    if (life->job == NULL)
+        next(log);
+    if (life->job != NULL)
+        sort(log);
     if (life->job != NULL)
         submit(log);
 }
@@ -562,6 +599,8 @@ void lifecycle_turn(struct log *log)
 void lifecycle_close(struct log *log)
 {
     job_end(log);
+    job_destroy(log->lifecycle.parked);
+    log->lifecycle.parked = NULL;
     lifecycle_scrub_close(log);
     while (log->lifecycle.retired != NULL) {
         struct lane_segment *segment = log->lifecycle.retired;

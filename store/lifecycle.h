@@ -1,7 +1,7 @@
 /* lifecycle.h: what lifecycle.c and lifecycle_plan.c share; nobody else includes it.
  * Flow:       lifecycle_plan: what is due → lifecycle.c: a job on a worker, in portions → swapped
  *             in on the shard
- * Bounds:     one job at a time */
+ * Bounds:     one job at a time on a worker; one more waits while segments are sorted */
 #ifndef STORE_LIFECYCLE_H
 #define STORE_LIFECYCLE_H
 
@@ -26,6 +26,8 @@ struct lifecycle_plan {
 
 /* lifecycle_plan: false: nothing is due. now_ms: wall clock for purging, 0: none. */
 bool lifecycle_plan(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms);
+/* lifecycle_plan_sort: segments that are due to become an archive of level 1; false: none. */
+bool lifecycle_plan_sort(const struct log *log, struct lifecycle_plan *plan);
 /* lifecycle_scrub_turn: begin or go on with scrubbing, beside everything else; scrub_turn.c. */
 void lifecycle_scrub_turn(struct log *log);
 void lifecycle_scrub_close(struct log *log);

@@ -13,7 +13,7 @@
  *   (look.c): if there is some it is written anew, or merged early. Where there are such rules the
  *   active segment ends after that time too, whatever is in it
  * - merge: merge_segments segments, or merge_inputs archives of one level, the lowest level first;
- *   fewer where what follows them is merged already
+ *   fewer where what follows them is merged already, or more would be too large (half at least)
  * - cold: an archive whose newest record is older than cold_ms moves to the cold directory
  */
 #include "store/lifecycle.h"
@@ -300,12 +300,20 @@ static bool plan_level(const struct log *log, struct lifecycle_plan *plan, uint3
         }
         if (!run_goes_on(log, &run, i, level))
             continue;
+        if (2 * run.count >= wanted && run.count > 1 &&
+            run.bytes + bytes_of_entry(log, log->segments[i]) > bytes_max)
+            return true; /* as much as one archive may have */
         run_add(log, &run, i, bytes_max);
         *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .lo = run.lo, .hi = i};
         if (run.count == wanted && run.bytes <= bytes_max)
             return true;
     }
     return false;
+}
+
+bool lifecycle_plan_sort(const struct log *log, struct lifecycle_plan *plan)
+{
+    return log->options.merge_inputs != 0 && plan_level(log, plan, 0);
 }
 
 static bool plan_merge(const struct log *log, struct lifecycle_plan *plan)

@@ -89,7 +89,8 @@ struct log_options {
     bool direct;            /* O_DIRECT where the file system can */
     uint64_t make_rate;     /* bytes per second of a segment made ahead, at least; 0: all at once */
     uint32_t spare_segments;    /* freed segments kept to be used again, wiped; at most 16 */
-    uint64_t lookup_bytes;      /* resident look-ups of sealed segments, the newest stay; 0: none */
+    uint64_t lookup_bytes;      /* resident look-ups of segments and archives, the newest stay; 0:
+                                   none */
     uint32_t merge_segments;    /* segments merged at a time, 1 … 64; 0: as many as archives */
     uint32_t merge_inputs;      /* segments or archives merged at a time, 2 … 64; 0: nothing is */
     uint64_t merge_rate;        /* bytes per second that merging reads and writes, at most */

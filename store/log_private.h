@@ -20,16 +20,17 @@
 #include "store/places.h"
 #include "store/sidecar.h"
 
-#define LANE_READS_MAX    64u /* reads in flight or waiting; each 80 KB of state at most */
+#define LANE_READS_MAX    64u /* reads in flight or waiting; each 280 KB of state at most */
 #define LANE_READ_OPS_MAX 64u /* disk reads in flight, and one more of each read */
-#define LANE_LOADED_BYTES (64ull << 20) /* resident parts of sidecars, least recently used go */
-#define LANE_LOADED_MAX   256u          /* loaded segments: two descriptors each */
-#define LANE_SPARES_MAX   16u           /* freed segments kept to be used again */
-#define LANE_RETRY_NS     NS_PER_S      /* between attempts to make, seal or load a segment */
-#define READ_BUFFER_BYTES (64u << 10)   /* one merged disk read, unless a record is larger */
-#define READ_TRIES_MAX    3u            /* of one disk read, before what it wanted is missing */
-#define READ_GAP_BYTES    (16u << 10)   /* records nearer than that are read together */
-#define LANE_SAY_NS       NS_PER_S      /* between two log lines of one kind about damage */
+#define LANE_LOADED_BYTES (64ull << 20)    /* resident parts of sidecars, least recently used go */
+#define LANE_LOADED_MAX   256u             /* loaded segments: two descriptors each */
+#define LANE_SPARES_MAX   16u              /* freed segments kept to be used again */
+#define LANE_RETRY_NS     NS_PER_S         /* between attempts to make, seal or load a segment */
+#define LANE_RETRY_MAX_NS (300 * NS_PER_S) /* sealing: twice as long after each, up to this */
+#define READ_BUFFER_BYTES (64u << 10)      /* one merged disk read, unless a record is larger */
+#define READ_TRIES_MAX    3u               /* of one disk read, before what it wanted is missing */
+#define READ_GAP_BYTES    (16u << 10)      /* records nearer than that are read together */
+#define LANE_SAY_NS       NS_PER_S         /* between two log lines of one kind about damage */
 
 enum lane_segment_state {
     SEGMENT_READY,
@@ -67,14 +68,17 @@ struct lane_segment {
     uint32_t data_end;   /* end of its last batch; ACTIVE: see lane */
     struct index *index; /* READY (empty), ACTIVE, SEALING; SEALED if no sidecar can be written */
     struct sidecar *sidecar; /* SEALED and loaded */
-    struct places *places;   /* beside the sidecar, within options.lookup_bytes; NULL: it is read */
-    uint32_t users;          /* disk reads in flight on its descriptors */
-    bool busy;               /* a job works on it */
-    bool rebuild;            /* its sidecar was found damaged */
-    bool unread;             /* recovery could not read all of it: its index lacks something */
-    uint64_t retry_ns;       /* a failed job is not repeated before */
-    enum err load_err;       /* of the newest load, if it failed */
-    uint64_t used;           /* log.clock at its last use */
+    struct places *places;   /* beside the sidecar or archive, within options.lookup_bytes; NULL:
+                                the disk is read */
+    bool unplaced;           /* they cannot be made: not tried again while it is loaded */
+    uint32_t seal_failures;
+    uint32_t users;    /* disk reads in flight on its descriptors */
+    bool busy;         /* a job works on it */
+    bool rebuild;      /* its sidecar was found damaged */
+    bool unread;       /* recovery could not read all of it: its index lacks something */
+    uint64_t retry_ns; /* a failed job is not repeated before */
+    enum err load_err; /* of the newest load, if it failed */
+    uint64_t used;     /* log.clock at its last use */
 };
 
 struct lane_ack {
@@ -107,6 +111,7 @@ struct lane_say {
 /* lifecycle: what becomes of sealed segments; lifecycle.c. */
 struct lifecycle {
     struct lifecycle_job *job;    /* the one that is under way, also between its portions */
+    struct lifecycle_job *parked; /* a long one that was, and waits while segments are sorted */
     bool running;                 /* it is on a worker */
     uint64_t due_ns;              /* nothing is begun or gone on with before */
     struct lane_segment *retired; /* replaced: in use by reads still, then their files go */
@@ -206,7 +211,7 @@ void lane_spare_add(struct log *log, uint32_t id);
 
 /* ---- background.c */
 
-struct lane_job; /* seal or load one segment; runs on a WORKER_DISK thread */
+struct lane_job; /* seal, load or place one segment; runs on a WORKER_DISK thread */
 
 /* lane_segment_add: a new entry in order of ids; NULL: no memory. */
 struct lane_segment *lane_segment_add(struct log *log, uint32_t id);
@@ -228,7 +233,7 @@ void lane_evict(struct log *log);
 
 /* ---- lookups.c */
 
-/* lane_lookup_room: memory for the look-up of a segment, beside those of newer ones. */
+/* lane_lookup_room: memory for the look-up of a segment or archive, beside those of newer ones. */
 size_t lane_lookup_room(const struct log *log, uint32_t id);
 /* lane_lookups_evict: the oldest go until the rest fits. */
 void lane_lookups_evict(struct log *log);

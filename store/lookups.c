@@ -1,6 +1,7 @@
-/* lookups.c: which sealed segments have their look-up (places.h) in memory: the newest, as far as
- * options.lookup_bytes goes: a page of late history wants all of these, one of early history finds
- * its archive without. A segment is given one when it is sealed or loaded. */
+/* lookups.c: which sealed segments and archives have their look-up (places.h) in memory: the
+ * newest, as far as options.lookup_bytes goes: a page of late history wants all of these, one of
+ * early history finds its archive without. A segment is given one when it is sealed or loaded, an
+ * archive when it was made, and when a read comes to it and there is room. */
 #include "store/log_private.h"
 
 size_t lane_lookup_room(const struct log *log, uint32_t id)

@@ -369,7 +369,6 @@ static enum err step_finish(struct merge *m)
     TRY(merge_path(m, path));
     m->result.bad_segment = 0;
     TRY(archive_writer_finish(m->writer, m->result.damaged, &m->result.footer));
-    m->result.bytes_written = m->result.footer.bytes;
     archive_writer_destroy(m->writer);
     m->writer = NULL;
     TRY(file_rename(working, path));
@@ -434,6 +433,9 @@ enum err merge_step(struct merge *m, uint64_t budget)
     if (m->session_open)
         retention->end(m->session);
     m->session_open = false;
+    if (m->phase == MERGE_DONE || m->writer != NULL)
+        m->result.bytes_written =
+            m->phase == MERGE_DONE ? m->result.footer.bytes : archive_writer_bytes(m->writer);
     m->result.bytes_read = 0;
     for (uint32_t i = 0; i < m->count; i++)
         m->result.bytes_read += m->cursors[i].bytes_read;

@@ -4,16 +4,17 @@
  *   RANGE  SEEK       from the newest segment back to the one that holds from_seq, or the last
  *                     record before it (a filter passes over segments without the conversation);
  *                     the places passed are remembered. Where looking would read, the archives are
- *                     asked first whether one holds from_seq
+ *                     asked first which one holds from_seq, by halving
  *          COLLECT    the places remembered; where there are none, look in this segment
  *          DATA       they are fetched, neighbours with one disk read, many reads at a time,
  *                     checked, copied out; → COLLECT
  *   BACK   NEWEST     the conversation's newest number; then a RANGE that ends there or at to_seq
  *                     and is sought from that segment back
  *
- * SEEK costs no disk read in segments whose index or places (places.h) are in memory, one in each
- * other segment that holds the conversation. COLLECT and DATA: reader_range.c; FIND: reader_find.c;
- * in an archive, which stands in the place of its segments: reader_archive.c.
+ * SEEK costs no disk read in segments and archives whose index or places (places.h) are in memory,
+ * one in each other that holds the conversation, of archives the logarithm of their number. COLLECT
+ * and DATA: reader_range.c; FIND: reader_find.c; in an archive, which stands in the place of its
+ * segments: reader_archive.c.
  *
  * Within a conversation sequence numbers ascend without gaps. A gap between what stands in the log,
  * or a record that fails its checksum, ends the read with ERR_CORRUPT and the exact missing range;
@@ -284,9 +285,8 @@ void reader_restart(struct log *log)
     }
 }
 
-struct bytes read_arrived(const struct read_state *state, uint64_t offset)
+struct bytes read_arrived(const struct read_op *op, uint64_t offset)
 {
-    const struct read_op *op = &state->ops[0];
     struct bytes data = read_op_bytes(op);
     if (offset < op->base || offset - op->base > data.size)
         return bytes_of(NULL, 0);
@@ -472,32 +472,69 @@ void read_end(struct read_state *state)
         read_finish(state, read->records > 0 ? OK : ERR_NOT_FOUND);
 }
 
+/* probe_begin: before the first segment or archive that costs a disk read to pass over. */
+static void probe_begin(struct read_state *state)
+{
+    state->resume_at = state->at;
+    state->probe_lo = 0;
+    state->probe = state->probe_hi = state->at;
+}
+
+/* probe_middle: the archive below which half of their bytes are: old ones are large, and likelier.
+ */
+static uint32_t probe_middle(const struct read_state *state)
+{
+    struct lane_segment *const *segments = state->log->segments;
+    uint64_t all = 0;
+    for (uint32_t i = state->probe_lo; i < state->probe_hi; i++)
+        all += segments[i]->archived ? segments[i]->footer.bytes : 0;
+    uint64_t below = 0;
+    uint32_t at = state->probe_lo;
+    for (; at + 1 < state->probe_hi; at++) {
+        below += segments[at]->archived ? segments[at]->footer.bytes : 0;
+        if (below >= all / 2)
+            break;
+    }
+    return at;
+}
+
 /* step_probe: an archive that holds the first number itself is where the read starts: what is newer
- * need not be looked at. Before the first segment that costs a disk read to pass over. */
+ * need not be looked at. Numbers ascend over the archives: half of their bytes are left after each
+ * that has any of the conversation. */
 static enum err step_probe(struct read_state *state)
 {
     struct log *log = state->log;
     bool has = false;
     bool before = false;
     enum err err = ERR_NOT_FOUND;
-    if (state->at > 0 && log->segments[state->at - 1]->archived)
-        err = read_archive_seek(state, log->segments[state->at - 1], &has, &before);
+    if (state->probe_lo >= state->probe_hi) {
+        state->probed = true; /* in none */
+        return OK;
+    }
+    uint32_t middle = probe_middle(state);
+    if (state->probe == state->probe_hi)
+        state->probe = middle;
+    if (log->segments[state->probe]->archived)
+        err = read_archive_seek(state, log->segments[state->probe], &has, &before);
     if (err != OK && err != ERR_NOT_FOUND)
         return err;
-    bool holds = err == OK && has && state->entry.first_seq <= state->seq_next;
-    bool newer = err == OK && !has && before;
-    if (holds) {
-        state->start = state->at - 1;
+    if (err == OK && has && state->entry.first_seq <= state->seq_next) {
+        state->start = state->probe;
         state->at = 0;
         state->probed = true;
         state->window_count = 0; /* what is between was not looked at */
         state->gathered = false;
-    } else if (newer || state->at == 0) {
-        state->at = state->resume_at;
-        state->probed = true;
-    } else {
-        state->at--;
+        return OK;
     }
+    if (err == OK && has)
+        state->probe_hi = state->probe; /* it is in an older one */
+    else if ((err == OK && before) || state->probe == state->probe_lo)
+        state->probe_lo = middle + 1; /* it is in a newer one */
+    else {
+        state->probe--; /* nothing of the conversation in this one */
+        return OK;
+    }
+    state->probe = state->probe_hi;
     return OK;
 }
 
@@ -529,7 +566,7 @@ static enum err step_seek(struct read_state *state)
         return seek_end(state);
     struct lane_segment *segment = state->log->segments[state->at - 1];
     if (!state->probed && look_reads(segment)) {
-        state->resume_at = state->at;
+        probe_begin(state);
         return OK;
     }
     bool before = false;

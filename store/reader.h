@@ -12,10 +12,11 @@
 
 #define READ_SPANS      8u           /* data blocks of an archive fetched with one disk read, */
 #define READ_SPAN_BYTES (128u << 10) /* unless one alone is larger */
+#define READ_SIDE_BYTES (256u << 10) /* of several archives, side by side */
 #define READ_CANDIDATES 32u
 #define READ_OPS        16u  /* disk reads of one state at a time */
 #define READ_WINDOW     128u /* places remembered */
-#define READ_KNOWN      4u   /* directory entries of archives remembered */
+#define READ_KNOWN      8u   /* directory entries of archives remembered */
 
 /* archive_want: which block of an archive the disk read is for. */
 enum archive_want { WANT_NOTHING, WANT_DIRECTORY, WANT_TABLE, WANT_DATA, WANT_PRINTS };
@@ -48,6 +49,15 @@ struct read_known {
     struct archive_entry entry;
 };
 
+/* read_part: data blocks of one archive, fetched with one disk read. */
+struct read_part {
+    uint32_t at; /* index of the archive */
+    struct archive_entry entry;
+    uint32_t block; /* number of the first */
+    uint32_t count;
+    struct archive_row spans[READ_SPANS];
+};
+
 struct read_state {
     struct log *log;
     struct log_read *read;
@@ -75,6 +85,9 @@ struct read_state {
     bool gathered;      /* what stands in segments from seq_next on is all in the window */
     uint32_t resume_at; /* SEEK: where to go on, plus 1, after archives were probed */
     bool probed;
+    uint32_t probe_lo; /* the first number is in these, below probe_hi, or in no archive */
+    uint32_t probe_hi;
+    uint32_t probe;     /* the one that is asked; probe_hi: none yet */
     bool restart;       /* the segments have changed while it waited */
     uint64_t seq_first; /* RANGE: where it began; BACK: 0: not known yet */
 
@@ -88,8 +101,8 @@ struct read_state {
     uint32_t known_next;
     bool block_known; /* block_next: the data block to look at next, else found by the number */
     uint32_t block_next;
-    struct archive_row spans[READ_SPANS]; /* data blocks of the disk read in flight */
-    uint32_t span_count;
+    struct read_part parts[READ_OPS]; /* of the disk reads in flight, in their order */
+    uint32_t part_count;
     struct buffer raw; /* of a compressed block */
     uint32_t print_page;
     bool prints_done;
@@ -118,8 +131,8 @@ static inline struct bytes read_op_bytes(const struct read_op *op)
 {
     return bytes_of(op->op.data, op->op.err == OK ? op->op.done_bytes : 0);
 }
-/* read_arrived: what the one disk read brought, from offset on; empty on an error. */
-struct bytes read_arrived(const struct read_state *state, uint64_t offset);
+/* read_arrived: what a disk read brought, from offset on; empty on an error. */
+struct bytes read_arrived(const struct read_op *op, uint64_t offset);
 /* read_ready: whether the segment can be looked at. ERR_AGAIN: wait; ERR_NOT_FOUND: nothing in it,
  * or it is lost for good (state->lost); else it cannot be loaded now. */
 MUST_USE enum err read_ready(struct read_state *state, struct lane_segment *segment);

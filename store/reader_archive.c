@@ -4,9 +4,11 @@
  *   (table block)   → which data block has the number, where there is more than one
  *   data blocks     → neighbours with one disk read
  *
- * so that a page costs two disk reads, or three in a long conversation. FIND: directory block,
- * blocks of the conversation's fingerprints, then the data blocks they name. A block that fails its
- * checksum is passed over: what is missing shows as a gap, by the directory also at the end. */
+ * so that a page costs two disk reads, or three in a long conversation. Where the archive's places
+ * (places.h) are in memory they stand for directory and table: a page costs one disk read, and
+ * archives that follow each other are read side by side. FIND: directory block, blocks of the
+ * conversation's fingerprints, then the data blocks they name. A block that fails its checksum is
+ * passed over: what is missing shows as a gap, by the directory also at the end. */
 #include "store/reader.h"
 
 #include "core/logging.h"
@@ -28,31 +30,36 @@ static enum err block_arrived(struct read_state *state, struct lane_segment *seg
 }
 
 static void say_damaged(const struct read_state *state, const struct lane_segment *segment,
-                        uint64_t offset, uint32_t records)
+                        uint64_t offset, uint32_t records, enum err read)
 {
     uint64_t suppressed;
     lane_count(state->log, METRIC_LOG_CORRUPT, records);
     if (read_say(state->log, SAY_BLOCK, &suppressed))
         log_event(LOG_ERROR, "log_archive_block_damaged", LOG_U64("first", segment->first_id),
-                  LOG_U64("last", segment->id), LOG_U64("offset", offset),
-                  LOG_ERR(state->ops[0].op.err), LOG_U64("suppressed", suppressed), LOG_END);
+                  LOG_U64("last", segment->id), LOG_U64("offset", offset), LOG_ERR(read),
+                  LOG_U64("suppressed", suppressed), LOG_END);
 }
 
-/* entry_read: from the directory block. ERR_NOT_FOUND: it has nothing of the conversation;
- * ERR_CORRUPT. */
+/* entry_read: from memory or the directory block. ERR_NOT_FOUND: it has nothing of the
+ * conversation; ERR_CORRUPT. */
 static enum err entry_read(struct read_state *state, struct lane_segment *segment)
 {
     const struct archive *archive = segment->archive;
     struct conversation_id conversation = state->read->conversation;
+    if (segment->places != NULL) {
+        enum err found = places_archive_entry(segment->places, conversation, &state->entry);
+        if (found == ERR_NOT_FOUND || (found == OK && state->read->kind != LOG_READ_FIND))
+            return found;
+    }
     uint64_t offset =
         archive_may_hold(archive, conversation) ? archive_directory_at(archive, conversation) : 0;
     if (offset == 0)
         return ERR_NOT_FOUND;
     TRY(block_arrived(state, segment, WANT_DIRECTORY, offset, ARCHIVE_PAGE_BYTES));
-    enum err err = archive_directory_find(archive, read_arrived(state, offset), offset,
+    enum err err = archive_directory_find(archive, read_arrived(&state->ops[0], offset), offset,
                                           conversation, &state->entry);
     if (err == ERR_CORRUPT)
-        say_damaged(state, segment, offset, 1);
+        say_damaged(state, segment, offset, 1, state->ops[0].op.err);
     return err;
 }
 
@@ -127,8 +134,9 @@ static enum err rows_get(struct read_state *state, struct lane_segment *segment,
     if (offset == 0)
         return OK;
     TRY(block_arrived(state, segment, WANT_TABLE, offset, ARCHIVE_PAGE_BYTES));
-    if (archive_rows(segment->archive, read_arrived(state, offset), offset, rows, count) != OK) {
-        say_damaged(state, segment, offset, 1);
+    if (archive_rows(segment->archive, read_arrived(&state->ops[0], offset), offset, rows, count) !=
+        OK) {
+        say_damaged(state, segment, offset, 1, state->ops[0].op.err);
         *count = 0;
     }
     return OK;
@@ -148,63 +156,158 @@ static uint32_t first_row(const struct read_state *state, const struct archive_r
     return at;
 }
 
-/* spans_choose: data blocks from row `at` of table block `number` on that one disk read fetches. */
-static void spans_choose(struct read_state *state, const struct archive *archive,
-                         const struct archive_row *rows, uint32_t count, uint32_t number,
-                         uint32_t at)
+/* wanted_last: the number at which the page ends, if nothing is gone. */
+static uint64_t wanted_last(const struct read_state *state)
 {
     const struct log_read *read = state->read;
     uint64_t wanted = state->seq_next + (read->records_max - read->records) - 1;
-    uint64_t last = wanted < read->to_seq && wanted >= state->seq_next ? wanted : read->to_seq;
-    uint32_t blocks_end = state->entry.first_block + state->entry.blocks;
-    struct archive_row next; /* the first of the next table block is known without reading it */
-    bool more = archive_table_first(archive, number + 1, &next);
-    state->span_count = 0;
-    for (; at < count + more && state->span_count < READ_SPANS; at++) {
-        const struct archive_row *row = at < count ? &rows[at] : &next;
-        bool first = state->span_count == 0;
-        if (number * ARCHIVE_PAGE_ROWS + at >= blocks_end)
-            break;
-        if (!first && (row->seq > last ||
-                       row->offset + row->bytes - state->spans[0].offset > READ_SPAN_BYTES))
-            break;
-        state->spans[state->span_count++] = *row;
-    }
+    return wanted < read->to_seq && wanted >= state->seq_next ? wanted : read->to_seq;
 }
 
-/* spans_get: the data blocks to look at next. ERR_NOT_FOUND: there are no more. */
-static enum err spans_get(struct read_state *state, struct lane_segment *segment)
+static size_t part_bytes(const struct read_part *part)
+{
+    const struct archive_row *first = &part->spans[0];
+    const struct archive_row *last = &part->spans[part->count - 1];
+    uint64_t base = align_down(first->offset, SEGMENT_BLOCK);
+    return align_up((size_t)(last->offset + last->bytes - base), SEGMENT_BLOCK);
+}
+
+/* part_add: one more data block, if one disk read of `room` bytes has it too; false: it is full.
+ * One alone is taken however large, if that is `alone`. */
+static bool part_add(struct read_part *part, const struct archive_row *row, size_t room, bool alone)
+{
+    if (part->count == READ_SPANS)
+        return false;
+    part->spans[part->count++] = *row;
+    if (part_bytes(part) <= room || (part->count == 1 && alone))
+        return true;
+    part->count--;
+    return false;
+}
+
+/* part_read: the first part, from the tables on disk. */
+static enum err part_read(struct read_state *state, struct lane_segment *segment,
+                          struct read_part *part)
 {
     const struct archive_entry *entry = &state->entry;
-    uint32_t blocks_end = entry->first_block + entry->blocks;
-    if (state->block_known && state->block_next >= blocks_end)
-        return ERR_NOT_FOUND;
-    if (entry->blocks == 1) {
-        state->spans[0] = (struct archive_row){.offset = entry->offset, .bytes = entry->stored};
-        state->span_count = 1;
-        state->block_next = entry->first_block;
-        state->block_known = true;
-        return OK;
-    }
-    struct archive_row rows[ARCHIVE_PAGE_ROWS];
+    struct archive_row rows[ARCHIVE_PAGE_ROWS + 1];
     uint32_t count;
     uint32_t number = state->block_known ? state->block_next / ARCHIVE_PAGE_ROWS
                                          : archive_table_at(segment->archive, entry->conversation,
                                                             state->seq_next);
     TRY(rows_get(state, segment, number, rows, &count));
-    uint32_t at =
-        state->block_known ? state->block_next % ARCHIVE_PAGE_ROWS : first_row(state, rows, count);
-    uint32_t block = number * ARCHIVE_PAGE_ROWS + at;
-    if (block < entry->first_block) {
-        at += entry->first_block - block;
-        block = entry->first_block;
-    }
-    spans_choose(state, segment->archive, rows, count, number, at);
-    state->block_next = block;
-    state->block_known = true;
-    if (state->span_count == 0) /* a damaged table: on behind it */
-        state->block_next = (number + 1) * ARCHIVE_PAGE_ROWS;
+    uint32_t base = number * ARCHIVE_PAGE_ROWS;
+    part->block = state->block_known ? state->block_next : base + first_row(state, rows, count);
+    if (part->block < entry->first_block)
+        part->block = entry->first_block;
+    /* the first row of the next table block is known without reading it */
+    if (count == ARCHIVE_PAGE_ROWS &&
+        archive_table_first(segment->archive, number + 1, &rows[count]))
+        count++;
+    uint64_t last = wanted_last(state);
+    for (uint32_t block = part->block;
+         block < entry->first_block + entry->blocks && block < base + count; block++)
+        if ((part->count > 0 && rows[block - base].seq > last) ||
+            !part_add(part, &rows[block - base], READ_SPAN_BYTES, true))
+            break;
+    if (part->count == 0) /* a damaged table: on behind it */
+        part->block = base + ARCHIVE_PAGE_ROWS;
     return OK;
+}
+
+/* part_place: from part->block on, from the places in memory. */
+static void part_place(struct read_part *part, const struct places *places, uint64_t last,
+                       size_t room, bool alone)
+{
+    const struct archive_entry *entry = &part->entry;
+    for (uint32_t block = part->block; block < entry->first_block + entry->blocks; block++) {
+        struct archive_row row = places_archive_row(places, entry, block);
+        if ((part->count > 0 && row.seq > last) || !part_add(part, &row, room, alone))
+            return;
+    }
+}
+
+/* part_first: the data blocks to look at next. ERR_NOT_FOUND: there are no more. */
+static enum err part_first(struct read_state *state, struct lane_segment *segment)
+{
+    const struct archive_entry *entry = &state->entry;
+    struct read_part *part = &state->parts[0];
+    if (state->block_known && state->block_next >= entry->first_block + entry->blocks)
+        return ERR_NOT_FOUND;
+    *part = (struct read_part){.at = state->at, .entry = *entry, .block = entry->first_block};
+    if (entry->blocks == 1) {
+        part->spans[0] = (struct archive_row){.offset = entry->offset, .bytes = entry->stored};
+        part->count = 1;
+    } else if (segment->places != NULL) {
+        part->block = state->block_known
+                          ? state->block_next
+                          : places_archive_at(segment->places, entry, state->seq_next);
+        part_place(part, segment->places, wanted_last(state), READ_SPAN_BYTES, true);
+    } else {
+        TRY(part_read(state, segment, part));
+    }
+    state->block_next = part->block;
+    state->block_known = true;
+    return OK;
+}
+
+/* parts_beside: what the page wants of the archives that follow, as far as that is known without a
+ * disk read; returns the bytes of all. */
+static size_t parts_beside(struct read_state *state)
+{
+    struct log *log = state->log;
+    size_t bytes = part_bytes(&state->parts[0]);
+    uint64_t last = wanted_last(state);
+    for (uint32_t at = state->at + 1; at < log->active && state->part_count < READ_OPS; at++) {
+        const struct read_part *before = &state->parts[state->part_count - 1];
+        struct read_part *part = &state->parts[state->part_count];
+        struct lane_segment *segment = log->segments[at];
+        bool through =
+            before->block + before->count == before->entry.first_block + before->entry.blocks;
+        if (!through || before->entry.last_seq >= last || segment->places == NULL ||
+            !segment->archived || lane_load(log, segment) != OK)
+            break;
+        *part = (struct read_part){.at = at};
+        enum err err =
+            places_archive_entry(segment->places, state->read->conversation, &part->entry);
+        if (err == ERR_NOT_FOUND)
+            continue;
+        if (err != OK || part->entry.first_seq > last || bytes >= READ_SIDE_BYTES)
+            break;
+        part->block = part->entry.first_block;
+        part_place(part, segment->places, last, READ_SIDE_BYTES - bytes, false);
+        if (part->count == 0)
+            break;
+        bytes += part_bytes(part);
+        state->part_count++;
+    }
+    return bytes;
+}
+
+/* parts_fetch: a disk read for each part; those that do not go along now are fetched later. */
+static enum err parts_fetch(struct read_state *state)
+{
+    struct log *log = state->log;
+    size_t used = 0;
+    state->part_count = 1;
+    TRY(read_room(state, parts_beside(state)));
+    for (uint32_t i = 0; i < state->part_count; i++) {
+        const struct read_part *part = &state->parts[i];
+        struct lane_segment *segment = log->segments[part->at];
+        size_t bytes = part_bytes(part);
+        enum err err = i > 0 && log->read_ops >= LANE_READ_OPS_MAX ? ERR_AGAIN : OK;
+        if (err == OK)
+            err = read_issue(state, segment, segment->archive->fd,
+                             align_down(part->spans[0].offset, SEGMENT_BLOCK), state->data + used,
+                             bytes);
+        if (err != OK && i == 0)
+            return err;
+        if (err != OK)
+            state->part_count = i;
+        used += bytes;
+    }
+    state->want = WANT_DATA;
+    return ERR_AGAIN;
 }
 
 /* page_full: what was asked for is there: what follows, gone or not, is not part of it. */
@@ -260,9 +363,10 @@ static enum err take_record(struct read_state *state, const struct log_record *r
 }
 
 /* take_block: the conversation's records of one data block. */
-static enum err take_block(struct read_state *state, const struct lane_segment *segment,
+static enum err take_block(struct read_state *state, const struct read_op *op,
                            const struct archive_row *row)
 {
+    const struct lane_segment *segment = op->segment;
     const struct segment_key *key = &segment->archive->key;
     struct archive_block block = {0};
     struct bytes content;
@@ -270,7 +374,7 @@ static enum err take_block(struct read_state *state, const struct lane_segment *
     struct log_record record;
     struct bytes encoded;
     enum err err =
-        archive_block_decode(&block, &content, read_arrived(state, row->offset), key, row->offset);
+        archive_block_decode(&block, &content, read_arrived(op, row->offset), key, row->offset);
     if (err == OK)
         err = block.kind == ARCHIVE_DATA ? archive_inflate(&raw, &block, content, &state->raw)
                                          : ERR_CORRUPT;
@@ -284,34 +388,42 @@ static enum err take_block(struct read_state *state, const struct lane_segment *
                                        : take_record(state, &record, encoded));
     }
     if (err == ERR_CORRUPT) {
-        say_damaged(state, segment, row->offset, block.count);
+        say_damaged(state, segment, row->offset, block.count, op->op.err);
         err = OK;
     }
     return err == ERR_NOT_FOUND ? OK : err;
 }
 
-static enum err take_spans(struct read_state *state, const struct lane_segment *segment)
+/* take_parts: of all archives that were read side by side; the last one may have more. */
+static enum err take_parts(struct read_state *state)
 {
-    for (uint32_t i = 0; i < state->span_count; i++) {
-        TRY(take_block(state, segment, &state->spans[i]));
-        state->block_next++;
+    for (uint32_t i = 0; i < state->part_count; i++) {
+        const struct read_part *part = &state->parts[i];
+        state->at = part->at;
+        state->entry_of = state->log->segments[part->at]->id;
+        state->entry_found = true;
+        state->entry = part->entry;
+        state->block_known = true;
+        state->block_next = part->block + part->count;
+        for (uint32_t n = 0; n < part->count; n++)
+            TRY(take_block(state, &state->ops[i], &part->spans[n]));
     }
     return OK;
 }
 
 enum err read_archive_collect(struct read_state *state, struct lane_segment *segment)
 {
-    bool data = read_of(state, segment) && state->want == WANT_DATA;
-    if (data) {
+    if (state->arrived && state->want == WANT_DATA && state->ops[0].segment == segment) {
         state->arrived = false;
-        return take_spans(state, segment);
+        state->want = WANT_NOTHING;
+        return take_parts(state);
     }
     TRY(entry_get(state, segment));
     const struct archive_entry *entry = &state->entry;
     if (entry->last_seq < state->seq_next)
         return ERR_NOT_FOUND;
     TRY(read_ready(state, segment));
-    enum err err = spans_get(state, segment);
+    enum err err = part_first(state, segment);
     if (err == ERR_NOT_FOUND && page_full(state))
         return ERR_CLOSED;
     if (err == ERR_NOT_FOUND) { /* the directory promises more than the blocks have */
@@ -319,11 +431,9 @@ enum err read_archive_collect(struct read_state *state, struct lane_segment *seg
         read_finish_missing(state, state->seq_next, entry->last_seq < to ? entry->last_seq : to);
         return ERR_CLOSED;
     }
-    if (err != OK || state->span_count == 0)
+    if (err != OK || state->parts[0].count == 0)
         return err;
-    const struct archive_row *last = &state->spans[state->span_count - 1];
-    return block_arrived(state, segment, WANT_DATA, state->spans[0].offset,
-                         (size_t)(last->offset + last->bytes - state->spans[0].offset));
+    return parts_fetch(state);
 }
 
 /* ---- FIND */
@@ -352,8 +462,9 @@ static enum err prints_look(struct read_state *state, struct lane_segment *segme
     uint64_t base = (uint64_t)state->print_page * ARCHIVE_PAGE_PRINTS;
     struct bytes prints;
     TRY(block_arrived(state, segment, WANT_PRINTS, offset, ARCHIVE_PAGE_BYTES));
-    if (archive_prints(segment->archive, read_arrived(state, offset), offset, &prints) != OK) {
-        say_damaged(state, segment, offset, 1);
+    if (archive_prints(segment->archive, read_arrived(&state->ops[0], offset), offset, &prints) !=
+        OK) {
+        say_damaged(state, segment, offset, 1, state->ops[0].op.err);
         state->lost = true;
         prints = bytes_of(NULL, 0);
     }
@@ -380,8 +491,8 @@ static enum err candidate_scan(struct read_state *state, const struct lane_segme
     struct bytes raw;
     struct log_record record;
     struct bytes encoded;
-    enum err err =
-        archive_block_decode(&block, &content, read_arrived(state, row->offset), key, row->offset);
+    enum err err = archive_block_decode(&block, &content, read_arrived(&state->ops[0], row->offset),
+                                        key, row->offset);
     if (err == OK)
         err = archive_inflate(&raw, &block, content, &state->raw);
     while (err == OK && (err = archive_record_next(&record, &encoded, &raw, key)) == OK) {
@@ -409,10 +520,10 @@ static enum err candidate_look(struct read_state *state, struct lane_segment *se
     if (data) {
         state->arrived = false;
         state->candidate_at++;
-        return candidate_scan(state, segment, &state->spans[0]);
+        return candidate_scan(state, segment, &state->parts[0].spans[0]);
     }
     if (state->entry.blocks == 1) {
-        state->spans[0] =
+        state->parts[0].spans[0] =
             (struct archive_row){.offset = state->entry.offset, .bytes = state->entry.stored};
     } else {
         struct archive_row rows[ARCHIVE_PAGE_ROWS];
@@ -423,9 +534,10 @@ static enum err candidate_look(struct read_state *state, struct lane_segment *se
             state->candidate_at++;
             return OK;
         }
-        state->spans[0] = rows[block % ARCHIVE_PAGE_ROWS];
+        state->parts[0].spans[0] = rows[block % ARCHIVE_PAGE_ROWS];
     }
-    return block_arrived(state, segment, WANT_DATA, state->spans[0].offset, state->spans[0].bytes);
+    return block_arrived(state, segment, WANT_DATA, state->parts[0].spans[0].offset,
+                         state->parts[0].spans[0].bytes);
 }
 
 enum err read_archive_find(struct read_state *state, struct lane_segment *segment)

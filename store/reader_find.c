@@ -42,7 +42,7 @@ static enum err candidate_decode(const struct read_state *state, const struct la
                                  const struct index_hit *hit, struct log_record *record,
                                  struct bytes *encoded)
 {
-    struct bytes data = read_arrived(state, hit->offset);
+    struct bytes data = read_arrived(&state->ops[0], hit->offset);
     size_t taken;
     if (hit->size > data.size)
         return ERR_CORRUPT;

@@ -1,5 +1,8 @@
 /* test_log_history.c: pages of history from segments: what they cost, and that they are right while
  * segments are sealed, their look-ups evicted, merged, and the log opened anew under them. */
+#include "core/file.h"
+#include "store/archive_write.h"
+#include "store/lifecycle.h"
 #include "store/reader.h"
 #include "tests/unit/log_rig.h"
 
@@ -165,6 +168,118 @@ static void test_places_of_a_damaged_sidecar(void **state)
     fault_data(path, &bytes)[SEGMENT_BLOCK * 9 + 100] ^= 1;
     assert_int_equal(places_build(&places, made.sidecar, SIZE_MAX), ERR_CORRUPT);
     sidecar_destroy(made.sidecar);
+}
+
+/* ---- places of an archive beside its directory */
+
+/* make_archive: conversation 3 in many blocks, 4 with watermarks only, 6 above 32 bits. */
+static struct archive *make_archive(const char *path, const struct archive_header *header)
+{
+    static uint8_t body[3000];
+    struct archive_writer *writer;
+    struct archive *archive;
+    assert_int_equal(archive_writer_create(&writer, path, header, CONVERSATIONS, false), OK);
+    for (uint32_t c = 0; c < CONVERSATIONS; c++) {
+        uint64_t seq = c == 6 ? UINT32_MAX - 2ull : 1 + c % 4 * 1000;
+        uint32_t count = c == 3 ? 400 : 1 + (uint32_t)(rig_hash(c, 4) % 9);
+        struct log_record record = {.kind = RECORD_WATERMARK,
+                                    .conversation = {c / 100, 77 + c},
+                                    .seq = 1,
+                                    .sender = {1},
+                                    .time_ms = 1,
+                                    .body = bytes_of(body, 8)};
+        if (c % 4 == 0)
+            assert_int_equal(archive_writer_add(writer, &record), OK);
+        for (uint32_t i = 0; i < count && c != 4; i++) {
+            record.kind = RECORD_MESSAGE;
+            record.seq = seq++;
+            record.body = bytes_of(body, rig_hash(c, i) % sizeof body);
+            assert_int_equal(archive_writer_add(writer, &record), OK);
+        }
+    }
+    assert_int_equal(archive_writer_finish(writer, 0, NULL), OK);
+    archive_writer_destroy(writer);
+    assert_int_equal(archive_load(&archive, path), OK);
+    return archive;
+}
+
+static void compare_entry(const struct archive *archive, const struct places *places, uint32_t c)
+{
+    uint8_t block[ARCHIVE_PAGE_BYTES];
+    struct conversation_id id = {c / 100, 77 + c};
+    struct archive_entry wanted;
+    struct archive_entry entry;
+    size_t done;
+    uint64_t offset = archive_directory_at(archive, id);
+    assert_int_equal(file_read(archive->fd, offset, block, sizeof block, &done), OK);
+    assert_int_equal(archive_directory_find(archive, bytes_of(block, done), offset, id, &wanted),
+                     OK);
+    enum err err = places_archive_entry(places, id, &entry);
+    assert_int_equal(err, c == 4 ? ERR_NOT_FOUND : c == 6 ? ERR_UNSUPPORTED : OK);
+    if (err != OK)
+        return;
+    assert_true(conversation_id_equal(entry.conversation, wanted.conversation));
+    assert_true(entry.first_seq == wanted.first_seq && entry.last_seq == wanted.last_seq);
+    assert_true(entry.offset == wanted.offset && entry.stored == wanted.stored);
+    assert_true(entry.first_block == wanted.first_block && entry.blocks == wanted.blocks);
+    assert_true(c == 3 ? entry.blocks > 10 : entry.blocks == 1);
+}
+
+/* compare_rows: which block has a number, and where that stands. */
+static void compare_rows(const struct archive *archive, const struct places *places, uint32_t c)
+{
+    struct archive_row rows[ARCHIVE_PAGE_ROWS];
+    uint8_t block[ARCHIVE_PAGE_BYTES];
+    struct archive_entry entry;
+    uint32_t count;
+    size_t done;
+    assert_int_equal(
+        places_archive_entry(places, (struct conversation_id){c / 100, 77 + c}, &entry), OK);
+    uint64_t offset = archive_table_offset(archive, 0);
+    assert_int_equal(file_read(archive->fd, offset, block, sizeof block, &done), OK);
+    assert_int_equal(archive_rows(archive, bytes_of(block, done), offset, rows, &count), OK);
+    for (uint64_t seq = entry.first_seq; seq <= entry.last_seq; seq++) {
+        uint32_t at = places_archive_at(places, &entry, seq);
+        struct archive_row row = places_archive_row(places, &entry, at);
+        bool last = at + 1 == entry.first_block + entry.blocks;
+        assert_in_range(at, entry.first_block, entry.first_block + entry.blocks - 1);
+        assert_true(row.offset == rows[at].offset && row.bytes == rows[at].bytes);
+        assert_true(at == entry.first_block || row.seq <= seq);
+        assert_true(last || rows[at + 1].seq > seq);
+    }
+}
+
+static void test_places_say_what_the_directory_says(void **state)
+{
+    (void)state;
+    const struct archive_header header = {.first = 1, .last = 4, .level = 1, .nonce = 99};
+    struct places *places;
+    struct archive_entry entry;
+    uint64_t bytes;
+    assert_int_equal(file_make_directory(RIG_DIRECTORY), OK);
+    const char *path = RIG_DIRECTORY "/00000001-00000004-0000.archive";
+    struct archive *archive = make_archive(path, &header);
+    uint64_t memory = places_archive_bytes(&archive->footer);
+    assert_int_equal(places_archive_build(&places, archive, memory - 1), ERR_FULL);
+    assert_int_equal(places_archive_build(&places, archive, memory), OK);
+    assert_true(places->memory == memory);
+    for (uint32_t c = 0; c < CONVERSATIONS; c++)
+        compare_entry(archive, places, c);
+    compare_rows(archive, places, 3);
+    compare_rows(archive, places, 5);
+    for (uint32_t c = CONVERSATIONS; c < 4 * CONVERSATIONS; c++)
+        assert_int_equal(
+            places_archive_entry(places, (struct conversation_id){c / 100, 77 + c}, &entry),
+            ERR_NOT_FOUND);
+    places_destroy(places);
+    for (uint64_t n = 1; n <= archive->footer.directory_blocks + 1; n++) {
+        fault.fail_at[FAULT_READ] = n;
+        assert_int_equal(places_archive_build(&places, archive, memory), ERR_IO);
+    }
+    fault_calm();
+    fault_data(path, &bytes)[archive_directory_offset(archive, 1) + 100] ^= 1;
+    assert_int_equal(places_archive_build(&places, archive, memory), ERR_CORRUPT);
+    archive_destroy(archive);
 }
 
 /* ---- what a page costs */
@@ -334,6 +449,115 @@ static void test_pages_at_the_archives_edge(void **state)
     memset(rig->acked, 0, sizeof rig->acked);
 }
 
+/* sorted: each sealed segment becomes an archive of its own. */
+static void sort_all(void)
+{
+    rig->log->options.merge_segments = 1;
+    rig->log->options.archive_bytes_max = 1; /* and is not merged further */
+    merge_all(4);
+}
+
+/* archives_with: of them, with some of the numbers, by their directories. */
+static uint32_t archives_with(uint32_t c, uint64_t from, uint64_t to)
+{
+    struct conversation_id id = {c % 2, 1000 + c};
+    uint32_t count = 0;
+    for (uint32_t i = 0; i <= rig->log->active; i++) {
+        const struct archive *archive = rig->log->segments[i]->archive;
+        struct archive_entry entry;
+        uint8_t block[ARCHIVE_PAGE_BYTES];
+        size_t done;
+        uint64_t offset = archive == NULL ? 0 : archive_directory_at(archive, id);
+        if (offset == 0)
+            continue;
+        assert_int_equal(file_read(archive->fd, offset, block, sizeof block, &done), OK);
+        count += archive_directory_find(archive, bytes_of(block, done), offset, id, &entry) == OK &&
+                 entry.first_seq <= to && entry.last_seq >= from;
+    }
+    return count;
+}
+
+static void test_a_page_reads_each_archive_once(void **state)
+{
+    (void)state;
+    uint32_t most = 0;
+    rig->body_max = 3000; /* far apart as they were appended */
+    assert_int_equal(rig_open(rig), OK);
+    fill(1500, 16);
+    uint64_t edge[16];
+    memcpy(edge, rig->acked, sizeof edge);
+    sort_all();
+    assert_true(rig->log->segments[rig->log->active - 1]->archived && rig->log->active >= 20);
+    rig_read_all(rig); /* everything is loaded */
+    rig_read_all(rig);
+    for (uint32_t c = 0; c < 16; c++)
+        for (uint64_t from = 1; from + 39 <= edge[c]; from += 13) {
+            uint64_t to = from + 39;
+            uint32_t least = archives_with(c, from, to);
+            most = least > most ? least : most;
+            uint32_t scattered = holders(c, from, to) > 0 ? 40 : 0; /* one each in the active one */
+            assert_in_range(page(LOG_READ_RANGE, c, from, to), least, least + scattered);
+            assert_in_range(page(LOG_READ_BACK, c, from, to), least, least + scattered);
+        }
+    assert_true(most >= 10);
+}
+
+static void test_archives_are_read_side_by_side(void **state)
+{
+    (void)state;
+    assert_int_equal(rig_open(rig), OK);
+    fill(6000, 40);
+    sort_all();
+    rig_read_all(rig);
+    struct log_read read = rig_range(rig, 3, 20, 49, 30, RIG_OUT_BYTES);
+    uint32_t least = archives_with(3, 20, 49);
+    assert_in_range(least, 6, READ_OPS);
+    uint64_t before = fault.reads_async;
+    fault.hold = true;
+    assert_int_equal(log_read(rig->log, &read), OK);
+    assert_in_range(fault.reads_async - before, least / 2, least);
+    fault.hold = false;
+    for (uint32_t i = 0; i < 100 && log_read_done(rig->log) == NULL; i++)
+        rig_turn(rig);
+    assert_int_equal(read.err, OK);
+    assert_int_equal(rig_check(rig, &read, 3, 20), 30);
+    assert_int_equal(fault.reads_async - before, least);
+    fault.files_max = 1; /* what does not go along now is fetched later */
+    assert_true(page(LOG_READ_RANGE, 3, 20, 49) >= least);
+    fault.files_max = 0;
+    for (uint64_t n = 1; n <= least; n++) { /* once: it is repeated */
+        fault.fail_at[FAULT_READ] = n;
+        page(LOG_READ_RANGE, 3, 20, 49);
+    }
+    for (uint64_t n = 1; n <= least; n++) { /* for good: what came before is served */
+        fault.fail_at[FAULT_READ] = n;
+        fault.fail_sticky = true;
+        read = rig_range(rig, 3, 20, 49, 30, RIG_OUT_BYTES);
+        assert_int_equal(rig_await(rig, &read), ERR_CORRUPT);
+        assert_int_equal(read.missing_from, 20 + rig_check(rig, &read, 3, 20));
+        fault_calm();
+    }
+}
+
+/* test_archives_beyond_the_budget: which one has the page is found by halving. */
+static void test_archives_beyond_the_budget(void **state)
+{
+    (void)state;
+    rig->options.lookup_bytes = 0;
+    assert_int_equal(rig_open(rig), OK);
+    fill(12000, 16);
+    sort_all();
+    uint32_t archives = rig->log->active;
+    assert_in_range(archives, 33, 128);
+    rig_read_all(rig);
+    for (uint32_t c = 0; c < 16; c++)
+        for (uint64_t from = 1; from + 200 <= rig->acked[c]; from += 17) {
+            uint32_t with = archives_with(c, from, from + 9);
+            /* 7 halvings of 128; then a directory (but the first one's) and data each */
+            assert_in_range(page(LOG_READ_RANGE, c, from, from + 9), 2, 7 + 2 * with - 1);
+        }
+}
+
 /* ---- right whatever happens to the segments */
 
 static uint64_t lookup_bytes(uint32_t *segments)
@@ -372,6 +596,72 @@ static void test_the_newest_lookups_stay(void **state)
         rig_close(rig);
         assert_int_equal(rig_open(rig), OK);
         rig_adopt(rig);
+    }
+}
+
+static uint32_t level_max(void)
+{
+    uint32_t level = 0;
+    for (uint32_t i = 0; i < rig->log->active; i++)
+        level = rig->log->segments[i]->level > level ? rig->log->segments[i]->level : level;
+    return level;
+}
+
+/* second: of appending, with a checkpoint at its end. */
+static void second(void)
+{
+    for (uint32_t i = 0; i < 40; i++)
+        assert_int_equal(rig_append_now(rig, i % 16), OK);
+    log_checkpointed(rig->log, log_durable(rig->log));
+    fault_pass(NS_PER_S);
+    rig_settle(rig);
+}
+
+/* park: a merge of 16 archives is under way, and a segment is sorted before it goes on. */
+static void park(void)
+{
+    rig->options.merge_segments = 1;
+    rig->options.merge_inputs = 16;
+    rig->options.merge_rate = 128 << 10; /* portions of two seconds, a segment in six */
+    assert_int_equal(rig_open(rig), OK);
+    rig_adopt(rig);
+    for (uint32_t i = 0; rig->log->lifecycle.parked == NULL; i++) {
+        second();
+        assert_true(i < 1000 && level_max() < 2);
+    }
+    rig_settle(rig);
+    rig_read_all(rig);
+}
+
+static void test_segments_are_sorted_beside_a_long_merge(void **state)
+{
+    (void)state;
+    park();
+    for (uint32_t i = 0; level_max() < 2; i++) {
+        second();
+        assert_in_range(lifecycle_waiting(rig->log), 0, 3);
+        assert_true(i < 1000);
+    }
+    rig_read_all(rig);
+    rig_close(rig); /* with one waiting, also when the power goes: nothing is left of it */
+    for (uint32_t crash = 0; crash < 4; crash++) {
+        fault_reset();
+        memset(rig->acked, 0, sizeof rig->acked);
+        memset(rig->appended, 0, sizeof rig->appended);
+        rig->options.checkpoint = 0;
+        park();
+        if (crash == 0)
+            rig_close(rig);
+        else
+            rig_crash(rig, crash);
+        assert_int_equal(fault_open_descriptors(), 0);
+        assert_int_equal(rig_open(rig), OK);
+        rig_adopt(rig);
+        rig_read_all(rig);
+        merge_all(16);
+        assert_int_equal(level_max(), 2);
+        rig_read_all(rig);
+        rig_close(rig);
     }
 }
 
@@ -509,13 +799,19 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_places_say_what_the_sidecar_says, setup, teardown),
         cmocka_unit_test_setup_teardown(test_places_of_a_damaged_sidecar, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_places_say_what_the_directory_says, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_page_reads_each_segment_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_page_reads_each_archive_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_archives_are_read_side_by_side, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_archives_beyond_the_budget, setup, teardown),
         cmocka_unit_test_setup_teardown(test_without_lookups_one_more_for_each, setup, teardown),
         cmocka_unit_test_setup_teardown(test_more_than_is_remembered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_scattered_records_are_read_side_by_side, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_pages_at_the_archives_edge, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_newest_lookups_stay, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_segments_are_sorted_beside_a_long_merge, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_pages_while_all_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reads_of_a_page_fail, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damage_is_said_once, setup, teardown),

@@ -406,6 +406,33 @@ static void test_unread_is_read_again(void **state)
     fault_free(image);
 }
 
+/* test_sealing_backs_off: what cannot be read is tried again seldom, and soon enough. */
+static void test_sealing_backs_off(void **state)
+{
+    (void)state;
+    rig->options.segment_bytes = 64 << 10;
+    rig->options.batch_bytes_max = 16 << 10;
+    assert_int_equal(rig_open(rig), OK);
+    fill(150, 5);
+    rig_settle(rig);
+    struct lane_segment *segment = rig->log->segments[rig->log->active];
+    segment->unread = true; /* as after a refused read while it was opened */
+    fault.fail_at[FAULT_READ] = 1;
+    fault.fail_sticky = true;
+    fill(500, 5); /* it would be sealed */
+    for (uint32_t s = 0; s < 3600; s++) {
+        fault_pass(NS_PER_S);
+        rig_turn(rig);
+    }
+    assert_int_equal(segment->state, SEGMENT_SEALING);
+    assert_in_range(segment->seal_failures, 12, 24); /* 1, 2, 4 … 256 s, then every 5 min */
+    fault_calm();
+    fault_pass(LANE_RETRY_MAX_NS);
+    rig_settle(rig);
+    assert_int_equal(segment->state, SEGMENT_SEALED);
+    rig_read_all(rig);
+}
+
 static void test_header_copies(void **state)
 {
     (void)state;
@@ -630,6 +657,7 @@ int main(void)
         TEST(test_sidecar_lost_or_damaged),
         TEST(test_sidecar_of_another_life),
         TEST(test_unread_is_read_again),
+        TEST(test_sealing_backs_off),
         TEST(test_header_copies),
         TEST(test_newer_version),
         TEST(test_unreadable_tail_refuses),

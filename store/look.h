@@ -7,9 +7,9 @@
  *             one that no rule protects tells for all
  * Failure:    ERR_IO, ERR_NO_MEMORY, ERR_CORRUPT: not known; an index of a segment that cannot be
  *             read counts as due, since merging makes it anew
- * Bounds:     per conversation that has a rule and is in the file: a page of its directory and the
- *             block with its first record; memory: 16 B per such conversation of one part in 256
- *             of all ids, a walk's window */
+ * Bounds:     per conversation that has a rule and is in the file: a page of its directory and a
+ *             walk's window with its first record; memory: 16 B per such conversation of one part
+ *             in 256 of all ids, a walk's window */
 #ifndef STORE_LOOK_H
 #define STORE_LOOK_H
 

@@ -5,8 +5,8 @@
  *             bytes of disk while it runs, and removes it. Ends with status 1 if a start takes
  *             longer than 2 s + 1 s per 256 MiB of tail or a resting conversation is too large
  * Counted:    catalog_open, log_open with its replay into the catalog, the checkpoint: what
- *             flow/lane.c does before a gateway serves. The log is written with O_DIRECT, so that
- *             it is read from the disk; the catalog may be in the machine's cache
+ *             flow/lane_open.c does before a gateway serves. The log is written with O_DIRECT, so
+ *             that it is read from the disk; the catalog may be in the machine's cache
  * Checked:    after the kill every conversation's row says the last number that was appended */
 #include "core/file.h"
 #include "core/memory.h"
@@ -79,7 +79,7 @@ static struct conversation_id conversation_at(uint32_t at)
                                   (struct user_id){2 * (uint64_t)at + 2});
 }
 
-/* ---- opening, as flow/lane.c does */
+/* ---- opening, as flow/lane_open.c does */
 
 static void write_merged(struct bench *b)
 {

@@ -78,8 +78,8 @@ struct ring {
     uint32_t promises;
 };
 
-struct shard_side {
-    _Alignas(LINE_BYTES) _Atomic uint32_t sleeping;
+struct side {                                       /* of a node */
+    _Alignas(LINE_BYTES) _Atomic uint32_t sleeping; /* of a shard */
     /* as source: which of its rings have committed, unpublished messages */
     _Alignas(LINE_BYTES) uint8_t *dirty; /* per target, a bit per class */
     uint32_t dirty_count;                /* targets with a bit */
@@ -88,16 +88,36 @@ struct shard_side {
 struct mesh {
     struct io_group *group;
     uint32_t shards;
-    struct shard_side *sides;
+    uint32_t nodes; /* driven by the shard of their number mod shards */
+    struct side *sides;
     uint8_t *dirty;
     struct ring *rings; /* [source][target][class] */
 };
 
+static bool ring_exists(uint32_t shards, uint32_t source, uint32_t target, enum mesh_class class)
+{
+    bool source_is_lane = source >= shards;
+    bool target_is_lane = target >= shards;
+    switch (class) {
+    case MESH_LOG_ANSWER:
+        return source_is_lane && !target_is_lane;
+    case MESH_LOG:
+        return !source_is_lane && target_is_lane;
+    case MESH_ANSWER:
+    case MESH_REQUEST:
+    case MESH_FANOUT:
+        return !source_is_lane && !target_is_lane;
+    case MESH_CLASS_COUNT:
+        break;
+    }
+    return false;
+}
+
 static struct ring *ring_of(const struct mesh *mesh, uint32_t source, uint32_t target,
                             enum mesh_class class)
 {
-    CHECK(source < mesh->shards && target < mesh->shards);
-    return &mesh->rings[((size_t)source * mesh->shards + target) * MESH_CLASS_COUNT + class];
+    CHECK(source < mesh->nodes && target < mesh->nodes);
+    return &mesh->rings[((size_t)source * mesh->nodes + target) * MESH_CLASS_COUNT + class];
 }
 
 static uint64_t cost_of(size_t size)
@@ -129,25 +149,28 @@ static void *take_lines(size_t count, size_t size)
 
 enum err mesh_create(struct mesh **out, struct io_group *group, const struct mesh_options *options)
 {
-    uint32_t shards = options->shards;
-    CHECK(shards > 0 && shards <= 4096);
+    uint32_t nodes = options->shards + options->lanes;
+    CHECK(options->shards > 0 && nodes <= 4096);
     *out = NULL;
     struct mesh *mesh = memory_take_zeroed(sizeof *mesh, MEMORY_CORE);
     if (mesh == NULL)
         return ERR_NO_MEMORY;
-    size_t ring_count = (size_t)shards * shards * MESH_CLASS_COUNT;
+    size_t ring_count = (size_t)nodes * nodes * MESH_CLASS_COUNT;
     mesh->group = group;
-    mesh->shards = shards;
-    mesh->sides = take_lines(shards, sizeof *mesh->sides);
-    mesh->dirty = take_lines((size_t)shards * shards, 1);
+    mesh->shards = options->shards;
+    mesh->nodes = nodes;
+    mesh->sides = take_lines(nodes, sizeof *mesh->sides);
+    mesh->dirty = take_lines((size_t)nodes * nodes, 1);
     mesh->rings = take_lines(ring_count, sizeof *mesh->rings);
     if (mesh->sides == NULL || mesh->dirty == NULL || mesh->rings == NULL)
         goto fail_memory;
-    for (uint32_t i = 0; i < shards; i++)
-        mesh->sides[i].dirty = mesh->dirty + (size_t)i * shards;
+    for (uint32_t i = 0; i < nodes; i++)
+        mesh->sides[i].dirty = mesh->dirty + (size_t)i * nodes;
     for (size_t i = 0; i < ring_count; i++) {
-        size_t class = i % MESH_CLASS_COUNT;
-        if (ring_init(&mesh->rings[i], options->ring_bytes[class], options->messages_max[class]))
+        enum mesh_class class = (enum mesh_class)(i % MESH_CLASS_COUNT);
+        uint32_t pair = (uint32_t)(i / MESH_CLASS_COUNT);
+        if (ring_exists(mesh->shards, pair / nodes, pair % nodes, class) &&
+            ring_init(&mesh->rings[i], options->ring_bytes[class], options->messages_max[class]))
             goto fail_memory;
     }
     *out = mesh;
@@ -162,13 +185,24 @@ void mesh_destroy(struct mesh *mesh)
 {
     if (mesh == NULL)
         return;
-    size_t ring_count = (size_t)mesh->shards * mesh->shards * MESH_CLASS_COUNT;
+    size_t ring_count = (size_t)mesh->nodes * mesh->nodes * MESH_CLASS_COUNT;
     for (size_t i = 0; mesh->rings != NULL && i < ring_count; i++)
         memory_give(mesh->rings[i].data, MEMORY_CORE);
     memory_give(mesh->rings, MEMORY_CORE);
     memory_give(mesh->dirty, MEMORY_CORE);
     memory_give(mesh->sides, MEMORY_CORE);
     memory_give(mesh, MEMORY_CORE);
+}
+
+uint64_t mesh_rings(uint32_t shards, uint32_t lanes)
+{
+    return (uint64_t)shards * shards * 3 + (uint64_t)shards * lanes * 2; /* ring_exists */
+}
+
+uint32_t mesh_lane(const struct mesh *mesh, uint32_t lane)
+{
+    CHECK(lane < mesh->nodes - mesh->shards);
+    return mesh->shards + lane;
 }
 
 /* ---- the source's side */
@@ -224,7 +258,7 @@ void mesh_commit(struct mesh *mesh, uint32_t source, uint32_t target, enum mesh_
     ring->reserved_at = RESERVED_NOTHING;
     ring->committed_count++;
 
-    struct shard_side *side = &mesh->sides[source];
+    struct side *side = &mesh->sides[source];
     if (side->dirty[target] == 0)
         side->dirty_count++;
     side->dirty[target] |= (uint8_t)(1u << class);
@@ -249,20 +283,27 @@ static void publish(struct mesh *mesh, uint32_t source, uint32_t target, uint32_
     }
 }
 
-void mesh_flush(struct mesh *mesh, uint32_t source)
+static void flush_node(struct mesh *mesh, uint32_t shard, uint32_t source)
 {
-    CHECK(source < mesh->shards);
-    struct shard_side *side = &mesh->sides[source];
-    for (uint32_t target = 0; side->dirty_count != 0 && target < mesh->shards; target++) {
+    struct side *side = &mesh->sides[source];
+    for (uint32_t target = 0; side->dirty_count != 0 && target < mesh->nodes; target++) {
+        uint32_t driver = target % mesh->shards;
         if (side->dirty[target] == 0)
             continue;
         publish(mesh, source, target, side->dirty[target]);
         side->dirty[target] = 0;
         side->dirty_count--;
-        if (target != source && mesh->group != NULL &&
-            atomic_load_explicit(&mesh->sides[target].sleeping, memory_order_seq_cst) != 0)
-            io_wake(mesh->group, target);
+        if (driver != shard && mesh->group != NULL &&
+            atomic_load_explicit(&mesh->sides[driver].sleeping, memory_order_seq_cst) != 0)
+            io_wake(mesh->group, driver);
     }
+}
+
+void mesh_flush(struct mesh *mesh, uint32_t shard)
+{
+    CHECK(shard < mesh->shards);
+    for (uint32_t node = shard; node < mesh->nodes; node += mesh->shards)
+        flush_node(mesh, shard, node);
 }
 
 /* ---- the target's side */
@@ -340,7 +381,7 @@ void mesh_unpromise(struct mesh *mesh, uint32_t target, uint32_t source, enum me
 
 static bool waiting_for(struct mesh *mesh, uint32_t target)
 {
-    for (uint32_t source = 0; source < mesh->shards; source++) {
+    for (uint32_t source = 0; source < mesh->nodes; source++) {
         for (uint32_t class = 0; class < MESH_CLASS_COUNT; class ++) {
             struct ring *ring = ring_of(mesh, source, target, (enum mesh_class) class);
             uint64_t published = atomic_load_explicit(&ring->published, memory_order_seq_cst);
@@ -355,10 +396,12 @@ bool mesh_sleep(struct mesh *mesh, uint32_t shard)
 {
     mesh_flush(mesh, shard);
     atomic_store_explicit(&mesh->sides[shard].sleeping, 1, memory_order_seq_cst);
-    if (!waiting_for(mesh, shard))
-        return true;
-    mesh_awake(mesh, shard);
-    return false;
+    bool waiting = false;
+    for (uint32_t node = shard; node < mesh->nodes; node += mesh->shards)
+        waiting = waiting || waiting_for(mesh, node);
+    if (waiting)
+        mesh_awake(mesh, shard);
+    return !waiting;
 }
 
 void mesh_awake(struct mesh *mesh, uint32_t shard)

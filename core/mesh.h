@@ -1,9 +1,13 @@
-/* mesh.h: bounded single-producer single-consumer rings of variable-size messages between every
- * ordered pair of shards.
+/* mesh.h: bounded single-producer single-consumer rings of variable-size messages between shards,
+ * and between shards and the log's lanes.
  * Flow:       a shard's turn → mesh_reserve/mesh_commit → the target's mesh phase →
  *             mesh_peek/mesh_pop; mesh_flush once a turn publishes what was committed and wakes
  *             sleepers
  * Owns:       the rings' memory; a message is copied in once and read in place
+ * Nodes:      sources and targets below. Shard i is node i; lane i is node shards + i (mesh_lane),
+ *             driven by shard i mod shards: that shard reserves, commits, peeks and pops for it,
+ *             flushes it and is woken for it. A lane has rings of its own, so that a full one holds
+ *             up nobody who asks another lane
  * Invariants: messages of one (source, target, class) arrive in order; a shard talks to itself
  *             through the same rings; per ring: head ≤ published ≤ tail ≤ head + capacity
  * Failure:    ERR_FULL: no room; who called decides (STYLE 5)
@@ -20,10 +24,10 @@ struct mesh;
 
 /* Classes are separate rings, so that nothing waits behind what cannot make progress (DESIGN 2). */
 enum mesh_class {
-    MESH_LOG_ANSWER, /* lane → whoever asked it; room was promised; always drained */
+    MESH_LOG_ANSWER, /* lane → shard that asked it; room was promised; always drained */
     MESH_ANSWER,  /* conversation → session; room was promised; always drained. Not one with the
                      above: a send holds a place here while it waits for one there */
-    MESH_LOG,     /* conversation → lane; needs only MESH_LOG_ANSWER to proceed */
+    MESH_LOG,     /* shard → lane; needs only MESH_LOG_ANSWER to proceed */
     MESH_REQUEST, /* session → conversation; may wait for MESH_LOG */
     MESH_FANOUT,  /* conversation → home shard; never waited for: full means a dirty mark */
     MESH_CLASS_COUNT
@@ -31,6 +35,7 @@ enum mesh_class {
 
 struct mesh_options {
     uint32_t shards;
+    uint32_t lanes;
     uint32_t ring_bytes[MESH_CLASS_COUNT];   /* power of two, at least 64 */
     uint32_t messages_max[MESH_CLASS_COUNT]; /* messages per ring at one time; 0: only bytes count.
                                                 The simulator uses 1. */
@@ -40,6 +45,10 @@ struct mesh_options {
 MUST_USE enum err mesh_create(struct mesh **mesh, struct io_group *group,
                               const struct mesh_options *options);
 void mesh_destroy(struct mesh *mesh);
+/* mesh_rings: how many that makes. */
+uint64_t mesh_rings(uint32_t shards, uint32_t lanes);
+/* mesh_lane: the lane's node. */
+uint32_t mesh_lane(const struct mesh *mesh, uint32_t lane);
 
 /* mesh_reserve: size writable bytes at the ring's tail, 8-byte aligned, or NULL when full. One at a
  * time per source; followed by mesh_commit with the bytes really used (≤ size), or by nothing: then
@@ -65,8 +74,9 @@ void mesh_unpromise(struct mesh *mesh, uint32_t target, uint32_t source, enum me
 struct bytes mesh_peek(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class);
 void mesh_pop(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class);
 
-/* mesh_flush: publish all that source committed; wake targets that sleep. */
-void mesh_flush(struct mesh *mesh, uint32_t source);
+/* mesh_flush: publish all that the shard and the lanes it drives committed; wake shards that sleep.
+ */
+void mesh_flush(struct mesh *mesh, uint32_t shard);
 /* mesh_sleep: shard is about to sleep: flushes, and returns false if a message is waiting for it
  * (then it must not). After true and the sleep: mesh_awake. */
 bool mesh_sleep(struct mesh *mesh, uint32_t shard);

@@ -5,6 +5,7 @@
 #include "core/mesh.h"
 #include "gateway/api/jwks_file.h"
 #include "gateway/flow/budget.h"
+#include "gateway/flow/lanes.h"
 #include "gateway/flow/limits.h"
 #include "gateway/flow/shard.h"
 #include "gateway/wire/tls.h"
@@ -24,7 +25,7 @@ uint32_t checkup_shards(const struct config *config, uint32_t cpus)
 void checkup_host(struct checkup *out, const struct config *config, uint32_t shards)
 {
     uint64_t pages = (uint64_t)sysconf(_SC_PHYS_PAGES);
-    uint64_t rings_between = (uint64_t)shards * shards * MESH_CLASS_COUNT;
+    uint64_t rings_between = mesh_rings(shards, lanes_count(config->lane_directories));
     memset(out, 0, sizeof *out);
     out->shards = shards;
     out->memory_bytes = pages * (uint64_t)sysconf(_SC_PAGE_SIZE);

@@ -137,14 +137,15 @@ static const struct config_key keys[] = {
     {"limits", "output_size", KIND_BYTES, FIELD(output_bytes), "256 KiB", 16 * KIB, 64 * MIB,
      "Unsent bytes of one connection before it falls back to catching up."},
     {"limits", "parked_requests", KIND_COUNT, FIELD(parked_requests), "4096", 1, 1000000,
-     "Requests per shard that may wait for state to load."},
+     "Requests per shard that may wait for state to load; with several lanes half of it also for "
+     "room towards their lane."},
     {"limits", "state_size", KIND_BYTES, FIELD(state_bytes), "1 GiB", MIB, 1024 * GIB,
      "Memory for the state of users and conversations, over all shards."},
     {"limits", "cache_size", KIND_BYTES, FIELD(cache_bytes), "256 MiB", MIB, 1024 * GIB,
      "Memory for recent messages, over all shards."},
     {"limits", "mesh_ring_size", KIND_BYTES, FIELD(mesh_ring_bytes), "1 MiB", 256 * KIB, GIB,
-     "One ring of messages between two shards, a power of two; raised where message_size needs "
-     "it."},
+     "One ring of messages between two shards, or a shard and a lane, a power of two; raised "
+     "where message_size needs it."},
     {"auth", "issuer", KIND_TEXT, FIELD(issuer), "", UNBOUNDED,
      "Claim iss that tokens of your identity system must carry."},
     {"auth", "audience", KIND_TEXT, FIELD(audience), "", UNBOUNDED,

@@ -26,7 +26,7 @@
 
 #define EXPLANATION_BYTES 2048
 #define READER_THREADS    2
-#define DISK_THREADS      2
+#define DISK_THREADS      2 /* for each lane: jobs on a slow disk take long */
 #define CERTIFICATE_DAYS  825
 
 struct process {
@@ -178,7 +178,7 @@ static enum err make_mesh(struct gateway *gateway)
     uint32_t bytes = power_of_two(config->mesh_ring_bytes);
     if (bytes < least)
         bytes = least;
-    struct mesh_options options = {.shards = gateway->shard_count};
+    struct mesh_options options = {.shards = gateway->shard_count, .lanes = gateway->lane_count};
     for (int class = 0; class < MESH_CLASS_COUNT; class ++)
         options.ring_bytes[class] = bytes;
     return mesh_create(&gateway->mesh, gateway->group, &options);
@@ -196,7 +196,7 @@ static enum err make_workers(struct gateway *gateway)
     options.queue_max[WORKER_CATALOG_WRITE] = config->max_connections + 4096;
     options.batch[WORKER_CATALOG_WRITE] = catalog_write_batch;
     options.batch_context[WORKER_CATALOG_WRITE] = gateway->catalog;
-    options.threads[WORKER_DISK] = DISK_THREADS;
+    options.threads[WORKER_DISK] = DISK_THREADS * gateway->lane_count;
     options.queue_max[WORKER_DISK] = 1024;
     return workers_create(&gateway->workers, gateway->group, &options);
 }
@@ -254,6 +254,7 @@ static enum err prepare(struct process *process, uint32_t shard_count)
     const char *explanation = "";
     gateway->config = config;
     gateway->shard_count = shard_count;
+    gateway->lane_count = lanes_count(config->lane_directories);
     TRY(load_addresses(process));
     TRY(open_directory(process));
     TRY(secrets_load(&process->secrets, config->directory, command_entropy, NULL, command_now_ms(),
@@ -284,7 +285,7 @@ static enum err prepare(struct process *process, uint32_t shard_count)
         "out of memory, threads or descriptors: free some, or raise the limits (ulimit -v, -u, "
         "-n)");
     TRY(io_group_create(&gateway->group, shard_count));
-    gateway->metrics_count = shard_count + lanes_count(config->lane_directories) - 1;
+    gateway->metrics_count = shard_count + gateway->lane_count - 1;
     for (uint32_t i = 0; i < gateway->metrics_count; i++)
         TRY(metrics_create(&gateway->metrics[i]));
     TRY(addresses_init(&gateway->addresses,

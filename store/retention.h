@@ -1,6 +1,6 @@
 /* retention.h: what may be dropped from the log, and when.
- * Flow:       gateway/flow/lane.c fills it in (settings and a look at the catalog) → merge.c asks
- *             per conversation, on a worker
+ * Flow:       gateway/flow/lane_open.c fills it in (settings and a look at the catalog) → merge.c
+ *             asks per conversation, on a worker
  * Invariants: a record is due by age when it is older than its conversation's age (or the global
  *             one) and everybody has it, or it is older than undelivered_ms; by expiry as soon as
  *             its time has come, delivered or not; never the newest entry that set a conversation's

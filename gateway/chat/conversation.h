@@ -34,7 +34,6 @@ struct cached {
     uint16_t kind; /* RECORD_MESSAGE, RECORD_RETENTION */
     uint32_t size; /* of payload */
     /* who waits for the acknowledgement */
-    uint32_t epoch;   /* of the log's space, see commit.c */
     uint32_t origin;  /* shard */
     uint64_t session; /* handle there; 0: nobody */
     uint64_t request_id;

@@ -1,7 +1,7 @@
 /* replay.h: recovery's records merged in memory, per conversation, before rows are written: a
  * conversation's three rows are read once and written once, however many of its records the tail
  * of the log holds.
- * Flow:       log_open → flow/lane.c → replay_record … replay_flush → rows.c → catalog
+ * Flow:       log_open → flow/lane_open.c → replay_record … replay_flush → rows.c → catalog
  * Owns:       what is merged and not yet written
  * Invariants: the rows after replay_flush are those that writing after every record would have
  *             left; fields only grow (rows.h), so that a replay that is broken off is repeated

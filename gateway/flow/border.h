@@ -1,7 +1,7 @@
 /* border.h: the messages that shards send each other (core/mesh.h), one struct per kind; what
  * follows a struct is its payload.
- * Flow:       session shard -SEND→ conversation shard -APPEND→ lane shard -APPENDED→ conversation
- *             shard -RESULT→ session shard, and conversation shard -DELIVER→ home shards
+ * Flow:       session shard -SEND→ conversation shard -APPEND→ lane -APPENDED→ conversation shard
+ *             -RESULT→ session shard, and conversation shard -DELIVER→ home shards
  * Invariants: an ANSWER's room was promised before its request was sent (answer_bytes below says
  *             how much); FANOUT is never waited for: what does not fit is marked dirty and told
  *             later from state
@@ -33,13 +33,14 @@ enum border_kind {
     BORDER_RELAY_OPENED, /* ANSWER to RELAY_OPEN */
     BORDER_APPENDED,     /* LOG_ANSWER to APPEND */
     BORDER_FOUND,        /* LOG_ANSWER to FIND */
-    BORDER_CHECKPOINT,   /* LOG_ANSWER (standing promise): lane → everyone: flush what is dirty */
-    BORDER_DELIVER,      /* FANOUT: a new message, to a home shard */
-    BORDER_MOVED,        /* FANOUT: messages from … to exist; pull them */
-    BORDER_RECEIPT,      /* FANOUT: conversation → home shards: a member's watermarks */
-    BORDER_WATERMARK,    /* FANOUT: home shard → conversation */
-    BORDER_REVOKE,       /* FANOUT, kept until it fits */
-    BORDER_CHECKPOINTED, /* FANOUT, kept until it fits: everyone → lane: flushed */
+    BORDER_CHECKPOINT, /* LOG_ANSWER (standing promise): each lane → everyone: once all lanes have
+                          said so, flush what is dirty */
+    BORDER_DELIVER,    /* FANOUT: a new message, to a home shard */
+    BORDER_MOVED,      /* FANOUT: messages from … to exist; pull them */
+    BORDER_RECEIPT,    /* FANOUT: conversation → home shards: a member's watermarks */
+    BORDER_WATERMARK,  /* FANOUT: home shard → conversation */
+    BORDER_REVOKE,     /* FANOUT, kept until it fits */
+    BORDER_CHECKPOINTED, /* FANOUT, kept until it fits: everyone → shard 0: flushed */
 };
 
 struct border {
@@ -147,8 +148,8 @@ static inline bool border_record_expired(const struct border_record *record, uin
 struct border_append {
     struct border border;
     uint64_t cookie; /* 0: no answer wanted */
-    uint32_t epoch;
-    uint16_t kind; /* enum record_kind */
+    uint32_t epoch;  /* the lane's, as the source knows it */
+    uint16_t kind;   /* enum record_kind */
     uint16_t reserved;
     struct realm_id realm;
     struct device_id device;
@@ -165,6 +166,8 @@ struct border_appended {
     uint64_t cookie;
     uint32_t err;   /* enum err */
     uint32_t epoch; /* the lane's present one */
+    uint32_t lane;
+    uint32_t reserved;
 };
 
 struct border_find {
@@ -192,8 +195,9 @@ struct border_found {
 struct border_checkpoint { /* CHECKPOINT and CHECKPOINTED */
     struct border border;
     uint64_t round;
-    uint32_t err;
-    uint32_t reserved;
+    uint64_t position; /* CHECKPOINT: of the lane */
+    uint32_t lane;     /* CHECKPOINT */
+    uint32_t err;      /* CHECKPOINTED */
 };
 
 struct border_deliver {

@@ -13,7 +13,7 @@
 /* Rows of one job: hundreds of ordinary ones, and always the largest. */
 #define ROWS_BYTES (256 * 1024)
 
-/* ---- the lane's side: rounds */
+/* ---- shard 0's side: rounds */
 
 static enum err meta_decode(struct checkpoint_meta *meta, struct bytes value)
 {
@@ -27,15 +27,20 @@ static enum err meta_decode(struct checkpoint_meta *meta, struct bytes value)
     return OK;
 }
 
+static enum err get_meta(struct catalog_txn *txn, struct checkpoint_meta *meta)
+{
+    struct bytes value;
+    *meta = (struct checkpoint_meta){0};
+    TRY(catalog_get(txn, CATALOG_META, bytes_of_text(META_KEY), &value));
+    return meta_decode(meta, value);
+}
+
 enum err checkpoint_read_meta(struct catalog *catalog, struct checkpoint_meta *meta)
 {
     struct catalog_txn *txn;
-    struct bytes value;
     *meta = (struct checkpoint_meta){0};
     TRY(catalog_begin(catalog, &txn, false));
-    enum err err = catalog_get(txn, CATALOG_META, bytes_of_text(META_KEY), &value);
-    if (err == OK)
-        err = meta_decode(meta, value);
+    enum err err = get_meta(txn, meta);
     catalog_abort(txn);
     return err == ERR_NOT_FOUND ? OK : err;
 }
@@ -57,6 +62,25 @@ enum err checkpoint_write_meta(struct catalog *catalog, const struct checkpoint_
     struct catalog_txn *txn;
     TRY(catalog_begin(catalog, &txn, true));
     enum err err = put_meta(txn, meta);
+    if (err != OK) {
+        catalog_abort(txn);
+        return err;
+    }
+    return catalog_commit(txn);
+}
+
+enum err checkpoint_write_position(struct catalog *catalog, uint32_t lane, uint64_t position)
+{
+    struct checkpoint_meta meta;
+    struct catalog_txn *txn;
+    TRY(catalog_begin(catalog, &txn, true));
+    enum err err = get_meta(txn, &meta);
+    if (err == OK && lane >= meta.lanes)
+        err = ERR_CORRUPT;
+    if (err == OK) {
+        meta.positions[lane] = position;
+        err = put_meta(txn, &meta);
+    }
     if (err != OK) {
         catalog_abort(txn);
         return err;
@@ -128,9 +152,10 @@ static void meta_done(struct worker_job *job, void *context)
     if (shard->lanes != NULL) {
         struct checkpointer *checkpointer = lane_checkpointer(shard);
         if (err == OK) {
-            checkpointer->meta = meta_job->meta;
             shard_count(shard, METRIC_CHECKPOINTS, 1);
-            lane_checkpointed(shard, checkpointer->meta.positions);
+            for (uint32_t i = 0; i < meta_job->meta.lanes; i++)
+                atomic_store_explicit(&shard->gateway->lanes[i].checkpointed,
+                                      meta_job->meta.positions[i], memory_order_release);
             if (checkpointer->health == CHECKPOINT_NO_SPACE)
                 MARK("checkpoints go on after the catalog was full");
             set_health(shard, checkpointer, CHECKPOINT_WORKING, OK);
@@ -148,7 +173,8 @@ static void write_meta(struct shard *shard, struct checkpointer *checkpointer)
     struct meta_job *job = memory_take_zeroed(sizeof *job, MEMORY_STORE);
     if (job == NULL)
         return; /* next turn */
-    job->meta = checkpointer->meta;
+    job->meta = (struct checkpoint_meta){.writer_epoch = shard->gateway->writer_epoch,
+                                         .lanes = shard->gateway->lane_count};
     memcpy(job->meta.positions, checkpointer->positions, sizeof job->meta.positions);
     job->catalog_job.body = meta_body;
     job->catalog_job.job.done = meta_done;
@@ -160,51 +186,43 @@ static void write_meta(struct shard *shard, struct checkpointer *checkpointer)
     checkpointer->state = CHECKPOINT_WRITING;
 }
 
-static void begin(struct shard *shard, struct checkpointer *checkpointer,
-                  const uint64_t positions[LANES_MAX])
+/* anything_new: some lane has answered what no checkpoint covers. */
+static bool anything_new(const struct gateway *gateway)
 {
+    for (uint32_t i = 0; i < gateway->lane_count; i++) {
+        const struct lane_status *lane = &gateway->lanes[i];
+        if (atomic_load_explicit(&lane->settled, memory_order_acquire) !=
+            atomic_load_explicit(&lane->checkpointed, memory_order_acquire))
+            return true;
+    }
+    return false;
+}
+
+static void begin(struct shard *shard, struct checkpointer *checkpointer)
+{
+    struct gateway *gateway = shard->gateway;
     bool last = shard->phase == GATEWAY_FINISHING && !checkpointer->asked_last;
     if (!last && shard->now_ns < checkpointer->due_ns)
         return;
     checkpointer->asked_last = last || checkpointer->asked_last;
-    size_t bytes = sizeof checkpointer->positions;
-    if (memcmp(positions, checkpointer->meta.positions, bytes) == 0 ||
-        checkpointer->health == CHECKPOINT_FAILED) {
+    if (!anything_new(gateway) || checkpointer->health == CHECKPOINT_FAILED) {
         rest(shard, checkpointer);
         return;
     }
     checkpointer->state = CHECKPOINT_FLUSHING;
     checkpointer->round++;
-    memcpy(checkpointer->positions, positions, bytes);
-    checkpointer->told = 0;
     checkpointer->reported = 0;
     checkpointer->no_space = false;
+    atomic_store_explicit(&gateway->checkpoint_round, checkpointer->round, memory_order_release);
+    for (uint32_t i = 1; i < gateway->shard_count && i < gateway->lane_count; i++)
+        io_wake(gateway->group, i); /* whoever drives a lane tells of it */
 }
 
-/* Everything before the positions was answered before this: answer_appends ran in this turn. */
-static void tell_shards(struct shard *shard, struct checkpointer *checkpointer)
-{
-    struct mesh *mesh = shard->gateway->mesh;
-    for (; checkpointer->told < shard->gateway->shard_count; checkpointer->told++) {
-        struct border_checkpoint *out = (struct border_checkpoint *)(void *)mesh_reserve(
-            mesh, shard->index, checkpointer->told, MESH_LOG_ANSWER, sizeof *out);
-        CHECK(out != NULL); /* the standing promise */
-        *out = (struct border_checkpoint){
-            .border = {BORDER_CHECKPOINT, (uint16_t)shard->index, 0},
-            .round = checkpointer->round,
-        };
-        mesh_commit(mesh, shard->index, checkpointer->told, MESH_LOG_ANSWER, sizeof *out);
-    }
-}
-
-void checkpointer_turn(struct shard *shard, struct checkpointer *checkpointer,
-                       const uint64_t positions[LANES_MAX])
+void checkpointer_turn(struct shard *shard, struct checkpointer *checkpointer)
 {
     switch (checkpointer->state) {
     case CHECKPOINT_RESTING:
-        begin(shard, checkpointer, positions);
-        if (checkpointer->state == CHECKPOINT_FLUSHING)
-            tell_shards(shard, checkpointer);
+        begin(shard, checkpointer);
         return;
     case CHECKPOINT_FLUSHING:
         if (checkpointer->reported == shard->gateway->shard_count)
@@ -369,7 +387,7 @@ static void report(struct shard *shard)
 {
     struct mesh *mesh = shard->gateway->mesh;
     struct border_checkpoint *out = (struct border_checkpoint *)(void *)mesh_reserve(
-        mesh, shard->index, LANE_SHARD, MESH_FANOUT, sizeof *out);
+        mesh, shard->index, 0, MESH_FANOUT, sizeof *out);
     if (out == NULL)
         return; /* next turn */
     *out = (struct border_checkpoint){
@@ -378,7 +396,7 @@ static void report(struct shard *shard)
         .err = shard->checkpoint_err == OK && shard->flush_no_space ? ERR_NO_SPACE
                                                                     : shard->checkpoint_err,
     };
-    mesh_commit(mesh, shard->index, LANE_SHARD, MESH_FANOUT, sizeof *out);
+    mesh_commit(mesh, shard->index, 0, MESH_FANOUT, sizeof *out);
     shard->checkpoint_round = 0;
     shard->flush_no_space = false;
 }
@@ -402,6 +420,11 @@ void checkpoint_on_message(struct shard *shard, struct bytes message)
 {
     const struct border_checkpoint *checkpoint = (const void *)message.data;
     CHECK(shard->checkpoint_round == 0);
+    if (shard->index == 0)
+        lane_checkpointer(shard)->positions[checkpoint->lane] = checkpoint->position;
+    if (++shard->checkpoint_told < shard->gateway->lane_count)
+        return;
+    shard->checkpoint_told = 0;
     shard->checkpoint_round = checkpoint->round;
     add_dirty(shard);
 }

@@ -1,13 +1,15 @@
 /* checkpoint.h: now and then everything dirty goes to the catalog, and then the log's tail before
  * it needs no replay.
- * Flow:       lane: position P = durable → BORDER_CHECKPOINT to every shard, behind the answers to
- *             all appends before P → shard: rows of what is dirty, in write jobs →
- *             BORDER_CHECKPOINTED → lane: P into the catalog → log_checkpointed
+ * Flow:       shard 0: gateway.checkpoint_round → each lane: its position P = durable →
+ *             BORDER_CHECKPOINT to every shard, behind the answers to all appends before P → shard:
+ *             once every lane has said so, rows of what is dirty, in write jobs →
+ *             BORDER_CHECKPOINTED → shard 0: all P into the catalog, in one transaction →
+ *             lane_status.checkpointed → log_checkpointed
  * Owns:       rounds (one at a time), jobs, the standing promise for the round's message,
  *             revocations that wait for room
- * Invariants: when P is written, every row that a record below P changes is in the catalog:
- *             conversations know of a record before the round's message reaches them (same ring, in
- *             order), and write their members' inbox rows themselves
+ * Invariants: when a lane's P is written, every row that a record below it changes is in the
+ *             catalog: conversations know of a record before the lane's message reaches them (same
+ *             ring, in order), and write their members' inbox rows themselves
  * Failure:    ERR_NO_SPACE (the catalog's map or the disk is full): the round is given up, its rows
  *             are kept and go first in the next one, CHECKPOINT_RETRY_NS later; nothing is evicted
  *             meanwhile. What else fails is sticky: P never moves again in this process; a restart
@@ -32,13 +34,11 @@ enum checkpoint_health { CHECKPOINT_WORKING, CHECKPOINT_NO_SPACE, CHECKPOINT_FAI
 
 enum checkpoint_state { CHECKPOINT_RESTING, CHECKPOINT_FLUSHING, CHECKPOINT_WRITING };
 
-struct checkpointer { /* on the lane's shard */
-    struct checkpoint_meta meta;
+struct checkpointer { /* on shard 0 */
     enum checkpoint_state state;
     uint64_t round;
-    uint64_t positions[LANES_MAX];
+    uint64_t positions[LANES_MAX]; /* as the lanes told of the round */
     uint64_t due_ns;
-    uint32_t told;     /* shards told of the round */
     uint32_t reported; /* shards that have flushed */
     enum checkpoint_health health;
     bool no_space;   /* in this round */
@@ -57,9 +57,11 @@ MUST_USE enum err checkpoint_read_meta(struct catalog *catalog, struct checkpoin
 MUST_USE enum err checkpoint_write_meta(struct catalog *catalog,
                                         const struct checkpoint_meta *meta);
 
-/* checkpointer_turn: positions: what of each lane was answered, and so is told to shards. */
-void checkpointer_turn(struct shard *shard, struct checkpointer *checkpointer,
-                       const uint64_t positions[LANES_MAX]);
+/* checkpoint_write_position: of one lane alone; there is a store. */
+MUST_USE enum err checkpoint_write_position(struct catalog *catalog, uint32_t lane,
+                                            uint64_t position);
+
+void checkpointer_turn(struct shard *shard, struct checkpointer *checkpointer);
 void checkpointer_on_flushed(struct shard *shard, struct bytes message);
 /* checkpointer_finished: the last round after the end of service is written (or cannot be). */
 bool checkpointer_finished(const struct checkpointer *checkpointer);

@@ -226,10 +226,22 @@ static enum err start_load(struct shard *shard, struct conversation *conversatio
 
 /* ---- parking */
 
+static bool several_lanes(const struct shard *shard)
+{
+    return shard->gateway->lane_count > 1;
+}
+
+/* parked_max: half of them is for requests that wait for state, which no lane's disk holds up. */
+static uint32_t parked_max(const struct shard *shard, const struct conversation *conversation)
+{
+    uint32_t max = shard->gateway->config->parked_requests;
+    return several_lanes(shard) && conversation->state == CONVERSATION_WARM ? (max + 1) / 2 : max;
+}
+
 static struct parked *park(struct shard *shard, struct conversation *conversation,
                            struct bytes message, enum parked_state state)
 {
-    if (shard->parked_count >= shard->gateway->config->parked_requests)
+    if (shard->parked_count >= parked_max(shard, conversation))
         return NULL;
     struct parked *parked = memory_take(sizeof *parked + message.size, MEMORY_CHAT);
     if (parked == NULL)
@@ -267,6 +279,21 @@ static void list_retry(struct shard *shard, struct conversation *conversation)
     shard->retry = conversation;
 }
 
+/* wait_for_lane: what found no room towards its lane waits on its conversation, not in its ring,
+ * where it would hold up what goes to other lanes. False: that is not possible. */
+static bool wait_for_lane(struct shard *shard, struct conversation *conversation,
+                          struct bytes message)
+{
+    if (park(shard, conversation, message, PARKED_READY) == NULL) {
+        MARK("no more requests can wait for a lane");
+        shard_count(shard, METRIC_PARKED_FULL, 1);
+        return false;
+    }
+    MARK("a request waits for its lane");
+    list_retry(shard, conversation);
+    return true;
+}
+
 /* ---- sends */
 
 static struct bytes payload_of(const struct border_send *send)
@@ -274,15 +301,20 @@ static struct bytes payload_of(const struct border_send *send)
     return bytes_of(send + 1, send->border.payload_bytes);
 }
 
-static void remember_in_flight(struct shard *shard, struct cached *message)
+static struct appends *appends_of(struct shard *shard, struct conversation_id conversation)
+{
+    return &shard->appends[lane_of(conversation, shard->gateway->lane_count)];
+}
+
+static void remember_in_flight(struct appends *appends, struct cached *message)
 {
     message->next = NULL;
-    message->previous = shard->unacknowledged_tail;
-    if (shard->unacknowledged_tail != NULL)
-        shard->unacknowledged_tail->next = message;
+    message->previous = appends->newest;
+    if (appends->newest != NULL)
+        appends->newest->next = message;
     else
-        shard->unacknowledged_head = message;
-    shard->unacknowledged_tail = message;
+        appends->oldest = message;
+    appends->newest = message;
 }
 
 /* A message of a new id: number it and hand it to the log. */
@@ -291,30 +323,30 @@ static enum err accept(struct shard *shard, struct conversation *conversation,
 {
     struct mesh *mesh = shard->gateway->mesh;
     struct bytes payload = payload_of(send);
+    struct appends *appends = appends_of(shard, send->conversation);
+    uint32_t lane = shard_lane(shard->gateway, send->conversation);
     size_t size = sizeof(struct border_append) + payload.size;
-    if (!mesh_room(mesh, shard->index, LANE_SHARD, MESH_LOG, size)) {
+    if (!mesh_room(mesh, shard->index, lane, MESH_LOG, size)) {
         MARK("append waits for room");
         return ERR_FULL;
     }
-    TRY(mesh_promise(mesh, shard->index, LANE_SHARD, MESH_LOG_ANSWER,
-                     sizeof(struct border_appended)));
+    TRY(mesh_promise(mesh, shard->index, lane, MESH_LOG_ANSWER, sizeof(struct border_appended)));
     struct send_key key = {send->sender, send->device, send->message_id};
     struct cached *message = NULL;
     enum err err = conversation_accept(conversation, &message, send->record, &key, payload,
                                        send->expires_ms, shard->wall_ms);
     if (err != OK) {
-        mesh_unpromise(mesh, shard->index, LANE_SHARD, MESH_LOG_ANSWER,
-                       sizeof(struct border_appended));
+        mesh_unpromise(mesh, shard->index, lane, MESH_LOG_ANSWER, sizeof(struct border_appended));
         answer_code(shard, send, CODE_OVERLOADED, 1000);
         return OK;
     }
-    struct border_append *out = (struct border_append *)(void *)mesh_reserve(
-        mesh, shard->index, LANE_SHARD, MESH_LOG, size);
+    struct border_append *out =
+        (struct border_append *)(void *)mesh_reserve(mesh, shard->index, lane, MESH_LOG, size);
     CHECK(out != NULL);
     *out = (struct border_append){
         .border = {BORDER_APPEND, (uint16_t)shard->index, (uint32_t)payload.size},
         .cookie = 1,
-        .epoch = shard->space_epoch,
+        .epoch = appends->epoch,
         .kind = send->record,
         .realm = send->realm,
         .device = send->device,
@@ -326,13 +358,12 @@ static enum err accept(struct shard *shard, struct conversation *conversation,
         .expires_ms = message->expires_ms,
     };
     memcpy(out + 1, payload.data, payload.size);
-    mesh_commit(mesh, shard->index, LANE_SHARD, MESH_LOG, size);
-    message->epoch = shard->space_epoch;
+    mesh_commit(mesh, shard->index, lane, MESH_LOG, size);
     message->origin = send->border.source;
     message->session = send->session;
     message->request_id = send->request_id;
     message->arrived_ns = send->arrived_ns;
-    remember_in_flight(shard, message);
+    remember_in_flight(appends, message);
     shard_count(shard, METRIC_MESSAGES_ACCEPTED, 1);
     return OK;
 }
@@ -388,12 +419,12 @@ static enum err ask_log(struct shard *shard, struct parked *parked)
 {
     struct mesh *mesh = shard->gateway->mesh;
     const struct border_send *send = (const void *)parked->message;
-    TRY(mesh_promise(mesh, shard->index, LANE_SHARD, MESH_LOG_ANSWER, sizeof(struct border_found)));
-    struct border_find *out = (struct border_find *)(void *)mesh_reserve(
-        mesh, shard->index, LANE_SHARD, MESH_LOG, sizeof *out);
+    uint32_t lane = shard_lane(shard->gateway, send->conversation);
+    TRY(mesh_promise(mesh, shard->index, lane, MESH_LOG_ANSWER, sizeof(struct border_found)));
+    struct border_find *out =
+        (struct border_find *)(void *)mesh_reserve(mesh, shard->index, lane, MESH_LOG, sizeof *out);
     if (out == NULL) {
-        mesh_unpromise(mesh, shard->index, LANE_SHARD, MESH_LOG_ANSWER,
-                       sizeof(struct border_found));
+        mesh_unpromise(mesh, shard->index, lane, MESH_LOG_ANSWER, sizeof(struct border_found));
         return ERR_FULL;
     }
     *out = (struct border_find){
@@ -404,7 +435,7 @@ static enum err ask_log(struct shard *shard, struct parked *parked)
         .device = send->device,
         .message_id = send->message_id,
     };
-    mesh_commit(mesh, shard->index, LANE_SHARD, MESH_LOG, sizeof *out);
+    mesh_commit(mesh, shard->index, lane, MESH_LOG, sizeof *out);
     parked->state = PARKED_FINDING;
     return OK;
 }
@@ -517,7 +548,9 @@ static enum err run_one(struct shard *shard, struct conversation *conversation,
                         struct parked *parked)
 {
     const struct border *border = (const void *)parked->message;
-    if (conversation->state != CONVERSATION_WARM) { /* its load failed */
+    if (border->kind == BORDER_WATERMARK) {
+        TRY(fanout_watermark(shard, conversation, (const void *)parked->message));
+    } else if (conversation->state != CONVERSATION_WARM) { /* its load failed */
         if (border->kind == BORDER_SEND)
             answer_code(shard, (const void *)parked->message, CODE_OVERLOADED, 1000);
         else
@@ -594,7 +627,12 @@ static enum err send_to(struct shard *shard, struct conversation *conversation,
         }
         return OK;
     }
-    return process_send(shard, conversation, send, NULL);
+    enum err err = process_send(shard, conversation, send, NULL);
+    if (err != ERR_FULL || !several_lanes(shard))
+        return err;
+    if (!wait_for_lane(shard, conversation, message))
+        answer_code(shard, send, CODE_OVERLOADED, 1000);
+    return OK;
 }
 
 static enum err on_send(struct shard *shard, struct bytes message)
@@ -623,6 +661,11 @@ static enum err on_mark_check(struct shard *shard, struct bytes message)
         err = process_mark(shard, conversation, mark);
     else if (park(shard, conversation, message, PARKED_READY) == NULL)
         answer_mark(shard, mark, CODE_OVERLOADED, 1000);
+    if (err == ERR_FULL && several_lanes(shard)) {
+        if (!wait_for_lane(shard, conversation, message))
+            answer_mark(shard, mark, CODE_OVERLOADED, 1000);
+        err = OK;
+    }
     conversation_rest(conversation);
     return err;
 }
@@ -649,28 +692,42 @@ enum err commit_on_request(struct shard *shard, struct bytes message)
     return OK;
 }
 
+/* Watermarks keep their order: behind one that waits for the lane all do. */
+static bool watermark_waits(const struct conversation *conversation)
+{
+    for (struct parked *parked = conversation_parked(conversation); parked != NULL;
+         parked = parked->next)
+        if (((const struct border *)(const void *)parked->message)->kind == BORDER_WATERMARK)
+            return true;
+    return false;
+}
+
 enum err commit_on_watermark(struct shard *shard, struct bytes message)
 {
     const struct border_watermark *mark = (const void *)message.data;
     struct conversation *conversation = find_awake(shard, mark->conversation);
     if (conversation == NULL)
         return ERR_FULL;
-    enum err err = fanout_watermark(shard, conversation, mark);
+    enum err err = ERR_FULL;
+    if (!watermark_waits(conversation))
+        err = fanout_watermark(shard, conversation, mark);
+    if (err == ERR_FULL && several_lanes(shard) && wait_for_lane(shard, conversation, message))
+        err = OK;
     conversation_rest(conversation);
     return err;
 }
 
 /* ---- answers of the lane */
 
-static struct cached *take_oldest(struct shard *shard)
+static struct cached *take_oldest(struct appends *appends)
 {
-    struct cached *message = shard->unacknowledged_head;
+    struct cached *message = appends->oldest;
     CHECK(message != NULL);
-    shard->unacknowledged_head = message->next;
+    appends->oldest = message->next;
     if (message->next != NULL)
         message->next->previous = NULL;
     else
-        shard->unacknowledged_tail = NULL;
+        appends->newest = NULL;
     return message;
 }
 
@@ -690,15 +747,15 @@ static void acknowledge(struct shard *shard, const struct cached *message)
     answer(shard, message->origin, &result);
 }
 
-/* The lane refuses everything of this epoch: what is in flight is taken back, newest first, so that
- * no number is skipped. */
-static void take_back_all(struct shard *shard, enum err err)
+/* The lane refuses everything of this epoch: what is in flight to it is taken back, newest first,
+ * so that no number is skipped. */
+static void take_back_all(struct shard *shard, struct appends *appends, enum err err)
 {
     enum code code = err == ERR_NO_SPACE ? CODE_NO_SPACE : CODE_READ_ONLY;
     shard->log_state = err == ERR_NO_SPACE ? LOG_NO_SPACE : LOG_FAILED;
-    shard->answers_void = 0;
-    while (shard->unacknowledged_tail != NULL) {
-        struct cached *message = shard->unacknowledged_tail;
+    appends->answers_void = 0;
+    while (appends->newest != NULL) {
+        struct cached *message = appends->newest;
         struct conversation *conversation = message->conversation;
         const struct border_result result = {
             .border = {BORDER_RESULT, (uint16_t)shard->index, 0},
@@ -710,36 +767,37 @@ static void take_back_all(struct shard *shard, enum err err)
             .retry_after_ms = code == CODE_NO_SPACE ? 5000 : 0,
             .is_send = true,
         };
-        shard->unacknowledged_tail = message->previous;
+        appends->newest = message->previous;
         if (message->previous != NULL)
             message->previous->next = NULL;
         else
-            shard->unacknowledged_head = NULL;
+            appends->oldest = NULL;
         answer(shard, message->origin, &result);
         conversation_refused(conversation, message);
         wake_waiting(shard, conversation);
         conversation_rest(conversation);
-        shard->answers_void++;
+        appends->answers_void++;
     }
-    CHECK(shard->answers_void > 0);
-    shard->answers_void--; /* the one that is being looked at */
+    CHECK(appends->answers_void > 0);
+    appends->answers_void--; /* the one that is being looked at */
 }
 
 void commit_on_appended(struct shard *shard, struct bytes message)
 {
     const struct border_appended *appended = (const void *)message.data;
-    if (shard->answers_void > 0) {
+    struct appends *appends = &shard->appends[appended->lane];
+    if (appends->answers_void > 0) {
         CHECK(appended->err != OK);
-        shard->answers_void--;
+        appends->answers_void--;
         return;
     }
     if (appended->err != OK) {
         MARK("the log refused");
-        shard->space_epoch = appended->epoch;
-        take_back_all(shard, (enum err)appended->err);
+        appends->epoch = appended->epoch;
+        take_back_all(shard, appends, (enum err)appended->err);
         return;
     }
-    struct cached *cached = take_oldest(shard);
+    struct cached *cached = take_oldest(appends);
     struct conversation *conversation = cached->conversation;
     acknowledge(shard, cached);
     conversation_durable(conversation, cached, &shard->cache);

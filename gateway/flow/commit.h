@@ -2,11 +2,15 @@
  * Flow:       BORDER_SEND → conversation (loaded if need be) → BORDER_APPEND → lane →
  *             BORDER_APPENDED → BORDER_RESULT to the sender, BORDER_DELIVER to the members' home
  *             shards
- * Owns:       struct conversation, what is parked on it, the order of what is in flight to the log
+ * Owns:       struct conversation, what is parked on it, the order of what is in flight to each
+ *             lane
  * Invariants: nothing is acknowledged or delivered before BORDER_APPENDED said durable; answers of
- *             the lane come in the order of appends, so the oldest of `unacknowledged` is always
- *             the one that is meant
- * Failure:    ERR_FULL: no room towards the lane: the request stays in its ring
+ *             a lane come in the order of its appends, so the oldest in flight to it is always the
+ *             one that is meant; a conversation is in one lane, so that its messages become
+ *             visible, or are taken back, in the order of their numbers
+ * Failure:    ERR_FULL: no room towards the lane: the request stays in its ring; in a store of
+ *             several lanes it waits on its conversation, or is told OVERLOADED (a watermark stays
+ *             in its ring then)
  * Bounds:     limits.parked_requests per shard, limits.cache_bytes, limits.state_bytes */
 #ifndef GATEWAY_FLOW_COMMIT_H
 #define GATEWAY_FLOW_COMMIT_H

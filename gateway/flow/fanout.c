@@ -125,9 +125,10 @@ void fanout_flush(struct shard *shard)
 static enum err log_watermark(struct shard *shard, const struct border_watermark *mark)
 {
     struct mesh *mesh = shard->gateway->mesh;
+    uint32_t lane = shard_lane(shard->gateway, mark->conversation);
     size_t size = sizeof(struct border_append) + 8;
-    struct border_append *out = (struct border_append *)(void *)mesh_reserve(
-        mesh, shard->index, LANE_SHARD, MESH_LOG, size);
+    struct border_append *out =
+        (struct border_append *)(void *)mesh_reserve(mesh, shard->index, lane, MESH_LOG, size);
     if (out == NULL) {
         MARK("a watermark waits for the log");
         shard_count(shard, METRIC_MESH_FULL, 1);
@@ -136,7 +137,6 @@ static enum err log_watermark(struct shard *shard, const struct border_watermark
     *out = (struct border_append){
         .border = {BORDER_APPEND, (uint16_t)shard->index, 8},
         .kind = RECORD_WATERMARK,
-        .epoch = shard->space_epoch,
         .realm = mark->realm,
         .device = mark->device,
         .conversation = mark->conversation,
@@ -145,7 +145,7 @@ static enum err log_watermark(struct shard *shard, const struct border_watermark
         .time_ms = shard->wall_ms,
     };
     store_u64((uint8_t *)(out + 1), mark->read);
-    mesh_commit(mesh, shard->index, LANE_SHARD, MESH_LOG, size);
+    mesh_commit(mesh, shard->index, lane, MESH_LOG, size);
     return OK;
 }
 

@@ -1,5 +1,5 @@
 /* lanes.h: which lanes a store's log has, and where they are.
- * Flow:       lane.c (a start), snapshot.c and rebuild.c (tools) → here
+ * Flow:       lane_open.c (a start), snapshot.c and rebuild.c (tools) → here
  * Invariants: a conversation's lane never changes: how many there are is settled when a store is
  *             made; their directories may move between starts
  * Bounds:     LANES_MAX */

@@ -1,8 +1,8 @@
 /* parked.h: requests that wait on their conversation: for its state, for the first send of the same
- * id, or for a look-up.
+ * id, for a look-up, or, in a store of several lanes, for room towards its lane.
  * Owns:       a copy of the border message; freed when it goes on
- * Bounds:     limits.parked_requests per shard: over it the sender is told OVERLOADED with a retry
- *             time */
+ * Bounds:     limits.parked_requests per shard (with several lanes half of it, but for those that
+ *             wait for state): over it the sender is told OVERLOADED with a retry time */
 #ifndef GATEWAY_FLOW_PARKED_H
 #define GATEWAY_FLOW_PARKED_H
 

@@ -256,8 +256,8 @@ static void ask(struct shard *shard, struct session *session)
 {
     struct mesh *mesh = shard->gateway->mesh;
     struct pull *pull = &session->pull;
-    uint32_t target =
-        pull->from_log ? LANE_SHARD : shard_of_conversation(shard->gateway, pull->conversation);
+    uint32_t target = pull->from_log ? shard_lane(shard->gateway, pull->conversation)
+                                     : shard_of_conversation(shard->gateway, pull->conversation);
     enum mesh_class class = pull->from_log ? MESH_LOG : MESH_REQUEST;
     enum mesh_class answer_class = pull->from_log ? MESH_LOG_ANSWER : MESH_ANSWER;
     if (mesh_promise(mesh, shard->index, target, answer_class, pull->answer_bytes) != OK) {

@@ -32,6 +32,26 @@ uint32_t shard_of_conversation(const struct gateway *gateway, struct conversatio
                       gateway->shard_count);
 }
 
+uint32_t shard_of_lane(const struct gateway *gateway, uint32_t lane)
+{
+    return lane % gateway->shard_count; /* as mesh.h says */
+}
+
+uint32_t shard_lane(const struct gateway *gateway, struct conversation_id conversation)
+{
+    return mesh_lane(gateway->mesh, lane_of(conversation, gateway->lane_count));
+}
+
+enum log_state gateway_log_state(const struct gateway *gateway)
+{
+    uint32_t worst = LOG_OPEN;
+    for (uint32_t i = 0; i < gateway->lane_count; i++) {
+        uint32_t state = atomic_load_explicit(&gateway->lanes[i].state, memory_order_relaxed);
+        worst = state > worst ? state : worst;
+    }
+    return (enum log_state)worst;
+}
+
 bool shard_over_budget(const struct shard *shard)
 {
     if (shard->checkpoint_jobs != 0 || shard->checkpoint_round != 0 ||
@@ -82,8 +102,11 @@ static enum err make_engines(struct shard *shard)
 {
     TRY(tls_engine_create(&shard->tls_engine));
     TRY(websocket_engine_create(&shard->websocket_engine, NULL, NULL));
-    return mesh_promise(shard->gateway->mesh, shard->index, LANE_SHARD, MESH_LOG_ANSWER,
-                        sizeof(struct border_checkpoint));
+    struct mesh *mesh = shard->gateway->mesh;
+    for (uint32_t i = 0; i < shard->gateway->lane_count; i++)
+        TRY(mesh_promise(mesh, shard->index, mesh_lane(mesh, i), MESH_LOG_ANSWER,
+                         sizeof(struct border_checkpoint)));
+    return OK;
 }
 
 /* What main may change while we run. */
@@ -121,7 +144,7 @@ enum err shard_create(struct shard **out, const struct shard_options *options, c
     if (shard == NULL)
         return ERR_NO_MEMORY;
     shard->gateway = gateway;
-    if (options->index == LANE_SHARD)
+    if (options->index == 0)
         gateway->state_base = memory_bytes(MEMORY_CHAT);
     shard->index = options->index;
     shard->metrics = gateway->metrics[options->index];
@@ -153,9 +176,7 @@ enum err shard_create(struct shard **out, const struct shard_options *options, c
     shard->now_ns = io_now_ns(shard->io);
     shard->wall_ms = io_wall_ms(shard->io);
     timers_init(&shard->timers, shard->now_ns);
-    if (shard->index == LANE_SHARD)
-        TRY(lane_create(shard, explanation, explanation_size));
-    return OK;
+    return lane_create(shard, explanation, explanation_size);
 }
 
 static enum err listen_on(struct shard *shard, struct io_listener *listener,
@@ -429,16 +450,12 @@ static bool mesh_phase(struct shard *shard)
 {
     struct mesh *mesh = shard->gateway->mesh;
     bool any = false;
+    for (uint32_t i = 0; i < shard->gateway->lane_count; i++)
+        any |= drain_answers(shard, mesh_lane(mesh, i), MESH_LOG_ANSWER);
+    any |= lane_on_messages(shard);
     for (uint32_t source = 0; source < shard->gateway->shard_count; source++) {
         struct bytes message;
-        any |= drain_answers(shard, source, MESH_LOG_ANSWER);
         any |= drain_answers(shard, source, MESH_ANSWER);
-        while ((message = mesh_peek(mesh, shard->index, source, MESH_LOG)).size != 0) {
-            if (lane_on_message(shard, message) != OK)
-                break;
-            mesh_pop(mesh, shard->index, source, MESH_LOG);
-            any = true;
-        }
         while ((message = mesh_peek(mesh, shard->index, source, MESH_REQUEST)).size != 0) {
             if (on_request(shard, message) != OK)
                 break;
@@ -487,8 +504,11 @@ static bool jobs_done(const struct shard *shard)
 
 static bool quiet(const struct shard *shard)
 {
-    return jobs_done(shard) && shard->unacknowledged_head == NULL && shard->answers_void == 0 &&
-           shard->revocations == NULL && pool_used(&shard->relays) == 0 && lane_idle(shard);
+    for (uint32_t i = 0; i < shard->gateway->lane_count; i++)
+        if (shard->appends[i].oldest != NULL || shard->appends[i].answers_void != 0)
+            return false;
+    return jobs_done(shard) && shard->revocations == NULL && pool_used(&shard->relays) == 0 &&
+           lane_idle(shard);
 }
 
 static void drain(struct shard *shard)
@@ -517,7 +537,7 @@ static void drain(struct shard *shard)
         shard->phase = GATEWAY_FINISHING;
     if (shard->phase != GATEWAY_FINISHING)
         return;
-    if (shard->lanes != NULL && checkpointer_finished(lane_checkpointer(shard)))
+    if (shard->index == 0 && checkpointer_finished(lane_checkpointer(shard)))
         atomic_store_explicit(&gateway->phase, GATEWAY_STOPPED, memory_order_release);
     if (atomic_load_explicit(&gateway->phase, memory_order_acquire) == GATEWAY_STOPPED &&
         jobs_done(shard))
@@ -570,8 +590,7 @@ bool shard_turn(struct shard *shard, uint64_t deadline_ns)
     look_at_generation(shard);
     if (shard->tls_context != NULL)
         tls_context_set_period(shard->tls_context, shard->wall_ms / 21600000);
-    shard->log_state =
-        (enum log_state)atomic_load_explicit(&shard->gateway->log_state, memory_order_relaxed);
+    shard->log_state = gateway_log_state(shard->gateway);
     for (size_t i = 0; i < count; i++)
         on_event(shard, &shard->events[i]);
     on_timers(shard);

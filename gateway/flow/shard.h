@@ -41,6 +41,13 @@ enum gateway_phase {
     GATEWAY_STOPPED,
 };
 
+/* lane_status: what all shards may know of a lane. */
+struct lane_status {
+    _Atomic uint32_t state;        /* enum log_state; its shard says it */
+    _Atomic uint64_t settled;      /* everything below was answered; its shard says it */
+    _Atomic uint64_t checkpointed; /* the catalog holds everything below; shard 0 says it */
+};
+
 /* gateway: what all shards of a process share. */
 struct gateway {
     /* constant after start */
@@ -53,6 +60,8 @@ struct gateway {
     struct jwt_signer signer;
     uint8_t store_epoch[16];
     uint32_t shard_count;
+    uint32_t lane_count;   /* of the log */
+    uint64_t writer_epoch; /* of the log's batches; set by shard 0 before the others are made */
     struct metrics *metrics[SHARDS_MAX + LANES_MAX - 1]; /* shards', then further lanes' */
     uint32_t metrics_count;
     api_handler *api;
@@ -69,12 +78,21 @@ struct gateway {
     _Atomic uint32_t phase;   /* enum gateway_phase */
     _Atomic uint32_t drained; /* shards without connections and commits */
     _Atomic uint32_t connections;
-    int64_t state_base;         /* MEMORY_CHAT before the first shard: not state of this gateway */
-    _Atomic uint32_t log_state; /* enum log_state */
-    struct addresses addresses; /* of un-upgraded connections */
+    int64_t state_base; /* MEMORY_CHAT before the first shard: not state of this gateway */
+    struct lane_status lanes[LANES_MAX];
+    _Atomic uint64_t checkpoint_round; /* the newest begun: lanes tell the shards (checkpoint.h) */
+    struct addresses addresses;        /* of un-upgraded connections */
 };
 
-struct lanes; /* flow/lane.c: the log, on the shard that hosts it */
+/* appends: what a shard has on its way to one lane. */
+struct appends {
+    struct cached *oldest; /* in order of append, linked by next */
+    struct cached *newest;
+    uint32_t epoch;        /* the lane's, as far as is known here */
+    uint32_t answers_void; /* to come for appends that were taken back already */
+};
+
+struct lanes; /* flow/lane.c: the lanes that a shard drives */
 
 struct shard {
     struct gateway *gateway;
@@ -119,13 +137,11 @@ struct shard {
     uint32_t parked_count;
     struct conversation *retry; /* with parked requests that can go on when there is room */
     /* log */
-    struct lanes *lanes; /* on the lane's shard, else NULL */
-    uint32_t space_epoch;
+    struct lanes *lanes; /* that it drives; NULL: none */
     enum log_state log_state;
-    struct cached *unacknowledged_head; /* appended, in order of append, linked by next */
-    struct cached *unacknowledged_tail;
-    uint32_t answers_void; /* answers of the lane to appends that were taken back already */
+    struct appends appends[LANES_MAX];
     /* checkpoint */
+    uint32_t checkpoint_told;  /* lanes that have told of the round to come */
     uint64_t checkpoint_round; /* under way, 0: none */
     uint32_t checkpoint_jobs;  /* submitted, not done */
     enum err checkpoint_err;   /* sticky: the checkpoint stays where it was until a restart */
@@ -155,8 +171,8 @@ struct shard_options {
     int32_t cpu; /* -1: not pinned */
 };
 
-/* shard_create: on the shard's own thread. Shard 0 recovers the log here; the others wait for it in
- * main. */
+/* shard_create: on the shard's own thread. Its lanes of the log are recovered here. Shard 0 opens
+ * the store: the others wait for it in main, and nobody turns before all are made. */
 MUST_USE enum err shard_create(struct shard **shard, const struct shard_options *options,
                                char *explanation, size_t explanation_size);
 /* shard_listen: open the listeners: shard 0 first (it probes and may resolve port 0). */
@@ -177,6 +193,12 @@ uint32_t shard_sockets_max(uint32_t connections_max, uint32_t shards);
 /* shard_of_user, shard_of_conversation: who owns what. */
 uint32_t shard_of_user(const struct gateway *gateway, struct user_id user);
 uint32_t shard_of_conversation(const struct gateway *gateway, struct conversation_id conversation);
+
+/* shard_of_lane: who drives it. shard_lane: the node of the conversation's lane in the mesh. */
+uint32_t shard_of_lane(const struct gateway *gateway, uint32_t lane);
+uint32_t shard_lane(const struct gateway *gateway, struct conversation_id conversation);
+/* gateway_log_state: the worst of all lanes: the box is read-only, not a part of it. */
+enum log_state gateway_log_state(const struct gateway *gateway);
 
 /* shard_over_budget: state takes more than its share of limits.state_bytes and may be evicted now
  * (never while rows of it are on their way to the catalog: a load would read older ones). */

@@ -44,8 +44,10 @@ void device_deinit(struct device *device)
 {
     log_clear(&device->record);
     log_clear(&device->after);
+    log_clear(&device->kept);
     free(device->record.events);
     free(device->after.events);
+    free(device->kept.events);
     free(device->differs);
     CHECK(munmap(device->served, device->bytes) == 0);
     CHECK(munmap(device->safe, device->bytes) == 0);
@@ -168,6 +170,13 @@ void device_begin(struct device *device)
     pthread_mutex_unlock(&device->mutex);
 }
 
+void device_end(struct device *device)
+{
+    pthread_mutex_lock(&device->mutex);
+    device->recording = false;
+    pthread_mutex_unlock(&device->mutex);
+}
+
 static uint64_t draw(uint64_t *state)
 {
     *state ^= *state << 13;
@@ -201,6 +210,16 @@ static uint64_t chances(enum device_survival survival, bool last)
     return 0;
 }
 
+/* torn_at: of a write that was torn, how many sectors are there; `blocks`: up to a block's end. */
+static size_t torn_at(const struct device_event *event, bool blocks, uint64_t *random)
+{
+    size_t sectors = draw(random) % (event->size / DEVICE_SECTOR + 1);
+    uint64_t end = event->offset + sectors * DEVICE_SECTOR;
+    if (blocks && sectors < event->size / DEVICE_SECTOR)
+        end -= end % DEVICE_BLOCK;
+    return end < event->offset ? 0 : (size_t)((end - event->offset) / DEVICE_SECTOR);
+}
+
 /* write_survives: the sectors of one write that do. */
 static void write_survives(struct device *device, const struct device_event *event,
                            enum device_survival survival, bool last, uint64_t *random)
@@ -208,9 +227,7 @@ static void write_survives(struct device *device, const struct device_event *eve
     size_t sectors = event->size / DEVICE_SECTOR;
     bool blocks = device->whole_blocks;
     if (last && survival == DEVICE_TORN)
-        sectors = draw(random) % (sectors + 1);
-    if (blocks)
-        sectors -= sectors % (DEVICE_BLOCK / DEVICE_SECTOR);
+        sectors = torn_at(event, blocks, random);
     bool there = false;
     for (size_t i = 0; i < sectors; i++) {
         uint64_t offset = event->offset + i * DEVICE_SECTOR;
@@ -272,11 +289,22 @@ const char *device_cut(struct device *device, size_t point, enum device_survival
     return point == 0 ? "" : (const char *)device->record.events[point - 1].data;
 }
 
+size_t device_keep(struct device *device)
+{
+    pthread_mutex_lock(&device->mutex);
+    struct device_log kept = device->kept;
+    log_clear(&kept);
+    device->kept = device->after;
+    device->after = kept;
+    pthread_mutex_unlock(&device->mutex);
+    return device->kept.count;
+}
+
 void device_cut_again(struct device *device, size_t point, enum device_survival survival,
                       uint64_t seed, size_t second, uint64_t second_seed)
 {
     pthread_mutex_lock(&device->mutex);
-    const struct device_log *log = &device->after;
+    const struct device_log *log = &device->kept;
     CHECK(second <= log->count);
     cut(device, point, survival, seed);
     size_t flushed = newest_flush(log, second);

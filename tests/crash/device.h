@@ -18,7 +18,7 @@
 
 #define DEVICE_SECTOR 512u
 #define DEVICE_BLOCK  4096u
-#define MARK_BYTES    128
+#define MARK_BYTES    224
 
 enum device_event_kind { DEVICE_WRITE, DEVICE_FLUSH, DEVICE_MARK };
 
@@ -57,9 +57,10 @@ struct device {
     size_t safe_at;
     struct device_log record;
     struct device_log after; /* written since the newest cut */
-    bool recording;          /* into record; else into after */
-    bool whole_blocks;       /* a cut tears between blocks of 4096 only */
-    uint64_t fail_write;     /* the n-th from now, once; 0: none */
+    struct device_log kept;
+    bool recording;      /* into record; else into after */
+    bool whole_blocks;   /* a cut tears between blocks of 4096 only */
+    uint64_t fail_write; /* the n-th from now, once; 0: none */
     uint64_t fail_flush;
     uint64_t failed; /* how many were */
 };
@@ -79,12 +80,17 @@ int device_flush(struct device *device);
 void device_command(struct device *device, const char *line);
 /* device_begin: what was written so far is safe and forgotten; from now on it is remembered. */
 void device_begin(struct device *device);
+/* device_end: no longer: what an unmount writes is no part of it. */
+void device_end(struct device *device);
 /* device_cut: the power goes after the first `point` events of the recording. Points must not
  * descend. The newest mark before it comes back ("" if none). */
 const char *device_cut(struct device *device, size_t point, enum device_survival survival,
                        uint64_t seed);
+/* device_keep: what was written since the newest cut is kept for device_cut_again. Returns how many
+ * events that are. */
+size_t device_keep(struct device *device);
 /* device_cut_again: as device_cut with the same arguments, and then once more after the first
- * `second` events since. */
+ * `second` kept events. */
 void device_cut_again(struct device *device, size_t point, enum device_survival survival,
                       uint64_t seed, size_t second, uint64_t second_seed);
 /* device_tear: from the next cut on writes are torn between sectors (false, as at the beginning),

@@ -1,6 +1,5 @@
-/* lab.c: see lab.h. Points are drawn in two halves: anywhere in the recording, and right behind a
- * mark, where an acknowledgement has just been given and nothing after it is safe. One point in
- * eight is cut again somewhere in the writes of its own recovery, and checked once more.
+/* lab.c: see lab.h; points.c draws the points. One point in eight is cut again somewhere in the
+ * writes of its own recovery, and of all that a check does afterwards, and checked once more.
  *
  * xfs notices a metadata block of its own that is torn inside, and then does not mount (EBADMSG,
  * EUCLEAN); that is its promise, not ours. A point that does not mount is repeated with whole
@@ -8,6 +7,7 @@
 #include "tests/crash/lab.h"
 
 #include "tests/crash/hands.h"
+#include "tests/crash/points.h"
 #include "tests/crash/writer.h"
 
 #include <inttypes.h>
@@ -17,8 +17,12 @@
 #define FAILURES_SHOWN 3u
 #define AGAIN_EVERY    8u
 #define CONTROL_LOSES  99u /* of 100 */
-#define UNMOUNTED      -2  /* status of a check: it did not mount */
+#define UNENDED        -1  /* status of a check */
+#define UNMOUNTED      -2  /* … the disk did not mount */
 #define TORN_EVERY     20u /* most points that may need whole blocks */
+
+static const char first_cut[] = "first-cut";
+static const char second_cut[] = "second-cut";
 
 struct lab {
     const struct lab_options *options;
@@ -30,27 +34,13 @@ struct lab {
     char disk[HOST_PATH_BYTES];
     char control[HOST_PATH_BYTES];
     char output[HOST_PATH_BYTES];
+    struct point *points;
     uint64_t random;
     uint64_t again;
     uint64_t torn; /* points repeated with whole blocks */
     uint64_t lost;
     uint64_t bad;
 };
-
-struct point {
-    size_t at;
-    enum device_survival survival;
-    uint64_t seed;
-    const char *mark;
-};
-
-static uint64_t draw(struct lab *lab, uint64_t below)
-{
-    lab->random ^= lab->random << 13;
-    lab->random ^= lab->random >> 7;
-    lab->random ^= lab->random << 17;
-    return (lab->random >> 11) % below;
-}
 
 static void path_of(char out[HOST_PATH_BYTES], const char *directory, const char *name)
 {
@@ -125,10 +115,12 @@ static size_t count_of(const struct device_log *log, enum device_event_kind kind
 
 static bool record(struct lab *lab)
 {
-    const char *const variables[] = {
-        lab->options->control ? "CRASH_SKIP_SYNC=1" : "CRASH_SKIP_SYNC=0", NULL};
+    char skip[40];
+    const char *const variables[] = {skip, NULL};
+    snprintf(skip, sizeof skip, "CRASH_SKIP=%s", skip_name(lab->options->control));
     device_begin(&lab->device);
     int status = run(lab, lab->options->write, "write", variables, lab->output);
+    device_end(&lab->device);
     if (status != 0) {
         printf("%s: the load ended with %d, its output:\n", lab->options->name, status);
         show_output(lab);
@@ -138,60 +130,25 @@ static bool record(struct lab *lab)
     const struct device_log *log = &lab->device.record;
     printf("%s: recorded %zu writes, %zu flushes, %zu marks\n", lab->options->name,
            count_of(log, DEVICE_WRITE), count_of(log, DEVICE_FLUSH), count_of(log, DEVICE_MARK));
+    if (lab->options->write == NULL)
+        show_output(lab);
     return hands_unmount(&lab->hands);
 }
 
 /* ---- points */
 
-static int point_compare(const void *a, const void *b)
-{
-    const struct point *x = a;
-    const struct point *y = b;
-    return x->at < y->at ? -1 : x->at > y->at;
-}
-
-/* behind_mark: right behind the first mark at or after a drawn place, or the last one. */
-static size_t behind_mark(const struct device_log *log, size_t at)
-{
-    while (at < log->count && log->events[at].kind != DEVICE_MARK)
-        at++;
-    while (at > 0 && (at == log->count || log->events[at].kind != DEVICE_MARK))
-        at--;
-    return at + 1;
-}
-
-static struct point *draw_points(struct lab *lab)
-{
-    const struct device_log *log = &lab->device.record;
-    uint64_t count = lab->options->points;
-    struct point *points = calloc(count, sizeof *points);
-    CHECK(points != NULL);
-    for (uint64_t i = 0; i < count; i++) {
-        struct point *point = &points[i];
-        point->at = draw(lab, log->count + 1);
-        if (i % 2 == 0 || lab->options->control)
-            point->at = behind_mark(log, point->at);
-        point->survival = draw(lab, DEVICE_SURVIVAL_COUNT);
-        if (lab->options->control) /* a cache that is lost, or written in any order */
-            point->survival = draw(lab, 2) == 0 ? DEVICE_NONE : DEVICE_FEW;
-        point->seed = draw(lab, 1u << 30);
-    }
-    qsort(points, count, sizeof *points, point_compare);
-    return points;
-}
-
-/* check: the status of the check on what is served now; UNMOUNTED; -1: it did not end. */
-static int check(struct lab *lab, const struct point *point)
+/* check: the status of the check on what is served now; UNMOUNTED; UNENDED. */
+static int check(struct lab *lab, const struct point *point, bool again)
 {
     char seed[40];
     char mark[MARK_BYTES + 16];
-    const char *const variables[] = {seed, mark, NULL};
+    const char *const variables[] = {seed, mark, again ? "CRASH_AGAIN=1" : "CRASH_AGAIN=0", NULL};
     snprintf(seed, sizeof seed, "CRASH_SEED=%" PRIu64, point->seed);
     snprintf(mark, sizeof mark, "CRASH_MARK=%s", point->mark);
     if (!hands_mount(&lab->hands))
         return UNMOUNTED;
     int status = run(lab, lab->options->check, "check", variables, lab->output);
-    return hands_unmount(&lab->hands) ? status : -1;
+    return hands_unmount(&lab->hands) ? status : UNENDED;
 }
 
 static void report(struct lab *lab, const struct point *point, int status, const char *when)
@@ -202,15 +159,25 @@ static void report(struct lab *lab, const struct point *point, int status, const
         [DEVICE_TORN_ANY] = "torn_any"};
     lab->lost += status == CHECK_LOST;
     lab->bad += status != CHECK_LOST && status != CHECK_KEPT;
-    if (status == CHECK_KEPT || lab->options->control || lab->lost + lab->bad > FAILURES_SHOWN)
+    if (status == CHECK_KEPT || lab->options->control != SKIP_NONE ||
+        lab->lost + lab->bad > FAILURES_SHOWN)
         return;
     char image[HOST_PATH_BYTES];
     path_of(image, lab->options->directory, when);
+    const char *verdict = status == CHECK_LOST  ? "LOST"
+                          : status == UNMOUNTED ? "it does not mount"
+                          : status == UNENDED   ? "the check did not end"
+                                                : "BAD";
     printf("%s: cut after event %zu (%s survive, seed %" PRIu64 ", mark '%s'), %s: %s\n",
            lab->options->name, point->at, names[point->survival], point->seed, point->mark, when,
-           status == CHECK_LOST ? "LOST" : "BAD");
-    show_output(lab);
-    (void)device_cut(&lab->device, point->at, point->survival, point->seed);
+           verdict);
+    if (status != UNMOUNTED)
+        show_output(lab);
+    if (when == second_cut)
+        device_cut_again(&lab->device, point->at, point->survival, point->seed, point->second,
+                         point->second_seed);
+    else
+        (void)device_cut(&lab->device, point->at, point->survival, point->seed);
     if (device_save(&lab->device, image))
         printf("    its disk: %s\n", image);
 }
@@ -218,16 +185,17 @@ static void report(struct lab *lab, const struct point *point, int status, const
 /* try_cuts: cut, check; and again, if wanted. */
 static int try_cuts(struct lab *lab, struct point *point, bool again, const char **when)
 {
-    *when = "first-cut";
+    *when = first_cut;
     point->mark = device_cut(&lab->device, point->at, point->survival, point->seed);
-    int status = check(lab, point);
+    int status = check(lab, point, false);
     if (!again || status != CHECK_KEPT)
         return status;
-    *when = "second-cut";
-    size_t second = draw(lab, lab->device.after.count + 1);
-    device_cut_again(&lab->device, point->at, point->survival, point->seed, second,
-                     draw(lab, 1u << 30));
-    return check(lab, point);
+    *when = second_cut;
+    point->second = points_random(&lab->random, device_keep(&lab->device) + 1);
+    point->second_seed = points_random(&lab->random, 1u << 30);
+    device_cut_again(&lab->device, point->at, point->survival, point->seed, point->second,
+                     point->second_seed);
+    return check(lab, point, true);
 }
 
 static void try_point(struct lab *lab, struct point *point, bool again)
@@ -238,28 +206,30 @@ static void try_point(struct lab *lab, struct point *point, bool again)
         lab->torn++;
         device_tear(&lab->device, true);
         status = try_cuts(lab, point, again, &when);
-        device_tear(&lab->device, false);
     }
     lab->again += again;
     report(lab, point, status, when);
+    device_tear(&lab->device, false);
 }
 
 static bool verdict(const struct lab *lab)
 {
     const struct lab_options *options = lab->options;
     uint64_t points = options->points;
-    if (!options->control) {
+    if (options->control == SKIP_NONE) {
         printf("%s: %" PRIu64 " points, %" PRIu64 " cut again while recovering: %" PRIu64
                " lost something acknowledged, %" PRIu64
                " did not start or served nonsense; %" PRIu64
                " did not mount until blocks were whole\n",
                options->name, points, lab->again, lab->lost, lab->bad, lab->torn);
-        return lab->lost == 0 && lab->bad == 0 && lab->torn <= 1 + points / TORN_EVERY;
+        bool fair = points_table(lab->points, points, options->name);
+        return lab->lost == 0 && lab->bad == 0 && lab->torn <= 1 + points / TORN_EVERY && fair;
     }
     uint64_t lose = lab->lost + lab->bad;
     bool good = lose * 100 >= points * CONTROL_LOSES;
-    printf("%s: without syncs %" PRIu64 " of %" PRIu64 " points lose%s\n", options->name, lose,
-           points, good ? "" : ": the lab does not see what it must see");
+    printf("%s: without %s %" PRIu64 " of %" PRIu64 " points lose%s\n", options->name,
+           skip_says(options->control), lose, points,
+           good ? "" : ": the lab does not see what it must see");
     return good;
 }
 
@@ -279,11 +249,11 @@ int lab_run(const struct lab_options *options)
         return skipped(lab);
     if (!record(lab))
         return 1;
-    struct point *points = draw_points(lab);
-    for (uint64_t i = 0; i < options->points; i++)
-        try_point(lab, &points[i], i % AGAIN_EVERY == 0 && !options->control);
-    bool good = verdict(lab);
-    free(points);
+    lab->points = points_draw(&lab->device.record, options->points, options->control, &lab->random);
+    for (uint64_t i = 0; i < options->points && lab->points != NULL; i++)
+        try_point(lab, &lab->points[i], i % AGAIN_EVERY == 0 && options->control == SKIP_NONE);
+    bool good = lab->points != NULL && verdict(lab);
+    free(lab->points);
     lab_stop(lab);
     return good ? 0 : 1;
 }

@@ -5,7 +5,7 @@
 #ifndef TESTS_CRASH_LAB_H
 #define TESTS_CRASH_LAB_H
 
-#include "core/bytes.h"
+#include "tests/crash/phase.h"
 
 struct lab_options {
     const char *filesystem; /* "ext4", "xfs" */
@@ -17,7 +17,7 @@ struct lab_options {
     uint64_t disk_bytes;
     uint64_t points;
     uint64_t seed;
-    bool control; /* the negative control: 99 of 100 points must lose */
+    enum skip control; /* a negative control: 99 of 100 points must lose */
 };
 
 #define LAB_SKIPPED 77 /* this host has no FUSE, no loop devices or no such file system for us */

@@ -1,8 +1,11 @@
 /* main.c: the crash lab's command line; tests/README.md says how it is used.
- *   crash lab [--fs ext4|xfs] [--points N] [--seed S] [--control] [--dir DIR] [--name NAME]
- *             [--write COMMAND --check COMMAND]   0: nothing lost; 1: else; 77: host cannot
+ *   crash lab [--fs ext4|xfs] [--points N] [--seed S] [--control sync|file|directory]
+ *             [--dir DIR] [--name NAME] [--write COMMAND --check COMMAND]
+ *                                               0: nothing lost; 1: else; 77: host cannot
  *   crash with [--fs …] [--dir …] --write COMMAND   a command on a disk that can fail; its status
+ *   crash self                                    the disk itself keeps its promises
  *   crash write, crash check                      what the lab starts itself (writer.h) */
+#include "tests/crash/device_test.h"
 #include "tests/crash/host.h"
 #include "tests/crash/lab.h"
 #include "tests/crash/writer.h"
@@ -43,11 +46,15 @@ static struct lab_options options_of(int count, char **values)
         else if (strcmp(key, "--check") == 0)
             options.check = value_of(count, values, &i);
         else if (strcmp(key, "--control") == 0)
-            options.control = true;
+            options.control = skip_parse(value_of(count, values, &i));
         else {
             fprintf(stderr, "unknown: %s\n", key);
             exit(2);
         }
+    }
+    if (options.control == SKIP_COUNT) {
+        fprintf(stderr, "--control sync, file or directory\n");
+        exit(2);
     }
     options.self = values[0];
     options.name = options.name == NULL ? options.filesystem : options.name;
@@ -62,9 +69,11 @@ int main(int count, char **values)
         return writer_write();
     if (strcmp(what, "check") == 0)
         return writer_check();
+    if (strcmp(what, "self") == 0)
+        return device_test();
     bool lab = strcmp(what, "lab") == 0;
     if (!lab && strcmp(what, "with") != 0) {
-        fprintf(stderr, "crash lab|with|write|check (tests/crash/main.c)\n");
+        fprintf(stderr, "crash lab|with|self|write|check (tests/crash/main.c)\n");
         return 2;
     }
     struct lab_options options = options_of(count, values);

@@ -62,7 +62,7 @@ class World:
         options = {"store.directory": self.gateway.data, "store.segment_size": "2 MiB",
                    "store.batch_size": "256 KiB", "store.reserve_size": "1 MiB", "store.catalog_map_size": "64 MiB",
                    "shards.count": "2"}
-        if os.environ.get("CRASH_SKIP_SYNC") == "1":
+        if os.environ.get("CRASH_SKIP") == "sync":
             options["bench.unsafe_skip_sync"] = "yes"
         self.gateway.spawn(options)
         self.gateway.wait_listening()

@@ -65,6 +65,8 @@ struct disk {
     struct open_file *files; /* by fd - FD_FIRST */
     size_t file_count;
     bool off; /* killed, not restarted: everything fails */
+    char slow[DISK_PATH_MAX];
+    uint64_t slow_ns; /* 0: nothing is */
 };
 
 /* ---- content */
@@ -662,6 +664,22 @@ void disk_restart(struct disk *disk)
 void disk_set_bytes(struct disk *disk, uint64_t bytes)
 {
     disk->bytes = bytes;
+}
+
+void disk_set_slow(struct disk *disk, const char *directory, uint64_t ns)
+{
+    enum err err = path_clean(disk->slow, directory);
+    CHECK(err == OK);
+    disk->slow_ns = ns;
+}
+
+uint64_t disk_slow_ns(const struct disk *disk, int fd)
+{
+    const struct node *node = disk->files[fd - FD_FIRST].node;
+    for (size_t i = 0; disk->slow_ns != 0 && node != NULL && i < disk->name_count; i++)
+        if (disk->names[i].now == node)
+            return path_in(disk->names[i].path, disk->slow) ? disk->slow_ns : 0;
+    return 0;
 }
 
 enum err disk_damage(struct disk *disk, const char *path, uint64_t offset, uint64_t size)

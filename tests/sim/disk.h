@@ -51,6 +51,10 @@ void disk_kill(struct disk *disk, bool power);
 void disk_restart(struct disk *disk);
 
 /* For scenarios: */
+/* disk_set_slow: from now on asynchronous operations on files in the directory take ns longer each.
+ * One directory at a time; ns 0: none. */
+void disk_set_slow(struct disk *disk, const char *directory, uint64_t ns);
+uint64_t disk_slow_ns(const struct disk *disk, int fd);
 void disk_set_bytes(struct disk *disk, uint64_t bytes); /* another size of the file system */
 /* disk_damage: change every byte of a range for good, as a failing device would. ERR_NOT_FOUND. */
 MUST_USE enum err disk_damage(struct disk *disk, const char *path, uint64_t offset, uint64_t size);

@@ -14,6 +14,7 @@
 #include "gateway/flow/lanes.h"
 #include "gateway/flow/shard.h"
 #include "loadgen/fleet.h"
+#include "tests/sim/disk.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +31,10 @@
 #define MESSAGE_BYTES     120
 #define BIG_MESSAGE_BYTES 40000 /* more than one pull asks for */
 #define RING_BYTES        (512 * 1024)
-#define TAKES_MAX         6 /* of a turn's allocations, one of the first fails */
+#define TAKES_MAX         6                 /* of a turn's allocations, one of the first fails */
+#define SLOW_NS           (400 * NS_PER_MS) /* a write, a sync, a read of the slow disk */
+#define WAIT_MS_MAX       400               /* for the disks of the other lanes */
+#define NO_LANE           UINT32_MAX
 
 struct process { /* the gateway's; dies and is made again */
     struct gateway gateway;
@@ -58,6 +62,7 @@ struct story {
     bool draining;     /* SIGTERM was said */
     uint64_t drain_ns; /* it will be, while everybody comes back; UINT64_MAX: not */
     bool restarted_calm;
+    uint32_t slow_lane; /* its disk is; NO_LANE: none */
 };
 
 /* ---- the gateway */
@@ -99,6 +104,8 @@ static void configure(struct world *world, struct config *config)
     config->drain_ms = (uint32_t)world_between(world, 100, 3000);
     config->output_bytes = (uint32_t)world_between(world, 300, 20000);
     config->parked_requests = (uint32_t)world_between(world, 2, 100);
+    if (world->options.seed % 8 == 2) /* a slow disk (slow_down) */
+        config->parked_requests = 2;
     config->state_bytes = world_below(world, 2) == 0 ? 4096 : 1 << 20;
     config->cache_bytes = world_below(world, 3) == 0 ? 0 : world_between(world, 500, 100000);
     static const char *const lanes[] = {"", "", "/lane1", "/lane1, /lane2"};
@@ -108,7 +115,7 @@ static void configure(struct world *world, struct config *config)
 
 static enum err make_mesh(struct world *world, struct gateway *gateway)
 {
-    struct mesh_options options = {.shards = gateway->shard_count};
+    struct mesh_options options = {.shards = gateway->shard_count, .lanes = gateway->lane_count};
     bool single = world_below(world, 2) == 0;
     for (int class = 0; class < MESH_CLASS_COUNT; class ++) {
         options.ring_bytes[class] = RING_BYTES;
@@ -149,8 +156,8 @@ static enum err make_shared(struct story *story, struct gateway *gateway)
     TRY(catalog_open(&gateway->catalog, "/data/catalog", gateway->config->catalog_map_bytes,
                      &explanation));
     TRY(io_group_create(&gateway->group, gateway->shard_count));
-    gateway->metrics_count =
-        gateway->shard_count + lanes_count(gateway->config->lane_directories) - 1;
+    gateway->lane_count = lanes_count(gateway->config->lane_directories);
+    gateway->metrics_count = gateway->shard_count + gateway->lane_count - 1;
     for (uint32_t i = 0; i < gateway->metrics_count; i++)
         TRY(metrics_create(&gateway->metrics[i]));
     TRY(addresses_init(&gateway->addresses, gateway->config->max_connections, &gateway->placement));
@@ -352,13 +359,57 @@ static bool all_known(struct story *story)
     return true;
 }
 
+/* ---- a slow disk */
+
+static uint32_t lane_count(uint64_t seed)
+{
+    static const uint32_t counts[] = {1, 1, 2, 3}; /* configure's */
+    return counts[seed % COUNT_OF(counts)];
+}
+
+static void slow_down(struct story *story)
+{
+    static const char *const directories[] = {"/data/log", "/lane1", "/lane2"};
+    struct world *world = story->run->world;
+    uint64_t seed = world->options.seed;
+    story->slow_lane = NO_LANE;
+    if (lane_count(seed) == 1 || seed / 4 % 2 != 0)
+        return;
+    story->slow_lane = (uint32_t)(seed / 8 % lane_count(seed));
+    disk_set_slow(world->disk, directories[story->slow_lane], SLOW_NS);
+}
+
+/* A slow disk holds up its own lane only: what was appended to others is durable soon, and no send
+ * stays in a ring, where others are behind it. */
+static void check_others(struct story *story)
+{
+    const struct gateway *gateway = &story->process->gateway;
+    uint64_t now_ms = world_wall_ms(story->run->world);
+    for (uint32_t i = 0; i < gateway->shard_count; i++) {
+        const struct shard *shard = story->process->shards[i];
+        for (uint32_t lane = 0; lane < gateway->lane_count; lane++) {
+            const struct cached *oldest = shard->appends[lane].oldest;
+            if (lane != story->slow_lane && oldest != NULL &&
+                now_ms - oldest->time_ms > WAIT_MS_MAX)
+                run_fail(story->run, "lane %u: an append waits for another lane's disk", lane);
+        }
+        for (uint32_t source = 0; source < gateway->shard_count; source++) {
+            struct bytes message = mesh_peek(gateway->mesh, i, source, MESH_REQUEST);
+            const struct border_send *send = (const void *)message.data;
+            if (message.size != 0 && send->border.kind == BORDER_SEND &&
+                story->run->world->now_ns - send->arrived_ns > WAIT_MS_MAX * NS_PER_MS)
+                run_fail(story->run, "shard %u: a send waits for a slow disk in its ring", i);
+        }
+    }
+}
+
 /* ---- who directs */
 
 /* A gateway whose disk or catalog failed stays read-only until an operator starts it again. */
 static bool needs_restart(const struct story *story)
 {
     const struct gateway *gateway = &story->process->gateway;
-    if (atomic_load(&gateway->log_state) == LOG_FAILED)
+    if (gateway_log_state(gateway) == LOG_FAILED)
         return true;
     return story->run->calm && !story->restarted_calm;
 }
@@ -386,6 +437,10 @@ static size_t direct(void *self)
         story->chat_ns = now_ns;
         set_phase(story, FLEET_CHAT);
     }
+    if (story->run->calm)
+        disk_set_slow(story->run->world->disk, "/", 0);
+    else if (story->slow_lane != NO_LANE)
+        check_others(story);
     if (needs_restart(story)) {
         story->restarted_calm = story->run->calm;
         stop(story, ENDING_KILLED);
@@ -446,6 +501,7 @@ static void set_up(struct run *run)
     CHECK(err == OK);
     err = tls_context_create_client(&story->client_tls, NULL, &explanation);
     CHECK(err == OK);
+    slow_down(story);
     start(story);
     start_clients(story);
     set_phase(story, FLEET_CONNECT);
@@ -504,10 +560,10 @@ static void explain(const struct story *story)
                 "  shard %u: log %d connections %u sessions %u parked %u in flight %d stalled %d "
                 "pulls %d slices %d watermarks %d checkpoint %lu jobs %u err %s\n",
                 i, (int)shard->log_state, pool_used(&shard->connections),
-                pool_used(&shard->sessions), shard->parked_count,
-                shard->unacknowledged_head != NULL, shard->stalled != NULL, shard->pulls != NULL,
-                shard->dirty_slices != NULL, shard->dirty_watermarks != NULL,
-                shard->checkpoint_round, shard->checkpoint_jobs, err_name(shard->checkpoint_err));
+                pool_used(&shard->sessions), shard->parked_count, shard->appends[0].oldest != NULL,
+                shard->stalled != NULL, shard->pulls != NULL, shard->dirty_slices != NULL,
+                shard->dirty_watermarks != NULL, shard->checkpoint_round, shard->checkpoint_jobs,
+                err_name(shard->checkpoint_err));
     }
 }
 

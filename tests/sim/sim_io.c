@@ -522,10 +522,10 @@ void io_move(struct io *io, struct io_conn conn, uint32_t target, void *cargo)
 
 /* ---- files */
 
-static uint64_t disk_time(struct world *world)
+static uint64_t disk_time(struct world *world, int fd)
 {
     uint64_t most = world->options.faults.disk_ns_max;
-    return world_between(world, 1000, most > 1000 ? most : 1000);
+    return world_between(world, 1000, most > 1000 ? most : 1000) + disk_slow_ns(world->disk, fd);
 }
 
 static void fire_sync(struct world *world, void *owner, uint64_t index, uint64_t unused)
@@ -555,7 +555,7 @@ static void fire_file(struct world *world, void *owner, uint64_t index, uint64_t
         op->done_bytes = op->err == OK ? op->size : 0;
         if (op->err == OK && (op->flags & FILE_OP_SYNC)) {
             raw->journal_end = disk_journal_end(world->disk, op->fd);
-            world_after(world, disk_time(world), fire_sync, io, index, 0);
+            world_after(world, disk_time(world, op->fd), fire_sync, io, index, 0);
             return;
         }
     }
@@ -574,7 +574,7 @@ static enum err file_start(struct io *io, struct io_file_op *op)
     io->files_inflight++;
     uint32_t index = raw_take(io);
     io->raws[index] = (struct raw){.kind = RAW_FILE, .slot = NONE, .op = op};
-    world_after(io->world, disk_time(io->world), fire_file, io, index, 0);
+    world_after(io->world, disk_time(io->world, op->fd), fire_file, io, index, 0);
     return OK;
 }
 

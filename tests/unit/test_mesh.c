@@ -13,7 +13,7 @@
 static struct mesh *make(uint32_t shards, uint32_t ring_bytes, uint32_t messages_max,
                          struct io_group *group)
 {
-    struct mesh_options options = {.shards = shards};
+    struct mesh_options options = {.shards = shards, .lanes = 1};
     for (int i = 0; i < MESH_CLASS_COUNT; i++) {
         options.ring_bytes[i] = ring_bytes;
         options.messages_max[i] = messages_max;
@@ -49,14 +49,18 @@ struct model {
 
 static void random_ring(uint32_t ring_bytes, uint32_t messages_max, uint64_t seed)
 {
-    static struct model models[2][2][MESH_CLASS_COUNT];
+    static struct model models[3][3][MESH_CLASS_COUNT];
     memset(models, 0, sizeof models);
     struct mesh *mesh = make(2, ring_bytes, messages_max, NULL);
     uint64_t refused = 0;
     for (int step = 0; step < 60000; step++) {
+        enum mesh_class class = (enum mesh_class)random_below(&seed, MESH_CLASS_COUNT);
         uint32_t source = (uint32_t)random_below(&seed, 2);
         uint32_t target = (uint32_t)random_below(&seed, 2);
-        enum mesh_class class = (enum mesh_class)random_below(&seed, MESH_CLASS_COUNT);
+        if (class == MESH_LOG_ANSWER)
+            source = mesh_lane(mesh, 0);
+        else if (class == MESH_LOG)
+            target = mesh_lane(mesh, 0);
         struct model *m = &models[source][target][class];
         size_t size = random_below(&seed, ring_bytes / 2 - MESH_HEAD_BYTES + 1);
         if (random_below(&seed, 2) == 0)
@@ -80,11 +84,11 @@ static void random_ring(uint32_t ring_bytes, uint32_t messages_max, uint64_t see
             break;
         }
         case 2:
-            mesh_flush(mesh, source);
-            for (uint32_t i = 0; i < 2; i++) {
-                for (uint32_t j = 0; j < MESH_CLASS_COUNT; j++)
-                    models[source][i][j].published = models[source][i][j].sent;
-            }
+            mesh_flush(mesh, source % 2); /* shard 0 drives the lane, node 2 */
+            for (uint32_t i = source % 2; i < 3; i += 2)
+                for (uint32_t j = 0; j < 3; j++)
+                    for (uint32_t k = 0; k < MESH_CLASS_COUNT; k++)
+                        models[i][j][k].published = models[i][j][k].sent;
             break;
         default: {
             struct bytes message = mesh_peek(mesh, target, source, class);
@@ -202,17 +206,57 @@ static void sleep_refused_while_something_waits(void **state)
     mesh_pop(mesh, 1, 0, MESH_FANOUT);
     assert_true(mesh_sleep(mesh, 1));
     mesh_awake(mesh, 1);
-    assert_non_null(mesh_reserve(mesh, 1, 1, MESH_LOG, 4)); /* to itself, not flushed */
-    mesh_commit(mesh, 1, 1, MESH_LOG, 4);
+    assert_non_null(mesh_reserve(mesh, 1, 1, MESH_FANOUT, 4)); /* to itself, not flushed */
+    mesh_commit(mesh, 1, 1, MESH_FANOUT, 4);
+    assert_false(mesh_sleep(mesh, 1));
+    mesh_pop(mesh, 1, 1, MESH_FANOUT);
+    assert_true(mesh_sleep(mesh, 0));
+    mesh_awake(mesh, 0);
+    uint32_t lane = mesh_lane(mesh, 0); /* shard 0's */
+    assert_non_null(mesh_reserve(mesh, 1, lane, MESH_LOG, 4));
+    mesh_commit(mesh, 1, lane, MESH_LOG, 4);
+    assert_true(mesh_sleep(mesh, 1));
+    mesh_awake(mesh, 1);
+    assert_false(mesh_sleep(mesh, 0));
+    mesh_pop(mesh, lane, 1, MESH_LOG);
+    assert_non_null(mesh_reserve(mesh, lane, 1, MESH_LOG_ANSWER, 4));
+    mesh_commit(mesh, lane, 1, MESH_LOG_ANSWER, 4);
+    assert_true(mesh_sleep(mesh, 1)); /* its shard has not flushed yet */
+    mesh_awake(mesh, 1);
+    assert_true(mesh_sleep(mesh, 0));
     assert_false(mesh_sleep(mesh, 1));
     mesh_destroy(mesh);
+}
+
+static void a_full_lane_holds_up_no_other(void **state)
+{
+    (void)state;
+    struct mesh_options options = {.shards = 2,
+                                   .lanes = 3,
+                                   .ring_bytes = {64, 64, 64, 64, 64},
+                                   .messages_max = {1, 1, 1, 1, 1}};
+    struct mesh *mesh;
+    assert_int_equal(mesh_create(&mesh, NULL, &options), OK);
+    for (uint32_t lane = 0; lane < 3; lane++) { /* 0 and 2 are driven by the same shard */
+        uint32_t node = mesh_lane(mesh, lane);
+        assert_int_equal(mesh_promise(mesh, 1, node, MESH_LOG_ANSWER, 8), OK);
+        assert_int_equal(mesh_promise(mesh, 1, node, MESH_LOG_ANSWER, 8), ERR_FULL);
+        assert_non_null(mesh_reserve(mesh, 1, node, MESH_LOG, 8));
+        mesh_commit(mesh, 1, node, MESH_LOG, 8);
+        assert_null(mesh_reserve(mesh, 1, node, MESH_LOG, 8));
+    }
+    mesh_flush(mesh, 1);
+    for (uint32_t lane = 0; lane < 3; lane++)
+        assert_int_equal(mesh_peek(mesh, mesh_lane(mesh, lane), 1, MESH_LOG).size, 8);
+    mesh_destroy(mesh);
+    assert_int_equal(mesh_rings(2, 3), 2 * 2 * 3 + 2 * 3 * 2);
 }
 
 static void survives_failed_allocations(void **state)
 {
     (void)state;
     int64_t before = memory_bytes(MEMORY_CORE);
-    struct mesh_options options = {.shards = 2, .ring_bytes = {64, 64, 64, 64, 64}};
+    struct mesh_options options = {.shards = 2, .lanes = 2, .ring_bytes = {64, 64, 64, 64, 64}};
     for (uint64_t n = 1;; n++) {
         struct mesh *mesh;
         memory_fail_at(n);
@@ -355,6 +399,7 @@ int main(void)
         cmocka_unit_test(agrees_with_model),
         cmocka_unit_test(promised_room_is_there),
         cmocka_unit_test(sleep_refused_while_something_waits),
+        cmocka_unit_test(a_full_lane_holds_up_no_other),
         cmocka_unit_test(survives_failed_allocations),
         cmocka_unit_test(two_threads_sleep_and_wake),
     };

@@ -1,9 +1,9 @@
 /* lifecycle_plan.c: what is due, most urgent first:
  *
  * - free: the oldest archive with messages, when its newest one is older than any rule keeps one:
- * of it and those freed before only the range of numbers of each conversation stays, in one
- * archive: they were given and are not given again, also after a rebuild from the log alone; and so
- * do entries that set a retention which is in force
+ *   of it and those freed before only the range of numbers of each conversation stays, in one
+ *   archive: they were given and are not given again, also after a rebuild from the log alone; and
+ *   entries that set a retention which is in force
  * - expiry: what has records that expired longer ago than expiry_delay: segments are merged early,
  *   an archive is written anew, the active segment ends
  * - bytes: the log is larger than retention.bytes: the oldest is written anew without what may go

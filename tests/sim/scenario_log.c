@@ -102,8 +102,9 @@ static void start(struct lane *lane)
                                   .make_rate = lane->run->world->options.seed % 4 * (512 << 10),
                                   .spare_segments = (uint32_t)(lane->run->world->options.seed % 3),
                                   .lookup_bytes = lane->run->world->options.seed % 4 * 4096,
+                                  .merge_segments = 1 + lane->run->world->options.seed % 2,
                                   .merge_inputs = 3,
-                                  .merge_rate = 4 << 20,
+                                  .merge_rate = 2 << 20,
                                   .archive_bytes_max = 1 << 30,
                                   .compress = lane->run->world->options.seed % 3 == 0,
                                   .direct = lane->run->world->options.disk_direct};

@@ -118,6 +118,27 @@ void *memory_resize(void *old, size_t size, enum memory_purpose purpose)
     return p;
 }
 
+enum err memory_grow(void *list, uint32_t *capacity, uint32_t count, size_t item_bytes,
+                     enum memory_purpose purpose)
+{
+    void *items;
+    if (count <= *capacity)
+        return OK;
+    uint32_t more = *capacity == 0 ? 16 : *capacity;
+    while (more < count || more == *capacity) {
+        if (more > UINT32_MAX / 2)
+            return ERR_NO_MEMORY;
+        more *= 2;
+    }
+    memcpy(&items, list, sizeof items);
+    items = memory_resize(items, more * item_bytes, purpose);
+    if (items == NULL)
+        return ERR_NO_MEMORY;
+    memcpy(list, &items, sizeof items);
+    *capacity = more;
+    return OK;
+}
+
 void memory_give(void *p, enum memory_purpose purpose)
 {
     if (p == NULL)

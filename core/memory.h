@@ -23,6 +23,10 @@ void *memory_take(size_t size, enum memory_purpose purpose); /* uninitialised, 1
 void *memory_take_zeroed(size_t size, enum memory_purpose purpose);
 /* memory_resize: as realloc: on NULL old is untouched; size 0 keeps a small piece. */
 void *memory_resize(void *old, size_t size, enum memory_purpose purpose);
+/* memory_grow: *list (a pointer to items of item_bytes each) gets room for at least `count` of
+ * them: at least twice what it had. ERR_NO_MEMORY: nothing has changed. */
+MUST_USE enum err memory_grow(void *list, uint32_t *capacity, uint32_t count, size_t item_bytes,
+                              enum memory_purpose purpose);
 void memory_give(void *p, enum memory_purpose purpose); /* any thread; NULL is fine */
 /* memory_take_aligned: for O_DIRECT and rings; give back with memory_give. */
 void *memory_take_aligned(size_t size, size_t alignment, enum memory_purpose purpose);

@@ -75,11 +75,15 @@ static const struct config_key keys[] = {
     {"store", "compress", KIND_BOOL, FIELD(compress), "yes", UNBOUNDED,
      "Keep archives in zstd blocks where that saves at least an eighth."},
     {"store", "retention_age", KIND_S, FIELD(retention_age_s), "365 d", 0, 3153600000u,
-     "Messages older than this are removed; 0 s: none is."},
+     "Messages older than this are removed; 0 s: none is. Late by half of the time that their "
+     "archive spans, at most."},
     {"store", "retention_age_max", KIND_S, FIELD(retention_age_max_s), "0 s", 0, 3153600000u,
      "A conversation's own retention may be this long; below retention_age: that long."},
     {"store", "retention_size", KIND_BYTES, FIELD(retention_bytes), "0 B", 0, 1048576 * GIB,
      "The oldest messages are removed while the log is larger; 0 B: none is."},
+    {"store", "retention_delay", KIND_S, FIELD(retention_delay_s), "24 h", 0, 31536000,
+     "What a conversation's own retention makes due is off the disk this long after its time, at "
+     "most, and the time that merging takes; each file that has some is written anew so often."},
     {"store", "undelivered_age", KIND_S, FIELD(undelivered_age_s), "30 d", 0, 3153600000u,
      "Messages that a member's device has not got are kept this long whatever else says."},
     {"store", "expiry_delay", KIND_S, FIELD(expiry_delay_s), "24 h", 0, 31536000,

@@ -44,6 +44,7 @@ struct config {
     uint32_t retention_age_s;     /* 0: for ever */
     uint32_t retention_age_max_s; /* bounds what a conversation's own may be */
     uint64_t retention_bytes;     /* 0: no bound */
+    uint32_t retention_delay_s;   /* of what a conversation's own retention makes due */
     uint32_t undelivered_age_s;
     uint32_t expiry_delay_s;
     bool trust_clock;

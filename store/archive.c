@@ -1,4 +1,4 @@
-/* archive.c: the archive's format, version 3. Little-endian; crc is CRC-32C.
+/* archive.c: the archive's format, version 4. Little-endian; crc is CRC-32C.
  *
  * File "%08x-%08x-%04x.archive": first and last segment id that it stands for, generation; in the
  * lane's directory or in the cold one. While it is written: ".archiving", removed at a start.
@@ -9,7 +9,7 @@
  *
  * Header, 4096 bytes. Magic, version and crc keep their place and rule in all versions.
  *   0  8  magic "ROOSTARC"
- *   8  2  version, 3
+ *   8  2  version, 4
  *  10  2  flags, 0
  *  12  4  lane
  *  16  4  first segment id
@@ -26,26 +26,26 @@
  * so that the size may be trusted and a walk goes on behind damaged content.
  *   0  4  crc of bytes 4 … 31, seeded for its offset
  *   4  4  crc of the content as stored, seeded for its offset
- *   8  1  kind: 1 data, 2 directory, 3 table, 4 prints, 5 summary
+ *   8  1  kind: 1 data, 2 directory, 3 table, 4 prints, 5 summary, 6 states
  *   9  1  codec of the content: 0 plain, 1 zstd (data only)
  *  10  2  0
  *  12  4  stored bytes of content
  *  16  4  bytes of content when decompressed
- *  20  4  count of records, entries, rows, prints
+ *  20  4  count of records, entries, rows, prints, states
  *  24  4  number within its kind, from 0
  *  28  4  0
  *
  * Data: records as in a segment (segment.c), their crc with the archive's seed for offset 0; sorted
- * by conversation (hi, then lo), then watermark records (the newest per user and device), then
- * those with sequence numbers, ascending. One kind more: 4, a range that is gone: sequence number =
- * first, body: last 8, reason 4 (1 expired, 2 retention, 3 damaged), 0 4. A conversation whose
- * records fit into one block is never divided.
+ * by conversation (hi, then lo), then sequence number; watermark records are not among them, but in
+ * the states. One kind more: 4, a range that is gone: sequence number = first, body: last 8, reason
+ * 4 (1 expired, 2 retention, 3 damaged), 0 4. A conversation whose records fit into one block is
+ * never divided.
  *
  * Directory: up to 56 entries of 72 bytes, one per conversation, sorted:
  *   0 16  conversation hi, lo
- *  16  8  first sequence number (gone ranges count), 0: watermarks only
+ *  16  8  first sequence number (gone ranges count), 0: no records, only a state
  *  24  8  last sequence number
- *  32  8  offset of its first data block
+ *  32  8  offset of its first data block, 0: none
  *  40  4  bytes of that block, head included
  *  44  4  number of that block
  *  48  4  data blocks
@@ -54,9 +54,30 @@
  *  64  4  prints
  *  68  4  0
  *
+ * States: the block behind each directory block, with its number: one state per entry, in order,
+ * from which rows of the catalog are made again whatever became of the records. 48 bytes:
+ *   0 16  conversation hi, lo
+ *  16  8  first and
+ *  24  8  last sequence number, as in the directory
+ *  32  8  time of the newest number, gone or not, ms since 1970; 0: not known
+ *  40  4  marks
+ *  44  4  1: marks of it were lost to damage; else 0
+ * and its marks, 80 bytes for each device that sent or acknowledged something, sorted:
+ *   0  8  user
+ *   8  4  device
+ *  12  4  realm
+ *  16  8  highest delivered of its watermark records
+ *  24  8  highest read of them
+ *  32  8  time of the newest of them, ms since 1970
+ *  40  8  delivered, or the last one of its own messages that follow it without a gap
+ *  48  8  the first sequence number up to this one are all its own messages; 0: the first is not
+ *  56 16  highest message id that it sent, 0: it sent nothing
+ *  72  4  1: there was a watermark record; else 0, and so are the fields at 16 to 47
+ *  76  4  0
+ *
  * Table: up to 101 rows of 40 bytes, row n of table block t is data block t × 101 + n:
  *   0 16  conversation hi, lo of its first record
- *  16  8  sequence number of its first record, 0: a watermark
+ *  16  8  sequence number of its first record
  *  24  8  offset
  *  32  4  bytes, head included
  *  36  4  records
@@ -76,7 +97,7 @@
  *   8  8  offset of the summary block
  *  16  8  bytes of the file
  *  24  8  records with sequence numbers
- *  32  8  watermark records
+ *  32  8  marks with a watermark
  *  40  8  gone ranges
  *  48  8  conversations
  *  56  8  records that were damaged where they came from
@@ -295,7 +316,7 @@ enum err archive_head_decode(struct archive_block *block, const uint8_t *head,
 {
     if (load_u32(head) != crc32c(seed_at(key, offset), bytes_of(head + 4, ARCHIVE_HEAD_BYTES - 4)))
         return ERR_CORRUPT;
-    bool sound = head[8] >= ARCHIVE_DATA && head[8] <= ARCHIVE_SUMMARY && head[9] <= ARCHIVE_ZSTD &&
+    bool sound = head[8] >= ARCHIVE_DATA && head[8] <= ARCHIVE_STATES && head[9] <= ARCHIVE_ZSTD &&
                  load_u16(head + 10) == 0 && load_u32(head + 28) == 0;
     *block = (struct archive_block){
         .kind = (enum archive_kind)head[8],
@@ -412,12 +433,13 @@ bool archive_entry_sound(const struct archive *archive, const struct archive_ent
 {
     const struct archive_footer *footer = &archive->footer;
     uint64_t prints = (uint64_t)footer->print_blocks * ARCHIVE_PAGE_PRINTS;
-    return entry->blocks > 0 &&
-           (uint64_t)entry->first_block + entry->blocks <= footer->data_blocks &&
+    if (entry->blocks == 0) /* of a conversation that has only a state */
+        return entry->first_seq == 0 && entry->last_seq == 0 && entry->prints == 0;
+    return (uint64_t)entry->first_block + entry->blocks <= footer->data_blocks &&
            entry->stored >= ARCHIVE_HEAD_BYTES && entry->offset < footer->summary &&
            entry->stored <= footer->summary - entry->offset && entry->first_print <= prints &&
-           entry->prints <= prints - entry->first_print &&
-           (entry->first_seq == 0) == (entry->last_seq == 0) && entry->first_seq <= entry->last_seq;
+           entry->prints <= prints - entry->first_print && entry->first_seq != 0 &&
+           entry->first_seq <= entry->last_seq;
 }
 
 void archive_row_encode(uint8_t out[ARCHIVE_ROW_BYTES], const struct archive_row *row)

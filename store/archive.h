@@ -14,7 +14,7 @@
 
 #include "store/segment.h"
 
-#define ARCHIVE_VERSION         3
+#define ARCHIVE_VERSION         4
 #define ARCHIVE_HEADER_BYTES    4096u
 #define ARCHIVE_FOOTER_BYTES    136u
 #define ARCHIVE_HEAD_BYTES      32u         /* before each block's content */
@@ -43,12 +43,12 @@ struct archive_header {
 };
 
 struct archive_footer {
-    uint64_t summary;  /* offset of the summary block */
-    uint64_t bytes;    /* of the file */
-    uint64_t records;  /* with sequence numbers */
-    uint64_t settings; /* of them, those that set a conversation's retention */
-    uint64_t watermarks;
-    uint64_t gone; /* ranges */
+    uint64_t summary;    /* offset of the summary block */
+    uint64_t bytes;      /* of the file */
+    uint64_t records;    /* with sequence numbers */
+    uint64_t settings;   /* of them, those that set a conversation's retention */
+    uint64_t watermarks; /* marks with one */
+    uint64_t gone;       /* ranges */
     uint64_t conversations;
     uint64_t damaged;     /* records lost to damage while it was written */
     uint64_t time_min_ms; /* of its records but the settings; 0: there are none */
@@ -67,6 +67,7 @@ enum archive_kind {
     ARCHIVE_TABLE = 3,
     ARCHIVE_PRINTS = 4,
     ARCHIVE_SUMMARY = 5,
+    ARCHIVE_STATES = 6,
 };
 
 enum archive_codec { ARCHIVE_PLAIN = 0, ARCHIVE_ZSTD = 1 };
@@ -84,7 +85,7 @@ struct archive_block {
 /* archive_entry: what an archive has of one conversation. */
 struct archive_entry {
     struct conversation_id conversation;
-    uint64_t first_seq; /* 0: only watermarks */
+    uint64_t first_seq; /* 0: no records, only a state */
     uint64_t last_seq;
     uint64_t offset;      /* of the first data block */
     uint32_t stored;      /* bytes of that block, head included */
@@ -98,7 +99,7 @@ struct archive_entry {
 /* archive_row: one data block. */
 struct archive_row {
     struct conversation_id conversation; /* of its first record */
-    uint64_t seq;                        /* of its first record; 0: a watermark */
+    uint64_t seq;                        /* of its first record */
     uint64_t offset;
     uint32_t bytes; /* head included */
     uint32_t count;

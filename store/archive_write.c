@@ -2,8 +2,8 @@
  *
  * A conversation's first records wait in `start` until it is known whether all fit into one block:
  * then they go into the block being filled, or, where that has no room, into the next one. What is
- * larger begins a block of its own and goes on block by block. Directory, table and print blocks
- * are written between data blocks as soon as each is full, so that memory holds only their fences.
+ * larger begins a block of its own and goes on block by block. Directory, state, table and print
+ * blocks are written between data blocks as soon as each is full, so that memory holds only fences.
  */
 #include "store/archive_write.h"
 
@@ -44,11 +44,14 @@ struct archive_writer {
     bool divided; /* it has outgrown one block: start is not used any more */
     struct archive_entry entry;
     uint64_t seq_last;
+    uint64_t time_ms;     /* of its newest number */
+    struct buffer state;  /* of it; empty: not told yet */
+    struct buffer states; /* of `entries`, in their order */
 
     struct archive_entry *entries; /* ended; those whose first block is written come first */
     uint32_t entry_count;
     uint32_t entry_capacity;
-    uint32_t entry_written; /* with their block's place */
+    uint32_t entry_written; /* with their block's place, or without a block */
     uint64_t print_total;
 
     uint8_t rows[ARCHIVE_PAGE_ROWS * ARCHIVE_ROW_BYTES];
@@ -166,7 +169,25 @@ static enum err put_prints(struct archive_writer *w)
     return append(&w->print_offsets, bytes_of(offset, sizeof offset));
 }
 
-/* put_directory: the first count entries, whose blocks are all written. */
+/* put_states: of the first count entries. */
+static enum err put_states(struct archive_writer *w, uint32_t count)
+{
+    struct bytes rest = buffer_bytes(&w->states);
+    struct archive_state state;
+    uint32_t number = w->footer.directory_blocks - 1;
+    uint64_t at;
+    for (uint32_t i = 0; i < count; i++) {
+        enum err err = archive_state_next(&state, &rest);
+        CHECK(err == OK);
+    }
+    size_t size = w->states.size - rest.size;
+    TRY(put_page(w, ARCHIVE_STATES, &number, bytes_of(w->states.data, size), count, &at));
+    memmove(w->states.data, w->states.data + size, rest.size);
+    w->states.size = rest.size;
+    return OK;
+}
+
+/* put_directory: the first count entries, whose blocks are all written, and their states. */
 static enum err put_directory(struct archive_writer *w, uint32_t count)
 {
     uint8_t content[ARCHIVE_PAGE_ENTRIES * ARCHIVE_ENTRY_BYTES];
@@ -176,12 +197,20 @@ static enum err put_directory(struct archive_writer *w, uint32_t count)
         archive_entry_encode(content + (size_t)i * ARCHIVE_ENTRY_BYTES, &w->entries[i]);
     TRY(put_page(w, ARCHIVE_DIRECTORY, &w->footer.directory_blocks,
                  bytes_of(content, (size_t)count * ARCHIVE_ENTRY_BYTES), count, &at));
+    TRY(put_states(w, count));
     memcpy(fence, content, 16);
     store_u64(fence + 16, at);
     w->entry_count -= count;
     w->entry_written -= count;
     memmove(w->entries, w->entries + count, w->entry_count * sizeof *w->entries);
     return append(&w->directory_fences, bytes_of(fence, sizeof fence));
+}
+
+static enum err put_full_directories(struct archive_writer *w)
+{
+    while (w->entry_written >= ARCHIVE_PAGE_ENTRIES)
+        TRY(put_directory(w, ARCHIVE_PAGE_ENTRIES));
+    return OK;
 }
 
 static enum err add_print(struct archive_writer *w, struct archive_print print)
@@ -232,7 +261,7 @@ static enum err end_block(struct archive_writer *w)
     }
     for (; w->entry_written < w->entry_count; w->entry_written++) {
         struct archive_entry *entry = &w->entries[w->entry_written];
-        if (entry->first_block == block.number) {
+        if (entry->blocks != 0 && entry->first_block == block.number) {
             entry->offset = row.offset;
             entry->stored = row.bytes;
         }
@@ -242,9 +271,7 @@ static enum err end_block(struct archive_writer *w)
     archive_row_encode(w->rows + (size_t)w->row_count * ARCHIVE_ROW_BYTES, &row);
     if (++w->row_count == ARCHIVE_PAGE_ROWS)
         TRY(put_table(w));
-    while (w->entry_written >= ARCHIVE_PAGE_ENTRIES)
-        TRY(put_directory(w, ARCHIVE_PAGE_ENTRIES));
-    return OK;
+    return put_full_directories(w);
 }
 
 static enum err bunch_add(struct archive_writer *w, struct bunch *bunch,
@@ -253,7 +280,7 @@ static enum err bunch_add(struct archive_writer *w, struct bunch *bunch,
     TRY(reserve(&bunch->data, size));
     if (bunch->count == 0) {
         bunch->conversation = record->conversation;
-        bunch->seq = record_has_seq(record->kind) ? record->seq : 0;
+        bunch->seq = record->seq;
     }
     record_encode(bunch->data.data + bunch->data.size, record, &w->key, 0);
     bunch->data.size += size;
@@ -263,12 +290,33 @@ static enum err bunch_add(struct archive_writer *w, struct bunch *bunch,
 
 /* ---- conversations */
 
+/* end_state: the state at hand gets its numbers and stands behind those of the entries. */
+static enum err end_state(struct archive_writer *w)
+{
+    struct archive_state state = {.conversation = w->entry.conversation};
+    struct bytes given = buffer_bytes(&w->state);
+    if (given.size != 0) {
+        enum err err = archive_state_next(&state, &given);
+        CHECK(err == OK && given.size == 0);
+    } else {
+        TRY(reserve(&w->state, ARCHIVE_STATE_BYTES));
+        w->state.size = ARCHIVE_STATE_BYTES;
+    }
+    state.first_seq = w->entry.first_seq;
+    state.last_seq = w->entry.last_seq;
+    if (w->time_ms > state.time_ms)
+        state.time_ms = w->time_ms;
+    archive_state_encode(w->state.data, &state);
+    return append(&w->states, buffer_bytes(&w->state));
+}
+
 static enum err end_conversation(struct archive_writer *w)
 {
     struct archive_entry *entry = &w->entry;
     if (!w->open)
         return OK;
-    if (!w->divided) {
+    TRY(end_state(w));
+    if (!w->divided && w->start.count > 0) {
         struct bunch *start = &w->start;
         if (w->block.count > 0 && w->block.data.size + start->data.size > ARCHIVE_DATA_BYTES)
             TRY(end_block(w));
@@ -285,25 +333,19 @@ static enum err end_conversation(struct archive_writer *w)
                           (struct archive_print){w->start_prints[i].print, w->footer.data_blocks}));
         start->count = 0;
         start->data.size = 0;
-    } else {
+    } else if (w->divided) {
         entry->blocks = w->footer.data_blocks + (w->block.count > 0) - entry->first_block;
     }
     entry->prints = (uint32_t)(w->print_total - entry->first_print);
-    if (w->entry_count == w->entry_capacity) {
-        uint32_t capacity = w->entry_capacity == 0 ? 512 : w->entry_capacity * 2;
-        void *grown = memory_resize(w->entries, capacity * sizeof *w->entries, MEMORY_STORE);
-        if (grown == NULL)
-            return ERR_NO_MEMORY;
-        w->entries = grown;
-        w->entry_capacity = capacity;
-    }
+    TRY(memory_grow(&w->entries, &w->entry_capacity, w->entry_count + 1, sizeof *w->entries,
+                    MEMORY_STORE));
     w->entries[w->entry_count++] = *entry;
-    /* a divided one whose first block is written already has its place */
-    if (entry->offset != 0 && w->entry_written == w->entry_count - 1)
+    /* a divided one whose first block is written already has its place; one without needs none */
+    if ((entry->offset != 0 || entry->blocks == 0) && w->entry_written == w->entry_count - 1)
         w->entry_written++;
     w->footer.conversations++;
     w->open = false;
-    return OK;
+    return put_full_directories(w);
 }
 
 static void begin_conversation(struct archive_writer *w, struct conversation_id id)
@@ -312,6 +354,8 @@ static void begin_conversation(struct archive_writer *w, struct conversation_id 
     w->divided = false;
     w->start_print_count = 0;
     w->seq_last = 0;
+    w->time_ms = 0;
+    w->state.size = 0;
     w->entry = (struct archive_entry){.conversation = id, .first_print = w->print_total};
     uint64_t hash = archive_conversation_hash(&w->key, id);
     for (uint32_t probe = 0; probe < ARCHIVE_FILTER_PROBES; probe++) {
@@ -352,10 +396,8 @@ static void note(struct archive_writer *w, const struct log_record *record)
     if (record->expires_ms != 0 &&
         (footer->expires_min_ms == 0 || record->expires_ms < footer->expires_min_ms))
         footer->expires_min_ms = record->expires_ms;
-    if (!record_has_seq(record->kind)) {
-        footer->watermarks++;
-        return;
-    }
+    if (record->time_ms > w->time_ms)
+        w->time_ms = record->time_ms;
     struct gone_range gone = {.last = record->seq};
     if (record->kind == RECORD_GONE) {
         footer->gone++;
@@ -367,25 +409,50 @@ static void note(struct archive_writer *w, const struct log_record *record)
         footer->settings += record->kind == RECORD_RETENTION;
         w->entry.records++;
     }
-    CHECK(record->seq > w->seq_last);
+    CHECK(record_has_seq(record->kind) && record->seq > w->seq_last && w->state.size == 0);
     w->seq_last = gone.last;
     if (w->entry.first_seq == 0)
         w->entry.first_seq = record->seq;
     w->entry.last_seq = gone.last;
 }
 
-enum err archive_writer_add(struct archive_writer *w, const struct log_record *record)
+/* reach: the conversation is the one at hand, or comes behind it. */
+static enum err reach(struct archive_writer *w, struct conversation_id conversation)
 {
-    int order = w->open ? conversation_order(w->entry.conversation, record->conversation) : -1;
+    int order = w->open ? conversation_order(w->entry.conversation, conversation) : -1;
     CHECK(order <= 0);
     if (order < 0) {
         TRY(end_conversation(w));
-        begin_conversation(w, record->conversation);
+        begin_conversation(w, conversation);
     }
+    return OK;
+}
+
+enum err archive_writer_state(struct archive_writer *w, const struct archive_state *state,
+                              const struct archive_mark *marks)
+{
+    uint8_t encoded[ARCHIVE_MARK_BYTES];
+    struct archive_state later = *state;
+    later.first_seq = later.last_seq = 0; /* end_state knows */
+    TRY(reach(w, state->conversation));
+    CHECK(w->state.size == 0);
+    TRY(reserve(&w->state, archive_state_bytes(state)));
+    archive_state_encode(w->state.data, &later);
+    w->state.size = ARCHIVE_STATE_BYTES;
+    for (uint32_t i = 0; i < state->count; i++) {
+        archive_mark_encode(encoded, &marks[i]);
+        TRY(buffer_append(&w->state, bytes_of(encoded, sizeof encoded)));
+        w->footer.watermarks += marks[i].marked;
+    }
+    return OK;
+}
+
+enum err archive_writer_add(struct archive_writer *w, const struct log_record *record)
+{
+    TRY(reach(w, record->conversation));
     note(w, record);
     size_t size = record_bytes(record->body.size);
-    bool print = record_has_seq(record->kind) && record->kind != RECORD_GONE &&
-                 message_id_given(record->message_id);
+    bool print = record->kind != RECORD_GONE && message_id_given(record->message_id);
     struct archive_print made = {0};
     if (print)
         made.print = message_print(&w->key, record->conversation, record->sender, record->device,
@@ -495,8 +562,9 @@ void archive_writer_destroy(struct archive_writer *w)
         return;
     if (w->fd >= 0)
         file_close(w->fd);
-    struct buffer *buffers[] = {&w->raw,          &w->block.data,    &w->start.data,
-                                &w->table_fences, &w->print_offsets, &w->directory_fences};
+    struct buffer *buffers[] = {&w->raw,           &w->block.data,      &w->start.data,
+                                &w->state,         &w->states,          &w->table_fences,
+                                &w->print_offsets, &w->directory_fences};
     for (size_t i = 0; i < COUNT_OF(buffers); i++)
         memory_give(buffers[i]->data, MEMORY_STORE);
     memory_give(w->entries, MEMORY_STORE);

@@ -1,14 +1,16 @@
 /* archive_write.h: writes one archive, record by record, in one pass.
  * Flow:       merge.c (worker) → archive_writer_add … → archive_writer_finish → file, synced
  * Owns:       its descriptor, one block of records, what of the index is not written yet
- * Invariants: conversations ascend; within one watermarks come first, then ascending sequence
- *             numbers (CHECKed)
+ * Invariants: conversations ascend; within one sequence numbers do; its state comes last (CHECKed)
  * Failure:    ERR_NO_SPACE, ERR_IO, ERR_NO_MEMORY: the file is no archive: remove it
- * Bounds:     memory: WRITER_OUT_BYTES, twice a block of records, the summary (archive.h) */
+ * Bounds:     memory: WRITER_OUT_BYTES, twice a block of records, the states of up to a directory
+ *             block's conversations and of those in the block being filled, the summary (archive.h)
+ */
 #ifndef STORE_ARCHIVE_WRITE_H
 #define STORE_ARCHIVE_WRITE_H
 
 #include "store/archive.h"
+#include "store/archive_state.h"
 
 #define WRITER_OUT_BYTES (256u << 10)
 
@@ -21,6 +23,12 @@ MUST_USE enum err archive_writer_create(struct archive_writer **writer, const ch
                                         uint64_t conversations_max, bool compress);
 MUST_USE enum err archive_writer_add(struct archive_writer *writer,
                                      const struct log_record *record);
+/* archive_writer_state: what is kept of the conversation beside its records, after the last of
+ * them; numbers and, where the records tell a newer one, time are filled in. Without: an empty one.
+ */
+MUST_USE enum err archive_writer_state(struct archive_writer *writer,
+                                       const struct archive_state *state,
+                                       const struct archive_mark *marks);
 /* archive_writer_finish: all that is gathered, summary, footer, sync. `damaged` goes into the
  * footer. *footer may be NULL. */
 MUST_USE enum err archive_writer_finish(struct archive_writer *writer, uint64_t damaged,

@@ -442,6 +442,7 @@ void lane_roll(struct log *log)
     while (log->segments[log->active] != next)
         log->active++;
     log->segment_full = false;
+    log->lifecycle.active_ms = io_wall_ms(log->io);
     log->gather.segment = next;
     log->gather.offset = SEGMENT_DATA_OFFSET;
 }

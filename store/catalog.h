@@ -30,6 +30,7 @@ enum catalog_table {
     CATALOG_INBOX,         /* user id, conversation id → watermarks at the last checkpoint */
     CATALOG_PENDING,       /* user id, conversation id → last activity; only where something is
                               undelivered */
+    CATALOG_RETENTION,     /* conversation id → its own retention; only where it has one */
     CATALOG_TABLE_COUNT
 };
 

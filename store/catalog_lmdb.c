@@ -69,6 +69,7 @@ static const char *const table_names[CATALOG_TABLE_COUNT] = {
     [CATALOG_CONVERSATIONS] = "conversations",
     [CATALOG_INBOX] = "inbox",
     [CATALOG_PENDING] = "pending",
+    [CATALOG_RETENTION] = "retention",
 };
 
 /* The one place where LMDB's codes, which include errno's, become ours. */

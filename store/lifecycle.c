@@ -13,6 +13,7 @@
 #include "core/logging.h"
 #include "core/memory.h"
 #include "store/background_read.h"
+#include "store/look.h"
 #include "store/merge.h"
 
 #include <stdio.h>
@@ -22,7 +23,7 @@
 #define RETRY_NS          (10 * NS_PER_S) /* after a failure */
 #define FAILURES_MAX      5
 
-enum work_kind { WORK_MERGE, WORK_MOVE, WORK_REMOVE, WORK_KEEP };
+enum work_kind { WORK_MERGE, WORK_MOVE, WORK_REMOVE, WORK_KEEP, WORK_LOOK };
 
 struct lifecycle_job {
     struct worker_job job;
@@ -44,7 +45,9 @@ struct lifecycle_job {
     bool of_archives; /* MERGE, MOVE */
     struct merge_result result;
     struct archive *archive;
+    uint64_t purge_ms; /* rules are applied as of this wall clock; 0: none */
     struct move *move; /* MOVE */
+    struct look *look; /* LOOK: into the entry last_id; 0: into none */
     /* REMOVE: up to two files; KEEP: a segment, its sidecar, and what it becomes */
     char paths[2][STORE_PATH_BYTES];
     char spare[STORE_PATH_BYTES];
@@ -142,6 +145,11 @@ static void job_run(struct worker_job *worker_job)
     case WORK_KEEP:
         job->err = keep_file(job);
         break;
+    case WORK_LOOK:
+        job->moved = look_result(job->look)->bytes_read;
+        job->err = look_step(job->look, job->budget);
+        job->moved = look_result(job->look)->bytes_read - job->moved;
+        break;
     }
 }
 
@@ -153,6 +161,7 @@ static void job_destroy(struct lifecycle_job *job)
         return;
     merge_destroy(job->merge);
     move_destroy(job->move);
+    look_destroy(job->look);
     archive_destroy(job->archive);
     memory_give(job, MEMORY_STORE);
 }
@@ -224,6 +233,7 @@ static void swap_in(struct log *log, struct lifecycle_job *job)
                                   .expires_min_ms = job->archive->footer.expires_min_ms,
                                   .expiry_known = true,
                                   .rewritten_ms = io_wall_ms(log->io),
+                                  .looked_ms = job->purge_ms,
                                   .used = ++log->clock,
                                   .write_fd = -1,
                                   .read_fd = -1};
@@ -264,6 +274,35 @@ static void merge_failed(struct log *log, const struct lifecycle_job *job)
     log->lifecycle.due_ns = io_now_ns(log->io) + RETRY_NS;
 }
 
+/* pace: the next portion, or job, begins when the rate allows. */
+static void pace(struct log *log, const struct lifecycle_job *job)
+{
+    if (log->options.merge_rate != 0)
+        log->lifecycle.due_ns = io_now_ns(log->io) + (uint64_t)((double)job->moved * 1e9 /
+                                                                (double)log->options.merge_rate);
+}
+
+/* on_look: what cannot be looked into is tried again as late as what was. */
+static void on_look(struct log *log, struct lifecycle_job *job)
+{
+    pace(log, job);
+    if (job->err == ERR_AGAIN)
+        return;
+    if (job->last_id != 0) {
+        struct lane_segment *segment = log->segments[find(log, job->last_id)];
+        segment->looked_ms = job->purge_ms;
+        segment->own_due = job->err == OK && look_result(job->look)->due;
+    } else {
+        log->lifecycle.asked_ms = job->purge_ms;
+    }
+    if (job->err == OK)
+        log->lifecycle.own_any = look_result(job->look)->any;
+    else
+        log_event(LOG_WARN, "log_not_looked_into", LOG_U64("last", job->last_id), LOG_ERR(job->err),
+                  LOG_END);
+    job_end(log);
+}
+
 static void on_merge(struct log *log, struct lifecycle_job *job)
 {
     struct lifecycle *life = &log->lifecycle;
@@ -273,9 +312,7 @@ static void on_merge(struct log *log, struct lifecycle_job *job)
     life->no_space = job->paused;
     lane_count(log, METRIC_MERGE_BYTES, job->moved);
     lane_count(log, METRIC_MERGE_WRITTEN_BYTES, job->written);
-    if (log->options.merge_rate != 0)
-        life->due_ns = io_now_ns(log->io) +
-                       (uint64_t)((double)job->moved * 1e9 / (double)log->options.merge_rate);
+    pace(log, job);
     if (job->err == ERR_AGAIN)
         return;
     if (job->paused) {
@@ -300,6 +337,9 @@ static void job_done(struct worker_job *worker_job, void *shard)
     case WORK_MERGE:
     case WORK_MOVE:
         on_merge(log, job);
+        break;
+    case WORK_LOOK:
+        on_look(log, job);
         break;
     case WORK_REMOVE:
     case WORK_KEEP:
@@ -424,9 +464,32 @@ static enum err start_merge(struct log *log, const struct lifecycle_plan *plan, 
     }
     job->cold = cold;
     job->frees = plan->free;
+    job->purge_ms = now_ms;
     job->of_archives = log->segments[plan->lo]->archived;
     job->first_id = log->segments[plan->lo]->id;
     job->last_id = log->segments[plan->hi]->id;
+    log->lifecycle.job = job;
+    return OK;
+}
+
+static enum err start_look(struct log *log, const struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    const struct lane_segment *segment = log->segments[plan->lo];
+    struct merge_input input = {.id = segment->id, .archived = segment->archived};
+    if (segment->archived)
+        TRY(lane_archive_path(log, segment, input.path));
+    struct lifecycle_job *job = job_make(log, WORK_LOOK);
+    if (job == NULL)
+        return ERR_NO_MEMORY;
+    bool ask = plan->lo == log->active;
+    enum err err = look_create(&job->look, log->directory, ask ? NULL : &input,
+                               &log->options.retention, now_ms);
+    if (err != OK) {
+        job_destroy(job);
+        return err;
+    }
+    job->purge_ms = now_ms;
+    job->last_id = ask ? 0 : segment->id;
     log->lifecycle.job = job;
     return OK;
 }
@@ -452,7 +515,7 @@ static enum err start_move(struct log *log, const struct lifecycle_plan *plan)
     return OK;
 }
 
-/* roll: records of the active segment have expired: it ends, so that it can be merged. */
+/* roll: something in the active segment is due, or may be: it ends, so that it can be merged. */
 static void roll(struct log *log)
 {
     if (log->gather.size == 0 && !log->in_flight && log->gather.offset > SEGMENT_DATA_OFFSET &&
@@ -478,6 +541,9 @@ static void begin(struct log *log, uint64_t now_ms)
         break;
     case LIFECYCLE_ROLL:
         roll(log);
+        break;
+    case LIFECYCLE_LOOK:
+        err = start_look(log, &plan, now_ms);
         break;
     }
     if (err != OK && err != ERR_AGAIN)

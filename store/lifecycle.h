@@ -11,7 +11,9 @@ enum lifecycle_kind {
     LIFECYCLE_MERGE, /* entries lo … hi into one archive; of one: it is written anew */
     LIFECYCLE_MOVE,  /* entry lo to the cold directory */
     LIFECYCLE_LOAD,  /* entry lo: when its records expire is not known */
-    LIFECYCLE_ROLL,  /* the active segment has expired records: begin another */
+    LIFECYCLE_ROLL,  /* the active segment has what is due or may be: begin another */
+    LIFECYCLE_LOOK,  /* entry lo: whether own rules make something due is not known; the active
+                        one: whether there are any */
 };
 
 struct lifecycle_plan {

@@ -1,14 +1,17 @@
 /* lifecycle_plan.c: what is due, most urgent first:
  *
  * - free: the oldest archive with messages, when its newest one is older than any rule keeps one:
- * of it and those freed before only the range of numbers of each conversation stays, in one
- * archive: they were given and are not given again, also after a rebuild from the log alone; and so
- * do entries that set a retention which is in force
+ *   of it and those freed before only the range of numbers of each conversation stays, in one
+ *   archive: they were given and are not given again, also after a rebuild from the log alone; and
+ *   entries that set a retention which is in force
  * - expiry: what has records that expired longer ago than expiry_delay: segments are merged early,
  *   an archive is written anew, the active segment ends
  * - bytes: the log is larger than retention.bytes: the oldest is written anew without what may go
  * - age: an archive of which by its times half is due is written anew: so everything goes late by
  *   its own span at most, and is rewritten seldom
+ * - own: every file is looked into once in own_delay for what a conversation's own rule makes due
+ *   (look.c): if there is some it is written anew, or merged early. Where there are such rules the
+ *   active segment ends after that time too, whatever is in it
  * - merge: merge_segments segments, or merge_inputs archives of one level, the lowest level first;
  *   fewer where what follows them is merged already, or more would be too large (half at least)
  * - cold: an archive whose newest record is older than cold_ms moves to the cold directory
@@ -22,6 +25,7 @@
 #define CLOCK_SETTLE_NS    (24ull * 3600 * NS_PER_S)
 #define REWRITE_PAUSE_MS   (24ull * 3600 * 1000) /* before retention looks at an archive again */
 #define RETRY_SOON_MS      (60ull * 1000)
+#define LOOK_PAUSE_MS      1000ull /* between two looks into a file, at least */
 
 uint64_t lifecycle_bytes(const struct log *log)
 {
@@ -51,6 +55,7 @@ void lifecycle_open(struct log *log, uint64_t newest_ms)
             newest_ms = log->segments[i]->footer.time_max_ms;
     life->clock_boot_ns = io_now_ns(log->io);
     life->clock_wall_ms = now_ms;
+    life->active_ms = log->segments[log->active]->header.created_ms;
     if (newest_ms != 0 && newest_ms > now_ms + CLOCK_TOLERANCE_MS)
         life->clock_wall_ms = newest_ms; /* behind: wrong until it agrees */
     else if (newest_ms != 0 && newest_ms + CLOCK_TOLERANCE_MS < now_ms)
@@ -221,6 +226,34 @@ static bool plan_age(const struct log *log, struct lifecycle_plan *plan, uint64_
     return false;
 }
 
+/* plan_own: what was rewritten by rules has nothing due by them: it is looked into as late. */
+static bool plan_own(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    const struct retention *retention = &log->options.retention;
+    uint64_t pause_ms =
+        retention->own_delay_ms > LOOK_PAUSE_MS ? retention->own_delay_ms : LOOK_PAUSE_MS;
+    if (retention->own == NULL)
+        return false;
+    for (uint32_t i = 0; i < log->active; i++) {
+        const struct lane_segment *segment = log->segments[i];
+        if (!mergeable(log, segment) || (segment->archived && messages(segment) == 0))
+            continue;
+        plan_from(log, plan, i);
+        if (segment->own_due)
+            return true;
+        plan->kind = LIFECYCLE_LOOK;
+        if (older(segment->looked_ms, pause_ms, now_ms))
+            return true;
+    }
+    const struct lifecycle *life = &log->lifecycle;
+    if (log->gather.offset <= SEGMENT_DATA_OFFSET || !older(life->active_ms, pause_ms, now_ms))
+        return false;
+    *plan = (struct lifecycle_plan){.kind = life->own_any ? LIFECYCLE_ROLL : LIFECYCLE_LOOK,
+                                    .lo = log->active,
+                                    .hi = log->active};
+    return life->own_any || older(life->asked_ms, pause_ms, now_ms);
+}
+
 /* run: neighbours of one level and tier that are merged together. */
 struct run {
     uint32_t lo;
@@ -315,7 +348,8 @@ bool lifecycle_plan(const struct log *log, struct lifecycle_plan *plan, uint64_t
     if (log->options.merge_inputs == 0)
         return false;
     if (now_ms != 0 && (plan_free(log, plan, now_ms) || plan_expiry(log, plan, now_ms) ||
-                        plan_bytes(log, plan, now_ms) || plan_age(log, plan, now_ms)))
+                        plan_bytes(log, plan, now_ms) || plan_age(log, plan, now_ms) ||
+                        plan_own(log, plan, now_ms)))
         return true;
     return plan_merge(log, plan) || (now_ms != 0 && plan_move(log, plan, now_ms));
 }

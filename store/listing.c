@@ -51,14 +51,8 @@ static enum err listed_path(const struct log *log, const struct listed *listed,
 
 static enum err add(struct listing *listing, const struct listed *listed)
 {
-    if (listing->count == listing->capacity) {
-        uint32_t capacity = listing->capacity == 0 ? 64 : listing->capacity * 2;
-        void *grown = memory_resize(listing->list, capacity * sizeof *listed, MEMORY_STORE);
-        if (grown == NULL)
-            return ERR_NO_MEMORY;
-        listing->list = grown;
-        listing->capacity = capacity;
-    }
+    TRY(memory_grow(&listing->list, &listing->capacity, listing->count + 1, sizeof *listed,
+                    MEMORY_STORE));
     listing->list[listing->count++] = *listed;
     return OK;
 }

@@ -52,6 +52,7 @@ struct retention_rule {
     uint64_t age_ms;        /* 0: the log's */
     uint64_t delivered_seq; /* every device of every member has all up to here */
     uint64_t setting_seq;   /* the newest entry that set this: it is never dropped; 0: none is */
+    uint64_t beyond_seq;    /* up to here beyond its bound in bytes; 0: nothing is */
 };
 
 /* retention: when records may be dropped; store/retention.h. */
@@ -61,11 +62,16 @@ struct retention {
     uint64_t bytes;           /* of the whole log, the oldest go first; 0: no bound */
     uint64_t undelivered_ms;  /* what somebody has not got is kept so long whatever else says */
     uint64_t expiry_delay_ms; /* expired records are off the disk that much later */
+    uint64_t own_delay_ms;    /* and what a conversation's own rule makes due */
     /* look: on a worker, between begin and end; NULL: everything counts as delivered. A failure is
      * as if nothing of the conversation were delivered. */
     enum err (*begin)(void *context, void **session);
     enum err (*look)(void *session, struct conversation_id conversation,
                      struct retention_rule *rule);
+    /* own: of the conversations whose id (ids.h) has that first byte, those that have a rule of
+     * their own, ascending; NULL: none has. */
+    enum err (*own)(void *session, uint8_t first,
+                    enum err (*add)(void *list, struct conversation_id conversation), void *list);
     void (*end)(void *session);
     void *context;
 };

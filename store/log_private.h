@@ -58,6 +58,8 @@ struct lane_segment {
     uint64_t expires_min_ms;      /* earliest expiry of its records; 0: none expires */
     bool expiry_known;
     uint64_t rewritten_ms; /* when retention last rewrote it, by the wall clock */
+    uint64_t looked_ms;    /* what own rules make due in it was dropped or looked for then */
+    bool own_due;          /* and there is some */
     struct lane_segment *retired_next;
     struct segment_header header; /* id 0: not read yet */
     struct segment_key key;
@@ -118,6 +120,9 @@ struct lifecycle {
     uint64_t clock_wall_ms; /* the wall clock was this … */
     uint64_t clock_boot_ns; /* … at this time of the boot clock */
     uint64_t clock_settles_ns;
+    uint64_t active_ms; /* wall clock when the active segment became it, or before */
+    bool own_any;       /* some conversation had a rule of its own when that was looked for last */
+    uint64_t asked_ms;  /* that was asked for the active segment's sake */
     struct scrub_job *scrub; /* beside the job */
     bool scrub_running;
     uint64_t scrub_due_ns;

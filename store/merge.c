@@ -2,7 +2,8 @@
  *
  *   OPEN    each input: open it, load or rebuild its index; a segment is walked once from end to
  *           end: its watermark records are gathered (its index does not have them)
- *   RECORDS conversation by conversation, the inputs in their order: numbers ascend over them
+ *   RECORDS conversation by conversation, the inputs in their order: numbers ascend over them; what
+ *           watermarks and messages, dropped ones too, say of its devices becomes its state
  *   FINISH  footer, sync, rename, sync of the directory
  *
  * Crash safety is a rule of names (archive.c): until the rename the inputs count, from then on the
@@ -19,7 +20,7 @@
 
 enum merge_phase { MERGE_OPEN, MERGE_RECORDS, MERGE_FINISH, MERGE_DONE };
 
-/* watermark: the newest of one device (or of what has none). */
+/* watermark: of a segment, the newest of one device. */
 struct watermark {
     struct conversation_id conversation;
     struct user_id user;
@@ -30,10 +31,10 @@ struct watermark {
     uint64_t time_ms;
 };
 
-struct marks {
+struct watermarks {
     struct watermark *list;
-    size_t count;
-    size_t capacity;
+    uint32_t count;
+    uint32_t capacity;
 };
 
 struct merge {
@@ -48,14 +49,17 @@ struct merge {
     void *session; /* of the retention's look-ups, in one step */
     bool session_open;
 
-    struct marks marks; /* of the segments; sorted by conversation when all are open */
-    size_t marks_at;
-    struct marks inlined; /* of the present conversation */
+    struct watermarks watermarks; /* of the segments; sorted by conversation when all are open */
+    uint32_t watermark_at;
 
     bool in_conversation;
     struct conversation_id conversation;
+    struct archive_state state; /* what will be told of it */
+    struct archive_mark *marks;
+    uint32_t mark_capacity;
     struct retention_rule rule;
     uint32_t at;            /* input that it is read from */
+    bool entered;           /* that one's state was looked at */
     uint64_t seq_last;      /* taken, 0: none yet */
     struct log_record gone; /* range not written yet: seq 0: none; `range` has its end */
     struct gone_range range;
@@ -63,7 +67,7 @@ struct merge {
 
 /* ---- watermarks */
 
-static int mark_compare(const void *a, const void *b)
+static int watermark_compare(const void *a, const void *b)
 {
     const struct watermark *x = a;
     const struct watermark *y = b;
@@ -75,70 +79,148 @@ static int mark_compare(const void *a, const void *b)
     return x->device.v < y->device.v ? -1 : x->device.v > y->device.v;
 }
 
-static void mark_raise(struct watermark *mark, const struct watermark *other)
+static void raise(uint64_t *target, uint64_t value)
 {
-    mark->delivered = other->delivered > mark->delivered ? other->delivered : mark->delivered;
-    mark->read = other->read > mark->read ? other->read : mark->read;
-    mark->time_ms = other->time_ms > mark->time_ms ? other->time_ms : mark->time_ms;
+    if (value > *target)
+        *target = value;
 }
 
-/* marks_settle: sorted, one per device. */
-static void marks_settle(struct marks *marks)
+/* watermarks_settle: sorted, one per device. */
+static void watermarks_settle(struct watermarks *marks)
 {
-    size_t kept = 0;
+    uint32_t kept = 0;
     if (marks->count == 0)
         return;
-    qsort(marks->list, marks->count, sizeof *marks->list, mark_compare);
-    for (size_t i = 1; i < marks->count; i++) {
-        if (mark_compare(&marks->list[kept], &marks->list[i]) == 0)
-            mark_raise(&marks->list[kept], &marks->list[i]);
-        else
-            marks->list[++kept] = marks->list[i];
+    qsort(marks->list, marks->count, sizeof *marks->list, watermark_compare);
+    for (uint32_t i = 1; i < marks->count; i++) {
+        struct watermark *mark = &marks->list[i];
+        struct watermark *same = &marks->list[kept];
+        if (watermark_compare(same, mark) == 0) {
+            raise(&same->delivered, mark->delivered);
+            raise(&same->read, mark->read);
+            raise(&same->time_ms, mark->time_ms);
+        } else {
+            marks->list[++kept] = *mark;
+        }
     }
     marks->count = kept + 1;
 }
 
-static enum err marks_push(struct marks *marks, const struct watermark *mark)
+static enum err watermark_add(void *context, const struct log_record *record)
 {
-    if (marks->count == marks->capacity) {
-        size_t capacity = marks->capacity == 0 ? 256 : marks->capacity * 2;
-        void *grown = memory_resize(marks->list, capacity * sizeof *marks->list, MEMORY_STORE);
-        if (grown == NULL)
-            return ERR_NO_MEMORY;
-        marks->list = grown;
-        marks->capacity = capacity;
-    }
-    marks->list[marks->count++] = *mark;
+    struct watermarks *marks = context;
+    if (record->body.size != 8)
+        return OK; /* of no known form: nothing could read it */
+    TRY(memory_grow(&marks->list, &marks->capacity, marks->count + 1, sizeof *marks->list,
+                    MEMORY_STORE));
+    marks->list[marks->count++] = (struct watermark){.conversation = record->conversation,
+                                                     .user = record->sender,
+                                                     .device = record->device,
+                                                     .realm = record->realm,
+                                                     .delivered = record->seq,
+                                                     .read = load_u64(record->body.data),
+                                                     .time_ms = record->time_ms};
     return OK;
 }
 
-static enum err marks_add(void *context, const struct log_record *record)
+/* ---- the state of one conversation (archive_state.h) */
+
+/* mark_of: the device's mark, made if absent. */
+static enum err mark_of(struct merge *m, struct archive_mark **out, struct user_id user,
+                        struct device_id device)
 {
-    if (record->body.size != 8)
-        return OK; /* of no known form: nothing could read it */
-    const struct watermark mark = {.conversation = record->conversation,
-                                   .user = record->sender,
-                                   .device = record->device,
-                                   .realm = record->realm,
-                                   .delivered = record->seq,
-                                   .read = load_u64(record->body.data),
-                                   .time_ms = record->time_ms};
-    return marks_push(context, &mark);
+    uint32_t low = 0;
+    uint32_t high = m->state.count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int order = archive_mark_order(&m->marks[middle], user, device);
+        if (order == 0) {
+            *out = &m->marks[middle];
+            return OK;
+        }
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    TRY(memory_grow(&m->marks, &m->mark_capacity, m->state.count + 1, sizeof *m->marks,
+                    MEMORY_STORE));
+    memmove(&m->marks[low + 1], &m->marks[low], (m->state.count - low) * sizeof *m->marks);
+    m->state.count++;
+    *out = &m->marks[low];
+    **out = (struct archive_mark){.user = user, .device = device};
+    return OK;
 }
 
-static enum err mark_write(struct merge *m, const struct watermark *mark)
+static void raise_id(struct message_id *highest, struct message_id id)
 {
-    uint8_t read[8];
-    store_u64(read, mark->read);
-    const struct log_record record = {.realm = mark->realm,
-                                      .kind = RECORD_WATERMARK,
-                                      .conversation = mark->conversation,
-                                      .seq = mark->delivered,
-                                      .sender = mark->user,
-                                      .device = mark->device,
-                                      .time_ms = mark->time_ms,
-                                      .body = bytes_of(read, sizeof read)};
-    return archive_writer_add(m->writer, &record);
+    if (memcmp(id.v, highest->v, sizeof id.v) > 0)
+        *highest = id;
+}
+
+static enum err add_mark(struct merge *m, const struct archive_mark *from)
+{
+    struct archive_mark *mark;
+    TRY(mark_of(m, &mark, from->user, from->device));
+    raise_id(&mark->highest, from->highest);
+    if (!from->marked)
+        return OK;
+    mark->marked = true;
+    mark->realm = from->realm;
+    raise(&mark->delivered, from->delivered);
+    raise(&mark->read, from->read);
+    raise(&mark->time_ms, from->time_ms);
+    raise(&mark->own, from->own);
+    return OK;
+}
+
+/* add_state: of an input that is an archive: all but what depends on the numbers before its own. */
+static enum err add_state(struct merge *m, const struct archive_state *from)
+{
+    struct archive_mark mark;
+    raise(&m->state.time_ms, from->time_ms);
+    m->state.incomplete = m->state.incomplete || from->incomplete;
+    for (uint32_t i = 0; i < from->count; i++) {
+        archive_state_mark(&mark, from, i);
+        TRY(add_mark(m, &mark));
+    }
+    return OK;
+}
+
+/* enter: an archive's numbers of the conversation come next: those that are gone cannot be looked
+ * at one by one any more. */
+static enum err enter(struct merge *m, const struct archive_state *from)
+{
+    struct archive_mark before;
+    struct archive_mark *mark;
+    for (uint32_t i = 0; i < from->count; i++) {
+        archive_state_mark(&before, from, i);
+        if (before.lead == 0)
+            continue;
+        TRY(mark_of(m, &mark, before.user, before.device));
+        bool leads =
+            m->state.first_seq == 0 || (mark->lead != 0 && mark->lead + 1 == from->first_seq);
+        if (leads)
+            mark->lead = before.lead;
+        if (mark->marked && mark->own + 1 >= from->first_seq)
+            raise(&mark->own, before.lead);
+    }
+    return OK;
+}
+
+/* note: a message, kept or not. */
+static enum err note(struct merge *m, const struct log_record *record)
+{
+    struct archive_mark *mark;
+    if (record->kind == RECORD_LOST)
+        return OK; /* nothing is known of it */
+    TRY(mark_of(m, &mark, record->sender, record->device));
+    raise_id(&mark->highest, record->message_id);
+    if (mark->marked && mark->own + 1 == record->seq)
+        mark->own = record->seq;
+    if (record->seq == m->state.first_seq || (mark->lead != 0 && mark->lead + 1 == record->seq))
+        mark->lead = record->seq;
+    return OK;
 }
 
 /* ---- opening */
@@ -160,7 +242,7 @@ static enum err begin_records(struct merge *m)
 {
     char path[STORE_PATH_BYTES];
     uint64_t conversations = 0;
-    marks_settle(&m->marks);
+    watermarks_settle(&m->watermarks);
     for (uint32_t i = 0; i < m->count; i++) {
         m->result.bad_segment = m->inputs[i].id;
         conversations += cursor_conversations(&m->cursors[i]);
@@ -170,7 +252,7 @@ static enum err begin_records(struct merge *m)
         else if (m->cursors[i].archived)
             m->result.damaged += m->cursors[i].archive->footer.damaged;
     }
-    conversations += m->marks.count;
+    conversations += m->watermarks.count;
     TRY(working_path(m, path, ".archiving"));
     TRY(archive_writer_create(&m->writer, path, &m->options.header, conversations,
                               m->options.compress));
@@ -186,10 +268,10 @@ static enum err step_open(struct merge *m)
     m->result.bad_segment = m->inputs[m->opened].id; /* until the next one is at hand */
     if (!cursor->opened)
         return cursor_open(cursor, m->options.directory, &m->inputs[m->opened]);
-    enum err err = cursor_scan(cursor, marks_add, &m->marks);
+    enum err err = cursor_scan(cursor, watermark_add, &m->watermarks);
     if (err != ERR_NOT_FOUND)
         return err;
-    marks_settle(&m->marks);
+    watermarks_settle(&m->watermarks);
     m->opened++;
     return OK;
 }
@@ -241,6 +323,7 @@ static enum err take_record(struct merge *m, const struct log_record *record)
         return gone_add(m, record->seq, gone.last, gone.reason, record->time_ms);
     }
     m->seq_last = record->seq;
+    TRY(note(m, record));
     switch (retention_due(&m->options.retention, &m->rule, record, m->options.now_ms,
                           m->options.drop_all)) {
     case RETENTION_KEEP:
@@ -262,6 +345,8 @@ static enum err take_item(struct merge *m, const struct cursor_item *item)
     uint64_t last = m->seq_last;
     if (from <= last) /* twice, or not in order: nothing could read it where it stood */
         return OK;
+    if (m->state.first_seq == 0)
+        m->state.first_seq = from;
     if (last != 0 && from > last + 1)
         TRY(take_damaged(m, last + 1, from - 1));
     if (!item->lost)
@@ -270,54 +355,62 @@ static enum err take_item(struct merge *m, const struct cursor_item *item)
     return take_damaged(m, item->from, item->to);
 }
 
-/* inlined_marks: an archive's watermarks stand before its messages. */
-static enum err inlined_marks(struct merge *m, struct cursor *cursor)
-{
-    const struct cursor_item *item;
-    enum err err;
-    while ((err = cursor_peek(cursor, &item)) == OK && !item->lost &&
-           item->record.kind == RECORD_WATERMARK) {
-        TRY(marks_add(&m->inlined, &item->record));
-        cursor_next(cursor);
-    }
-    return err == ERR_NOT_FOUND ? OK : err;
-}
-
 static bool has(const struct merge *m, const struct cursor *cursor)
 {
     return !cursor->ended && conversation_id_equal(cursor->conversation, m->conversation);
+}
+
+/* gather_state: all that the inputs know before the first of their numbers is looked at. */
+static enum err gather_state(struct merge *m)
+{
+    m->state = (struct archive_state){.conversation = m->conversation};
+    for (uint32_t i = 0; i < m->count; i++)
+        if (m->cursors[i].archived && has(m, &m->cursors[i]))
+            TRY(add_state(m, &m->cursors[i].state));
+    for (; m->watermark_at < m->watermarks.count; m->watermark_at++) {
+        const struct watermark *from = &m->watermarks.list[m->watermark_at];
+        if (!conversation_id_equal(from->conversation, m->conversation))
+            break;
+        const struct archive_mark mark = {.user = from->user,
+                                          .device = from->device,
+                                          .realm = from->realm,
+                                          .marked = true,
+                                          .delivered = from->delivered,
+                                          .read = from->read,
+                                          .time_ms = from->time_ms,
+                                          .own = from->delivered};
+        TRY(add_mark(m, &mark));
+    }
+    return OK;
 }
 
 static enum err begin_conversation(struct merge *m)
 {
     m->in_conversation = true;
     m->at = 0;
+    m->entered = false;
     m->seq_last = 0;
     m->gone.seq = 0;
-    m->inlined.count = 0;
     m->rule = (struct retention_rule){.delivered_seq =
                                           m->options.retention.look == NULL ? UINT64_MAX : 0};
     if (m->session_open && m->options.retention.look(m->session, m->conversation, &m->rule) != OK)
         m->rule = (struct retention_rule){0};
-    for (uint32_t i = 0; i < m->count; i++)
-        if (m->cursors[i].archived && has(m, &m->cursors[i]))
-            TRY(inlined_marks(m, &m->cursors[i]));
-    for (; m->marks_at < m->marks.count &&
-           conversation_id_equal(m->marks.list[m->marks_at].conversation, m->conversation);
-         m->marks_at++)
-        TRY(marks_push(&m->inlined, &m->marks.list[m->marks_at]));
-    marks_settle(&m->inlined);
-    for (size_t i = 0; i < m->inlined.count; i++)
-        TRY(mark_write(m, &m->inlined.list[i]));
-    return OK;
+    return gather_state(m);
+}
+
+static enum err end_conversation(struct merge *m)
+{
+    m->in_conversation = false;
+    TRY(gone_flush(m));
+    return archive_writer_state(m->writer, &m->state, m->marks);
 }
 
 /* next_conversation: the lowest at hand; false: there is none. */
 static bool next_conversation(struct merge *m)
 {
     bool found = false;
-    if (m->marks_at < m->marks.count) {
-        m->conversation = m->marks.list[m->marks_at].conversation;
+    if (m->watermark_at < m->watermarks.count) {
+        m->conversation = m->watermarks.list[m->watermark_at].conversation;
         found = true;
     }
     for (uint32_t i = 0; i < m->count; i++) {
@@ -340,19 +433,21 @@ static enum err step_records(struct merge *m)
         m->phase = MERGE_FINISH;
         return OK;
     }
-    if (m->at == m->count) {
-        m->in_conversation = false;
-        return gone_flush(m);
-    }
+    if (m->at == m->count)
+        return end_conversation(m);
     struct cursor *cursor = &m->cursors[m->at];
     m->result.bad_segment = m->inputs[m->at].id;
     if (!has(m, cursor)) {
         m->at++;
         return OK;
     }
+    if (cursor->archived && !m->entered)
+        TRY(enter(m, &cursor->state));
+    m->entered = true;
     enum err err = cursor_peek(cursor, &item);
     if (err == ERR_NOT_FOUND) {
         m->at++;
+        m->entered = false;
         return cursor_pass(cursor);
     }
     TRY(err);
@@ -456,8 +551,8 @@ void merge_destroy(struct merge *m)
     archive_writer_destroy(m->writer);
     if (begun && m->phase != MERGE_DONE && working_path(m, path, ".archiving") == OK)
         (void)!file_remove(path);
-    memory_give(m->marks.list, MEMORY_STORE);
-    memory_give(m->inlined.list, MEMORY_STORE);
+    memory_give(m->watermarks.list, MEMORY_STORE);
+    memory_give(m->marks, MEMORY_STORE);
     memory_give(m->cursors, MEMORY_STORE);
     memory_give(m->inputs, MEMORY_STORE);
     memory_give(m, MEMORY_STORE);

@@ -1,7 +1,7 @@
 /* merge_cursor.c: see merge_cursor.h. A segment's sidecar names its records in order; each is read
  * where it stands. An archive's directory names its conversations, whose data blocks follow each
  * other; a number that the directory promises and no block has is lost. Of one that is freed whole
- * only the directory is read. */
+ * only the directory and the states are read. */
 #include "store/merge_cursor.h"
 
 #include "core/file.h"
@@ -140,6 +140,40 @@ static enum err archive_open(struct cursor *cursor, const struct merge_input *in
     return cursor->page == NULL ? ERR_NO_MEMORY : OK;
 }
 
+/* states_page: the block at offset, behind the directory block at hand. A damaged one: none. */
+static enum err states_page(struct cursor *cursor, uint64_t offset)
+{
+    const struct archive *archive = cursor->archive;
+    struct archive_block block;
+    struct bytes content;
+    uint8_t head[ARCHIVE_HEAD_BYTES];
+    size_t done = 0;
+    cursor->states = bytes_of(NULL, 0);
+    TRY(file_read(archive->fd, offset, head, sizeof head, &done));
+    enum err err = ERR_CORRUPT;
+    if (done == sizeof head)
+        err = archive_head_decode(&block, head, &archive->key, offset);
+    if (err == OK && (block.kind != ARCHIVE_STATES || block.number != cursor->page_number ||
+                      archive_block_end(offset, &block) > archive->footer.summary))
+        err = ERR_CORRUPT;
+    if (err == OK) {
+        uint32_t size = ARCHIVE_HEAD_BYTES + block.stored;
+        TRY(memory_grow(&cursor->page_states, &cursor->page_states_capacity, size, 1,
+                        MEMORY_STORE));
+        TRY(file_read(archive->fd, offset, cursor->page_states, size, &done));
+        cursor->bytes_read += done;
+        err = archive_block_decode(&block, &content, bytes_of(cursor->page_states, done),
+                                   &archive->key, offset);
+    }
+    if (err == OK)
+        cursor->states = content;
+    else
+        log_event(LOG_ERROR, "log_states_lost", LOG_U64("first", archive->header.first),
+                  LOG_U64("last", archive->header.last),
+                  LOG_U64("directory_block", cursor->page_number), LOG_END);
+    return OK;
+}
+
 static enum err directory_page(struct cursor *cursor)
 {
     const struct archive *archive = cursor->archive;
@@ -161,7 +195,21 @@ static enum err directory_page(struct cursor *cursor)
     cursor->bytes_read += done;
     cursor->page_count = block.count;
     cursor->page_at = 0;
-    return OK;
+    return states_page(cursor, archive_block_end(offset, &block));
+}
+
+/* state_next: of the entry at hand; an incomplete one where it is lost. */
+static void state_next(struct cursor *cursor)
+{
+    const struct archive_entry *entry = &cursor->entry;
+    if (archive_state_next(&cursor->state, &cursor->states) == OK &&
+        conversation_id_equal(cursor->state.conversation, entry->conversation))
+        return;
+    cursor->states = bytes_of(NULL, 0);
+    cursor->state = (struct archive_state){.conversation = entry->conversation,
+                                           .first_seq = entry->first_seq,
+                                           .last_seq = entry->last_seq,
+                                           .incomplete = true};
 }
 
 /* directory_turn: to the next page. What is freed goes although its directory is damaged. */
@@ -189,6 +237,7 @@ static enum err directory_next(struct cursor *cursor)
                                              (size_t)cursor->page_at++ * ARCHIVE_ENTRY_BYTES);
     if (!archive_entry_sound(cursor->archive, &cursor->entry))
         return ERR_CORRUPT;
+    state_next(cursor);
     cursor->conversation = cursor->entry.conversation;
     cursor->seq_last = cursor->entry.first_seq == 0 ? 0 : cursor->entry.first_seq - 1;
     cursor->block_wanted = cursor->entry.first_block;
@@ -250,18 +299,16 @@ static enum err archive_take(struct cursor *cursor)
         struct gone_range gone;
         if (record.kind == RECORD_GONE && gone_decode(&gone, &record) == OK)
             last = gone.last;
-        bool has_seq = record_has_seq(record.kind);
-        if (order == 0 && has_seq && record.seq > cursor->seq_last + 1) {
+        if (order == 0 && record.seq > cursor->seq_last + 1) {
             lost(cursor, cursor->seq_last + 1, record.seq - 1); /* the record comes next */
             return OK;
         }
         cursor->records = rest;
-        if (order < 0 || (has_seq && record.seq <= cursor->seq_last))
+        if (order < 0 || record.seq <= cursor->seq_last)
             continue;
         cursor->item.lost = false;
         cursor->item.record = record;
-        if (has_seq)
-            cursor->seq_last = last;
+        cursor->seq_last = last;
         return OK;
     }
 }
@@ -327,6 +374,7 @@ void cursor_close(struct cursor *cursor)
     archive_destroy(cursor->archive);
     memory_give(cursor->record.data, MEMORY_STORE);
     memory_give(cursor->page, MEMORY_STORE);
+    memory_give(cursor->page_states, MEMORY_STORE);
 }
 
 enum err cursor_start(struct cursor *cursor)

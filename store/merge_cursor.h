@@ -4,10 +4,11 @@
  * Invariants: every record is checked; what fails is handed out as a lost range of numbers
  * Failure:    ERR_CORRUPT: the index of the input is damaged; ERR_IO: the device does not read it,
  *             which may pass, and nothing is given up for it; ERR_NO_MEMORY
- * Bounds:     a page of index, one record or one data block, a walk's window */
+ * Bounds:     a page of index, its states, one record or one data block, a walk's window */
 #ifndef STORE_MERGE_CURSOR_H
 #define STORE_MERGE_CURSOR_H
 
+#include "store/archive_state.h"
 #include "store/archive_walk.h"
 #include "store/merge.h"
 
@@ -21,10 +22,11 @@ struct cursor_item {
 struct cursor {
     bool opened; /* cursor_open was called: cursor_close must be */
     bool archived;
-    bool freed; /* of an archive: per conversation one gone range, its data is not read */
+    bool freed; /* of an archive: per conversation one gone range, its records are not read */
     bool ended;
     struct conversation_id conversation; /* at hand, unless ended */
     uint64_t bytes_read;
+    struct archive_state state; /* of an archive, of the conversation at hand */
     /* private */
     bool held; /* item was looked at, but not taken */
     struct cursor_item item;
@@ -46,6 +48,9 @@ struct cursor {
     uint32_t page_number;
     uint32_t page_count;
     uint32_t page_at;
+    uint8_t *page_states; /* of the page's entries */
+    uint32_t page_states_capacity;
+    struct bytes states; /* what is left of them */
     struct archive_entry entry;
     uint64_t seq_last; /* of the conversation, handed out */
     uint32_t block;    /* number of the data block that `records` is left of */

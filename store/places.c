@@ -227,7 +227,7 @@ static enum err archive_blocks(struct places *places, const struct archive *arch
 static enum err archive_add(struct places *places, uint64_t entries_max,
                             const struct archive_entry *entry)
 {
-    if (entry->first_seq == 0) /* watermarks only */
+    if (entry->first_seq == 0) /* no records, only a state */
         return OK;
     const struct places_block *first = &places->block[entry->first_block];
     if (places->entries == entries_max || (first->offset & ~(uint64_t)GOES_ON) != entry->offset ||

@@ -17,6 +17,7 @@
 #include "core/file.h"
 #include "core/logging.h"
 #include "core/memory.h"
+#include "store/archive_state.h"
 #include "store/archive_walk.h"
 
 struct recovery {
@@ -289,9 +290,32 @@ static enum err replay_block(struct recovery *r, const struct lane_segment *segm
     struct log_record record;
     struct bytes encoded;
     enum err err;
-    while ((err = archive_record_next(&record, &encoded, &records, key)) == OK)
-        if (record.kind != RECORD_GONE)
-            r->replay(r->context, &record, position_of(segment->id, 0));
+    while ((err = archive_record_next(&record, &encoded, &records, key)) == OK) {
+        struct gone_range gone;
+        if (record.kind == RECORD_GONE) { /* these numbers were given all the same */
+            TRY(gone_decode(&gone, &record));
+            record.kind = RECORD_LOST;
+            record.seq = gone.last;
+        }
+        r->replay(r->context, &record, position_of(segment->id, 0));
+    }
+    return err == ERR_NOT_FOUND ? OK : err;
+}
+
+static enum err replay_states(struct recovery *r, const struct lane_segment *segment,
+                              struct bytes content)
+{
+    struct archive_state state;
+    struct archive_mark mark;
+    uint8_t read[8];
+    enum err err;
+    while ((err = archive_state_next(&state, &content)) == OK)
+        for (uint32_t i = 0; i < state.count; i++) {
+            archive_state_mark(&mark, &state, i);
+            struct log_record record = archive_mark_record(&mark, state.conversation, read);
+            if (mark.marked)
+                r->replay(r->context, &record, position_of(segment->id, 0));
+        }
     return err == ERR_NOT_FOUND ? OK : err;
 }
 
@@ -305,8 +329,9 @@ static enum err replay_walk(struct recovery *r, const struct lane_segment *segme
     enum err err = OK;
     while (err == OK && (err = archive_walk_next(&walk, &item)) == OK && item.kind != WALK_END) {
         struct bytes records = {NULL, 0};
-        bool data = item.kind == WALK_BLOCK && item.block.kind == ARCHIVE_DATA;
-        if (data)
+        if (item.kind == WALK_BLOCK && item.block.kind == ARCHIVE_STATES)
+            err = replay_states(r, segment, item.content);
+        if (item.kind == WALK_BLOCK && item.block.kind == ARCHIVE_DATA)
             err = archive_walk_records(&walk, &item, &records);
         if (err == OK)
             err = replay_block(r, segment, records, &archive->key);

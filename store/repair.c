@@ -42,14 +42,8 @@ struct repair {
 
 static enum err add_known(struct repair *r, const struct sidecar_entry *entry)
 {
-    if (r->known_count == r->known_capacity) {
-        uint32_t capacity = r->known_capacity == 0 ? 64 : r->known_capacity * 2;
-        void *grown = memory_resize(r->known, capacity * sizeof *r->known, MEMORY_STORE);
-        if (grown == NULL)
-            return ERR_NO_MEMORY;
-        r->known = grown;
-        r->known_capacity = capacity;
-    }
+    TRY(memory_grow(&r->known, &r->known_capacity, r->known_count + 1, sizeof *r->known,
+                    MEMORY_STORE));
     r->known[r->known_count++] = (struct lost_record){entry->conversation, entry->seq, entry->seq,
                                                       entry->offset, entry->size};
     return OK;

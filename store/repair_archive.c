@@ -1,28 +1,33 @@
 /* repair_archive.c: a damaged archive is written anew, one generation higher, in two passes:
  *
- *   look    every block: which stretches are damaged, what the sound directory blocks promise
+ *   look    every block: which stretches are damaged, what the sound directory and state blocks
+ *           promise: each says it for the other
  *   rewrite the sound records in their order; where the directory or the numbers around it say that
  *           some are missing, a range that is gone, reason damaged (archive.c)
  *
  * Then each damaged stretch, with the numbers missed behind it, goes into quarantine, and only then
  * the new file gets its name and the old one goes. Directory, table, prints, summary and footer are
- * all made anew: where only these are damaged nothing is lost. */
+ * all made anew: where only these are damaged nothing is lost. A lost state block leaves incomplete
+ * states (archive.c). */
 #include "store/repair.h"
 
 #include "core/file.h"
 #include "core/hash.h"
 #include "core/memory.h"
+#include "store/archive_state.h"
 #include "store/archive_walk.h"
 #include "store/archive_write.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
-/* promise: what a directory block says of a conversation. */
+/* promise: what a directory block and a state say of a conversation. */
 struct promise {
     struct conversation_id conversation;
-    uint64_t first_seq; /* 0: watermarks only */
+    uint64_t first_seq; /* 0: no records */
     uint64_t last_seq;
+    bool stated;
+    uint32_t state_at; /* its state, encoded, in `states` */
 };
 
 struct stretch {
@@ -44,14 +49,15 @@ struct salvage {
     struct archive_writer *writer;
     struct list promises; /* struct promise, ascending */
     struct list stretches;
-    struct list lost; /* struct lost_record */
+    struct list states; /* bytes */
+    struct list lost;   /* struct lost_record */
     uint64_t conversations;
     bool compressed;
     bool disordered; /* sound checksums, but no order: not ours to mend */
 
-    uint32_t promise_at; /* the next one not reached */
-    bool open;           /* a conversation is */
-    bool numbered;       /* its watermarks are through */
+    uint32_t promise_at;           /* the next one not reached */
+    bool open;                     /* a conversation is */
+    const struct promise *promise; /* of it, or NULL */
     struct conversation_id conversation;
     uint64_t seq;      /* taken or missed, 0: not known */
     uint64_t last_seq; /* promised, 0: nothing is */
@@ -60,14 +66,7 @@ struct salvage {
 
 static enum err push(struct list *list, const void *item, size_t size)
 {
-    if (list->count == list->capacity) {
-        uint32_t capacity = list->capacity == 0 ? 64 : list->capacity * 2;
-        void *grown = memory_resize(list->items, capacity * size, MEMORY_STORE);
-        if (grown == NULL)
-            return ERR_NO_MEMORY;
-        list->items = grown;
-        list->capacity = capacity;
-    }
+    TRY(memory_grow(&list->items, &list->capacity, list->count + 1, size, MEMORY_STORE));
     memcpy((uint8_t *)list->items + list->count++ * size, item, size);
     return OK;
 }
@@ -86,20 +85,64 @@ static enum err add_stretch(struct salvage *s, uint64_t from, uint64_t to, const
     return push(&s->stretches, &stretch, sizeof stretch);
 }
 
-static enum err look_directory(struct salvage *s, const struct walk_item *item)
+/* promised: by the block before. NULL: it is new. */
+static struct promise *promised(struct salvage *s, struct conversation_id conversation)
+{
+    struct promise *promises = s->promises.items;
+    for (uint32_t i = s->promises.count;
+         i-- > 0 && conversation_order(promises[i].conversation, conversation) >= 0;)
+        if (conversation_id_equal(promises[i].conversation, conversation))
+            return &promises[i];
+    return NULL;
+}
+
+static enum err add_promise(struct salvage *s, const struct promise *promise)
 {
     const struct promise *last = s->promises.items;
+    if (s->promises.count > 0 &&
+        conversation_order(last[s->promises.count - 1].conversation, promise->conversation) >= 0)
+        s->disordered = true;
+    return push(&s->promises, promise, sizeof *promise);
+}
+
+/* look_states: what stands behind a directory block that was read, or instead of it. */
+static enum err look_states(struct salvage *s, const struct walk_item *item)
+{
+    struct bytes content = item->content;
+    struct archive_state state;
+    enum err err;
+    const uint8_t *from = content.data;
+    while ((err = archive_state_next(&state, &content)) == OK) {
+        const struct promise promise = {state.conversation, state.first_seq, state.last_seq, true,
+                                        s->states.count};
+        struct promise *known = promised(s, state.conversation);
+        uint32_t size = (uint32_t)archive_state_bytes(&state);
+        if (known == NULL)
+            TRY(add_promise(s, &promise));
+        else
+            *known = promise;
+        TRY(memory_grow(&s->states.items, &s->states.capacity, s->states.count + size, 1,
+                        MEMORY_STORE));
+        memcpy((uint8_t *)s->states.items + s->states.count, from, size);
+        s->states.count += size;
+        from = content.data;
+    }
+    if (err == ERR_NOT_FOUND)
+        return OK;
+    return add_stretch(s, item->from, item->to, "a state block makes no sense");
+}
+
+static enum err look_directory(struct salvage *s, const struct walk_item *item)
+{
     if (item->block.stored != item->block.count * ARCHIVE_ENTRY_BYTES)
         return add_stretch(s, item->from, item->to, "a directory block makes no sense");
     for (uint32_t i = 0; i < item->block.count; i++) {
         struct archive_entry entry;
         archive_entry_decode(&entry, item->content.data + (size_t)i * ARCHIVE_ENTRY_BYTES);
-        const struct promise promise = {entry.conversation, entry.first_seq, entry.last_seq};
-        if (s->promises.count > 0 &&
-            conversation_order(last[s->promises.count - 1].conversation, entry.conversation) >= 0)
-            s->disordered = true;
-        TRY(push(&s->promises, &promise, sizeof promise));
-        last = s->promises.items;
+        const struct promise promise = {.conversation = entry.conversation,
+                                        .first_seq = entry.first_seq,
+                                        .last_seq = entry.last_seq};
+        TRY(add_promise(s, &promise));
     }
     return OK;
 }
@@ -133,6 +176,9 @@ static enum err look_block(struct salvage *s, struct archive_walk *walk,
         break;
     case ARCHIVE_DIRECTORY:
         TRY(look_directory(s, item));
+        break;
+    case ARCHIVE_STATES:
+        TRY(look_states(s, item));
         break;
     case ARCHIVE_TABLE:
     case ARCHIVE_PRINTS:
@@ -210,19 +256,43 @@ static enum err miss(struct salvage *s, uint64_t from, uint64_t to)
     return archive_writer_add(s->writer, &record);
 }
 
+static enum err keep_state(struct salvage *s)
+{
+    struct archive_state state = {.conversation = s->conversation, .incomplete = true};
+    struct list marks = {0};
+    enum err err = OK;
+    if (s->promise != NULL && s->promise->stated) {
+        uint32_t at = s->promise->state_at;
+        struct bytes encoded =
+            bytes_of((const uint8_t *)s->states.items + at, s->states.count - at);
+        TRY(archive_state_next(&state, &encoded));
+    }
+    for (uint32_t i = 0; i < state.count && err == OK; i++) {
+        struct archive_mark mark;
+        archive_state_mark(&mark, &state, i);
+        err = push(&marks, &mark, sizeof mark);
+    }
+    if (err == OK)
+        err = archive_writer_state(s->writer, &state, marks.items);
+    memory_give(marks.items, MEMORY_STORE);
+    return err;
+}
+
 static enum err end_conversation(struct salvage *s)
 {
-    if (s->open && s->seq < s->last_seq)
-        TRY(miss(s, s->seq + 1, s->last_seq));
+    if (!s->open)
+        return OK;
     s->open = false;
-    return OK;
+    if (s->seq < s->last_seq)
+        TRY(miss(s, s->seq + 1, s->last_seq));
+    return keep_state(s);
 }
 
 static void begin_conversation(struct salvage *s, struct conversation_id conversation,
                                const struct promise *promise)
 {
     s->open = true;
-    s->numbered = false;
+    s->promise = promise;
     s->conversation = conversation;
     s->last_seq = promise == NULL ? 0 : promise->last_seq;
     s->seq = promise == NULL || promise->first_seq == 0 ? 0 : promise->first_seq - 1;
@@ -256,16 +326,13 @@ static enum err keep(struct salvage *s, const struct log_record *record)
     int order = s->open ? conversation_order(s->conversation, record->conversation) : -1;
     if (order != 0)
         TRY(reach(s, record->conversation, false));
-    bool has_seq = record_has_seq(record->kind);
     if (record->kind == RECORD_GONE && gone_decode(&gone, record) != OK)
         return ERR_CORRUPT;
-    if (order > 0 || (has_seq ? record->seq <= s->seq : s->numbered))
+    if (order > 0 || record->seq <= s->seq || !record_has_seq(record->kind))
         return ERR_CORRUPT;
-    s->numbered = has_seq;
-    if (has_seq && record->seq > s->seq + 1 && (s->seq != 0 || s->last_seq != 0))
+    if (record->seq > s->seq + 1 && (s->seq != 0 || s->last_seq != 0))
         TRY(miss(s, s->seq + 1, record->seq - 1));
-    if (has_seq)
-        s->seq = gone.last;
+    s->seq = gone.last;
     return archive_writer_add(s->writer, record);
 }
 
@@ -431,6 +498,7 @@ enum err repair_archive(const struct repair_target *target)
         err = mend(&s, name);
     archive_destroy(s.archive);
     memory_give(s.promises.items, MEMORY_STORE);
+    memory_give(s.states.items, MEMORY_STORE);
     memory_give(s.stretches.items, MEMORY_STORE);
     memory_give(s.lost.items, MEMORY_STORE);
     return err;

@@ -20,7 +20,8 @@ enum retention_verdict retention_due(const struct retention *retention,
     uint64_t age_ms = rule->age_ms != 0 ? rule->age_ms : retention->age_ms;
     if (retention->age_ms != 0 && age_ms > most_ms)
         age_ms = most_ms; /* whole files are freed by that */
-    if (!drop_all && (age_ms == 0 || !older(record, age_ms, now_ms)))
+    bool beyond = drop_all || record->seq <= rule->beyond_seq;
+    if (!beyond && (age_ms == 0 || !older(record, age_ms, now_ms)))
         return RETENTION_KEEP;
     if (record->seq > rule->delivered_seq && !older(record, retention->undelivered_ms, now_ms))
         return RETENTION_KEEP;

@@ -4,6 +4,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "store/archive_state.h"
 #include "store/archive_walk.h"
 #include "store/sidecar.h"
 
@@ -17,8 +18,14 @@ struct check {
     struct archive_footer seen; /* counted */
     bool have;
     struct conversation_id conversation;
-    uint64_t seq;     /* newest of it, 0: only watermarks so far */
-    uint64_t entries; /* in directory blocks */
+    uint64_t seq; /* newest of it */
+    uint64_t with_records;
+    uint64_t entries;         /* in directory blocks */
+    uint64_t entries_blocks;  /* of them with data blocks */
+    uint64_t directory_block; /* whose states come next, + 1; 0: none */
+    uint64_t directory_count;
+    bool stated;
+    struct conversation_id state; /* the newest one's */
     uint64_t rows;
 };
 
@@ -30,23 +37,14 @@ static void damaged(struct check *c, uint64_t offset, const char *what)
 static void check_record(struct check *c, const struct log_record *record, uint64_t offset)
 {
     int order = c->have ? conversation_order(c->conversation, record->conversation) : -1;
-    bool has_seq = record_has_seq(record->kind);
     struct gone_range gone = {.last = record->seq};
     if (record->kind == RECORD_GONE && gone_decode(&gone, record) != OK)
         damaged(c, offset, "a range of numbers that are gone makes no sense");
-    if (order > 0 || (order == 0 && has_seq && record->seq <= c->seq) ||
-        (order == 0 && !has_seq && c->seq != 0))
+    if (order > 0 || (order == 0 && record->seq <= c->seq) || !record_has_seq(record->kind))
         damaged(c, offset, "records are not in order");
-    if (order != 0) {
-        c->seen.conversations++;
-        c->seq = 0;
-    }
+    c->with_records += order != 0;
     c->have = true;
     c->conversation = record->conversation;
-    if (!has_seq) {
-        c->seen.watermarks++;
-        return;
-    }
     c->seq = gone.last;
     if (record->kind == RECORD_GONE)
         c->seen.gone++;
@@ -74,6 +72,63 @@ static enum err check_data(struct check *c, struct archive_walk *walk, const str
     return OK;
 }
 
+static void check_directory(struct check *c, const struct walk_item *item)
+{
+    struct archive_entry entry;
+    c->seen.directory_blocks++;
+    c->entries += item->block.count;
+    c->directory_block = (uint64_t)item->block.number + 1;
+    c->directory_count = item->block.count;
+    if (item->block.stored != item->block.count * ARCHIVE_ENTRY_BYTES)
+        damaged(c, item->from, "a directory block makes no sense");
+    else
+        for (uint32_t i = 0; i < item->block.count; i++) {
+            archive_entry_decode(&entry, item->content.data + (size_t)i * ARCHIVE_ENTRY_BYTES);
+            c->entries_blocks += entry.blocks != 0;
+        }
+}
+
+/* check_marks: one per device, in order. */
+static bool check_marks(struct check *c, const struct archive_state *state)
+{
+    struct archive_mark mark;
+    struct archive_mark last = {0};
+    bool sound = true;
+    for (uint32_t i = 0; i < state->count; i++, last = mark) {
+        archive_state_mark(&mark, state, i);
+        c->seen.watermarks += mark.marked;
+        sound = sound && (i == 0 || archive_mark_order(&last, mark.user, mark.device) < 0) &&
+                (!mark.marked || mark.own >= mark.delivered) && mark.lead <= state->last_seq;
+    }
+    return sound;
+}
+
+static void check_states(struct check *c, const struct walk_item *item)
+{
+    struct bytes content = item->content;
+    struct archive_state state;
+    uint32_t count = 0;
+    bool sound = c->directory_block == (uint64_t)item->block.number + 1 &&
+                 c->directory_count == item->block.count;
+    enum err err;
+    c->directory_block = 0;
+    while ((err = archive_state_next(&state, &content)) == OK) {
+        sound = sound && check_marks(c, &state) &&
+                (!c->stated || conversation_order(c->state, state.conversation) < 0);
+        c->stated = true;
+        c->state = state.conversation;
+        c->seen.conversations++;
+        count++;
+        if (state.incomplete)
+            verify_report(c->v, false,
+                          "archive %s offset %" PRIu64 ": marks of devices were damaged where they "
+                          "came from: a rebuilt catalog may deliver again",
+                          c->name, item->from);
+    }
+    if (err != ERR_NOT_FOUND || !sound || count != item->block.count)
+        damaged(c, item->from, "the states of conversations make no sense");
+}
+
 static enum err check_block(struct check *c, struct archive_walk *walk,
                             const struct walk_item *item)
 {
@@ -83,8 +138,7 @@ static enum err check_block(struct check *c, struct archive_walk *walk,
     case ARCHIVE_DATA:
         return check_data(c, walk, item);
     case ARCHIVE_DIRECTORY:
-        c->seen.directory_blocks++;
-        c->entries += item->block.count;
+        check_directory(c, item);
         break;
     case ARCHIVE_TABLE:
         c->seen.table_blocks++;
@@ -92,6 +146,9 @@ static enum err check_block(struct check *c, struct archive_walk *walk,
         break;
     case ARCHIVE_PRINTS:
         c->seen.print_blocks++;
+        break;
+    case ARCHIVE_STATES:
+        check_states(c, item);
         break;
     case ARCHIVE_SUMMARY:
         break;
@@ -129,7 +186,7 @@ static void check_footer(struct check *c)
                 footer->directory_blocks == seen->directory_blocks &&
                 footer->table_blocks == seen->table_blocks &&
                 footer->print_blocks == seen->print_blocks && c->entries == seen->conversations &&
-                c->rows == seen->data_blocks;
+                c->entries_blocks == c->with_records && c->rows == seen->data_blocks;
     if (!same)
         damaged(c, footer->bytes - ARCHIVE_FOOTER_BYTES, "the footer's counts do not agree");
     c->v->records += seen->records;

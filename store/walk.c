@@ -10,15 +10,8 @@
 
 static enum err list_archive(struct walk *walk, const struct archive_header *name)
 {
-    if (walk->archive_count == walk->archive_capacity) {
-        uint32_t capacity = walk->archive_capacity == 0 ? 16 : walk->archive_capacity * 2;
-        void *grown =
-            memory_resize(walk->archives, capacity * sizeof *walk->archives, MEMORY_STORE);
-        if (grown == NULL)
-            return ERR_NO_MEMORY;
-        walk->archives = grown;
-        walk->archive_capacity = capacity;
-    }
+    TRY(memory_grow(&walk->archives, &walk->archive_capacity, walk->archive_count + 1,
+                    sizeof *walk->archives, MEMORY_STORE));
     walk->archives[walk->archive_count++] = (struct walk_archive){*name, walk->listing};
     return OK;
 }
@@ -34,14 +27,7 @@ static enum err list_entry(void *context, const char *name)
         return OK;
     if (segment_name_parse(&id, name, ".segment") != OK)
         return OK;
-    if (walk->count == walk->capacity) {
-        uint32_t capacity = walk->capacity == 0 ? 64 : walk->capacity * 2;
-        uint32_t *grown = memory_resize(walk->ids, capacity * sizeof(uint32_t), MEMORY_STORE);
-        if (grown == NULL)
-            return ERR_NO_MEMORY;
-        walk->ids = grown;
-        walk->capacity = capacity;
-    }
+    TRY(memory_grow(&walk->ids, &walk->capacity, walk->count + 1, sizeof *walk->ids, MEMORY_STORE));
     walk->ids[walk->count++] = id;
     return OK;
 }
@@ -198,6 +184,31 @@ static enum err visit_block(const struct walk_visitor *visitor, const struct arc
     return err == ERR_NOT_FOUND ? OK : err;
 }
 
+static enum err visit_marks(const struct walk_visitor *visitor, const struct archive_header *header,
+                            const struct archive_state *state)
+{
+    struct archive_mark mark;
+    uint8_t read[8];
+    for (uint32_t i = 0; i < state->count; i++) {
+        archive_state_mark(&mark, state, i);
+        const struct log_record record = archive_mark_record(&mark, state->conversation, read);
+        if (mark.marked)
+            TRY(visitor->archived(visitor->context, header, &record));
+    }
+    return OK;
+}
+
+static enum err visit_states(const struct walk_visitor *visitor, const struct archive *archive,
+                             struct bytes content)
+{
+    struct archive_state state;
+    enum err err;
+    while ((err = archive_state_next(&state, &content)) == OK)
+        TRY(visitor->state != NULL ? visitor->state(visitor->context, &archive->header, &state)
+                                   : visit_marks(visitor, &archive->header, &state));
+    return err == ERR_NOT_FOUND ? OK : err;
+}
+
 enum err walk_archive_path(const struct walk_archive *archive, char out[STORE_PATH_BYTES])
 {
     char name[ARCHIVE_NAME_BYTES];
@@ -221,9 +232,10 @@ static enum err visit_archive(const struct walk_archive *name, const struct walk
     archive_walk_init(&blocks, archive->fd, &archive->key, ARCHIVE_HEADER_BYTES,
                       archive->footer.bytes);
     while (err == OK && (err = archive_walk_next(&blocks, &item)) == OK && item.kind != WALK_END) {
-        bool data = item.kind == WALK_BLOCK && item.block.kind == ARCHIVE_DATA;
-        if (data)
+        if (item.kind == WALK_BLOCK && item.block.kind == ARCHIVE_DATA && visitor->archived != NULL)
             err = visit_block(visitor, archive, &blocks, &item);
+        else if (item.kind == WALK_BLOCK && item.block.kind == ARCHIVE_STATES)
+            err = visit_states(visitor, archive, item.content);
         if ((err == ERR_CORRUPT || item.kind != WALK_BLOCK) && visitor->lost != NULL)
             err = visitor->lost(visitor->context, name->name.last, ERR_CORRUPT);
     }
@@ -234,8 +246,8 @@ static enum err visit_archive(const struct walk_archive *name, const struct walk
 
 enum err walk_records(const struct walk *walk, const struct walk_visitor *visitor)
 {
-    for (uint32_t i = 0; i < walk->archive_count && visitor->archived != NULL; i++)
-        if (visitor->segment == 0)
+    for (uint32_t i = 0; i < walk->archive_count; i++)
+        if (visitor->segment == 0 && (visitor->archived != NULL || visitor->state != NULL))
             TRY(visit_archive(&walk->archives[i], visitor));
     for (uint32_t i = 0; i < walk->count; i++)
         if ((visitor->segment == 0 && !walk_covered(walk, walk->ids[i])) ||

@@ -13,6 +13,7 @@
 #define STORE_WALK_H
 
 #include "store/archive.h"
+#include "store/archive_state.h"
 #include "store/sidecar.h"
 
 struct walk_archive {
@@ -55,6 +56,10 @@ struct walk_visitor {
     /* archived: comes before the segments' records, by conversation. */
     enum err (*archived)(void *context, const struct archive_header *archive,
                          const struct log_record *record);
+    /* state: some way behind the records of its conversation. Without it `archived` is given the
+     * watermarks that the state stands for. */
+    enum err (*state)(void *context, const struct archive_header *archive,
+                      const struct archive_state *state);
 };
 MUST_USE enum err walk_records(const struct walk *walk, const struct walk_visitor *visitor);
 

@@ -341,6 +341,55 @@ static void take_lost(struct replay_entry *entry, uint64_t seq)
         raise(&entry->inboxes[i].last_seq, seq);
 }
 
+/* take_mark: what the device sent and acknowledged, of whatever became of the messages. */
+static enum err take_mark(struct replay *replay, struct replay_entry *entry,
+                          const struct archive_state *state, const struct archive_mark *mark)
+{
+    static const struct message_id none;
+    struct sender_row *sender;
+    uint8_t read[8];
+    const struct log_record record = archive_mark_record(mark, state->conversation, read);
+    if (mark->user.v != entry->id.hi && mark->user.v != entry->id.lo)
+        return ERR_CORRUPT;
+    if (message_id_compare(mark->highest, none) != 0) {
+        TRY(sender_of(replay, &sender, entry, mark->user, mark->device));
+        if (sender != NULL && message_id_compare(mark->highest, sender->highest) > 0)
+            sender->highest = mark->highest;
+    }
+    if (mark->marked)
+        TRY(take_watermark(replay, entry, &record));
+    struct replay_inbox *inbox = &entry->inboxes[mark->user.v == entry->id.hi ? 0 : 1];
+    for (uint32_t i = 0; i < inbox->count; i++) {
+        struct inbox_cursor *cursor = &inbox->cursors[i];
+        if (cursor->device.v != mark->device.v)
+            continue;
+        if (mark->lead != 0 && cursor->delivered + 1 >= state->first_seq)
+            raise(&cursor->delivered, mark->lead);
+        if (mark->marked)
+            raise(&cursor->delivered, mark->own);
+    }
+    return OK;
+}
+
+enum err replay_state(struct replay *replay, struct catalog_txn *txn,
+                      const struct archive_state *state)
+{
+    struct replay_entry *entry;
+    struct archive_mark mark;
+    if (!conversation_id_is_direct(state->conversation))
+        return ERR_UNSUPPORTED;
+    TRY(entry_get(replay, txn, &entry, state->conversation));
+    take_lost(entry, state->last_seq);
+    raise(&entry->last_time_ms, state->time_ms);
+    for (uint32_t i = 0; i < members_of(entry->id); i++)
+        raise(&entry->inboxes[i].activity_ms, state->time_ms);
+    for (uint32_t i = 0; i < state->count; i++) {
+        archive_state_mark(&mark, state, i);
+        TRY(take_mark(replay, entry, state, &mark));
+    }
+    return OK;
+}
+
 enum err replay_record(struct replay *replay, struct catalog_txn *txn,
                        const struct log_record *record)
 {

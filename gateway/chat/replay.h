@@ -1,7 +1,8 @@
 /* replay.h: recovery's records merged in memory, per conversation, before rows are written: a
  * conversation's three rows are read once and written once, however many of its records the tail
  * of the log holds.
- * Flow:       log_open → flow/lane_open.c → replay_record … replay_flush → rows.c → catalog
+ * Flow:       log_open → flow/lane_open.c, or walk.h → flow/rebuild.c → replay_record …
+ *             replay_flush → rows.c → catalog
  * Owns:       what is merged and not yet written
  * Invariants: the rows after replay_flush are those that writing after every record would have
  *             left; fields only grow (rows.h), so that a replay that is broken off is repeated
@@ -13,6 +14,7 @@
 
 #include "core/table.h"
 #include "gateway/chat/rows.h"
+#include "store/archive_state.h"
 
 #define REPLAY_BYTES_MAX (128u << 20) /* some 300,000 conversations of two devices */
 
@@ -28,6 +30,9 @@ MUST_USE enum err replay_create(struct replay **replay);
 void replay_destroy(struct replay *replay);
 MUST_USE enum err replay_record(struct replay *replay, struct catalog_txn *txn,
                                 const struct log_record *record);
+/* replay_state: an archive's, behind its records. */
+MUST_USE enum err replay_state(struct replay *replay, struct catalog_txn *txn,
+                               const struct archive_state *state);
 /* replay_full: flush before the next record. */
 bool replay_full(const struct replay *replay);
 /* replay_flush: write what is merged, in key order, and forget it. After an error the transaction

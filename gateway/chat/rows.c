@@ -2,13 +2,13 @@
  * is id order).
  *
  * Key of CATALOG_INBOX and CATALOG_PENDING: user id u64 BE, conversation id 16 bytes (ids.h).
- * Key of CATALOG_CONVERSATIONS: conversation id 16 bytes.
+ * Key of CATALOG_CONVERSATIONS and CATALOG_RETENTION: conversation id 16 bytes.
  *
  * Inbox row, version 1:
  *   0 u8 version, 1 u8 reserved 0, 2 u16 cursor count, 4 u32 reserved 0,
  *   8 u64 last_seq, 16 u64 activity_ms, 24 u64 read_seq, 32 u64 peer_delivered, 40 u64 peer_read,
  *   48 per cursor: u32 device, u64 delivered
- * Pending row: u64 activity_ms.
+ * Pending row: u64 activity_ms. Retention row: u64 age in seconds, u64 bytes.
  * Conversation row, version 2:
  *   0 u8 version, 1 u8 1: has retention, 2 u16 sender count, 4 u32 reserved 0,
  *   8 u64 last_seq, 16 u64 last_time_ms, 24 u64 delivered[2], 40 u64 read[2],
@@ -297,14 +297,26 @@ static void conversation_row_raise(struct conversation_row *stored,
     }
 }
 
+/* put_setting: what the merge's planner asks for; a row without a keep never had one. */
+static enum err put_setting(struct catalog_txn *txn, struct bytes key,
+                            const struct retention_setting *setting)
+{
+    uint8_t body[KEEP_BODY_BYTES];
+    keep_encode(body, setting);
+    if (setting->age_s == 0 && setting->bytes == 0)
+        return catalog_delete(txn, CATALOG_RETENTION, key);
+    return catalog_put(txn, CATALOG_RETENTION, key, bytes_of(body, sizeof body));
+}
+
 enum err rows_put_conversation(struct catalog_txn *txn, struct conversation_id conversation,
                                const struct conversation_row *row)
 {
     uint8_t key[16];
     uint8_t encoded[CONVERSATION_BYTES_MAX];
     conversation_id_encode(key, conversation);
-    return catalog_put(txn, CATALOG_CONVERSATIONS, bytes_of(key, sizeof key),
-                       conversation_encode(row, encoded));
+    struct bytes k = bytes_of(key, sizeof key);
+    TRY(catalog_put(txn, CATALOG_CONVERSATIONS, k, conversation_encode(row, encoded)));
+    return row->keep.seq == 0 ? OK : put_setting(txn, k, &row->keep.setting);
 }
 
 /* What merging a conversation needs: taken once, before anything is written. */

@@ -5,7 +5,8 @@
  * Invariants: every field only grows (`keep` as a whole, by its entry's number, then by what it has
  *             counted), so that merging is idempotent and order does not matter: a replay over a
  *             newer checkpoint changes nothing; CATALOG_PENDING has a row exactly where the inbox
- *             row has something undelivered
+ *             row has something undelivered, CATALOG_RETENTION where the conversation's keep has a
+ *             setting
  * Failure:    ERR_CORRUPT a row that does not decode; the catalog's own
  * Format:     byte by byte in rows.c */
 #ifndef GATEWAY_CHAT_ROWS_H

@@ -329,6 +329,36 @@ static enum err deliver_to(struct shard *shard, struct session *session, struct 
     return OK;
 }
 
+static void fill_watermark(struct shard *shard, struct border_watermark *out, uint16_t kind,
+                           const struct inbox *user, struct device_id device)
+{
+    *out = (struct border_watermark){
+        .border = {kind, (uint16_t)shard->index, 0},
+        .user = user->id,
+        .device = device,
+        .realm = user->realm,
+    };
+}
+
+/* tell_start: the first message of a conversation is the user's own, and it has one device: the log
+ * is told that this one begins at 0, so that what it sends counts from there when the catalog is
+ * made again. Before the cursor moves on: nobody is to be told a receipt. */
+static void tell_start(struct shard *shard, struct entry *entry)
+{
+    struct mesh *mesh = shard->gateway->mesh;
+    uint32_t target = shard_of_conversation(shard->gateway, entry->conversation);
+    struct border_watermark *out = (struct border_watermark *)(void *)mesh_reserve(
+        mesh, shard->index, target, MESH_FANOUT, sizeof *out);
+    if (out == NULL) {
+        home_watermark_moved(shard, entry); /* later, with what it has by then */
+        return;
+    }
+    fill_watermark(shard, out, BORDER_WATERMARK, entry->inbox, entry->cursors[0].device);
+    out->conversation = entry->conversation;
+    mesh_commit(mesh, shard->index, target, MESH_FANOUT, sizeof *out);
+    entry->cursors[0].told = 0;
+}
+
 /* deliver_to_user: may come again with the same message, which then changes nothing twice. */
 static enum err deliver_to_user(struct shard *shard, struct user_id id,
                                 const struct border_deliver *deliver, struct bytes encoded[2])
@@ -348,6 +378,8 @@ static enum err deliver_to_user(struct shard *shard, struct user_id id,
     home_mark_dirty(shard, entry);
     if (made && user->device_count > 1)
         home_watermark_moved(shard, entry); /* where each device starts must survive a crash */
+    else if (made && record->seq == 1 && record->sender.v == id.v && entry->cursor_count == 1)
+        tell_start(shard, entry);
     for (struct session *session = user->sessions; session != NULL; session = session->sibling)
         TRY(deliver_to(shard, session, entry, deliver, encoded));
     return OK;
@@ -386,7 +418,7 @@ static enum err moved_for_user(struct shard *shard, struct user_id id,
     if (moved->time_ms > entry->activity_ms)
         entry->activity_ms = moved->time_ms;
     home_mark_dirty(shard, entry);
-    if (made && user->device_count > 1)
+    if (made && (user->device_count > 1 || moved->from_seq == 1))
         home_watermark_moved(shard, entry);
     for (struct session *session = user->sessions; session != NULL; session = session->sibling) {
         struct cursor_state *cursor;
@@ -473,17 +505,6 @@ void home_on_revoke(struct shard *shard, struct bytes message)
 }
 
 /* ---- what users acknowledge */
-
-static void fill_watermark(struct shard *shard, struct border_watermark *out, uint16_t kind,
-                           const struct inbox *user, struct device_id device)
-{
-    *out = (struct border_watermark){
-        .border = {kind, (uint16_t)shard->index, 0},
-        .user = user->id,
-        .device = device,
-        .realm = user->realm,
-    };
-}
 
 /* The conversation is not in the inbox (everything was delivered long ago), or fan-out has not told
  * of this number yet (an ack or a history was faster): only its owner knows how far it goes. */

@@ -6,17 +6,13 @@
 #include "gateway/chat/replay.h"
 #include "gateway/flow/checkpoint.h"
 #include "gateway/flow/lanes.h"
+#include "gateway/flow/rebuild_compare.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
-#define PATH_BYTES      (STORE_PATH_BYTES + 64)
-#define MAP_BYTES       (1ull << 40) /* address space, not disk; serve sets its own */
-#define KEY_BYTES_MAX   64
-#define DIFFERENCES_MAX 20 /* rows that are printed */
-
-static const enum catalog_table derived[] = {CATALOG_CONVERSATIONS, CATALOG_INBOX, CATALOG_PENDING};
-static const char *const derived_names[] = {"conversations", "inbox", "pending"};
+#define PATH_BYTES (STORE_PATH_BYTES + 64)
+#define MAP_BYTES  (1ull << 40) /* address space, not disk; serve sets its own */
 
 struct rebuild {
     const char *data;
@@ -30,16 +26,18 @@ struct rebuild {
     const char *cold; /* directory of old archives, or NULL */
     /* first pass: what the log is like */
     uint64_t damaged; /* ranges, lost segments, gaps in the running number of records, voids */
+    uint64_t archives;
     uint64_t base;
     bool have_base;
     uint64_t end; /* of the lane at hand */
     uint64_t ends[LANES_MAX];
-    uint64_t marks[LANES_MAX];
+    uint64_t durable[LANES_MAX]; /* the walk's mark */
     uint64_t writer_epoch;
     /* second pass */
+    bool marks_only; /* watermarks come first: which own message follows one is then known */
     uint64_t records;
     uint64_t deleted;
-    uint8_t keys[KEY_BYTES_MAX * 1024];
+    uint8_t keys[REBUILD_KEY_BYTES_MAX * 1024];
     size_t key_count;
     size_t key_size;
 };
@@ -84,20 +82,55 @@ static enum err judge_record(void *context, const struct scan_item *batch,
     return OK;
 }
 
+static enum err judge_archived(void *context, const struct archive_header *archive,
+                               const struct log_record *record)
+{
+    struct rebuild *r = context;
+    struct gone_range gone;
+    (void)archive;
+    r->damaged += record->kind == RECORD_LOST ||
+                  (record->kind == RECORD_GONE &&
+                   (gone_decode(&gone, record) != OK || gone.reason == GONE_DAMAGED));
+    return OK;
+}
+
+static enum err judge_state(void *context, const struct archive_header *archive,
+                            const struct archive_state *state)
+{
+    struct rebuild *r = context;
+    (void)archive;
+    r->damaged += state->incomplete;
+    return OK;
+}
+
+/* judge_gaps: segments before and between the archives are there. */
+static void judge_gaps(struct rebuild *r)
+{
+    const struct walk *walk = r->walk;
+    uint32_t at = 0;
+    uint32_t next = 1;
+    for (uint32_t i = 0; i < walk->archive_count; i++) {
+        const struct archive_header *name = &walk->archives[i].name;
+        for (; next < name->first; next++) {
+            while (at < walk->count && walk->ids[at] < next)
+                at++;
+            r->damaged += at == walk->count || walk->ids[at] != next;
+        }
+        next = name->last + 1;
+    }
+    r->archives += walk->archive_count;
+}
+
 /* ---- second pass */
 
-/* write_checkpoint: what is above the mark is secured and replayed by the next start; begun: from
- * here on everything is, until it is written again. */
-static enum err write_checkpoint(struct rebuild *r, bool begun)
+/* write_checkpoint: what is above the mark is secured and replayed by the next start. */
+static enum err write_checkpoint(struct rebuild *r)
 {
     struct checkpoint_meta meta;
     TRY(checkpoint_read_meta(r->catalog, &meta));
     meta.lanes = lanes_count(r->further);
-    for (uint32_t i = 0; i < meta.lanes; i++) {
-        meta.positions[i] = r->ends[i] < r->marks[i] ? r->ends[i] : r->marks[i];
-        if (begun)
-            meta.positions[i] = 0;
-    }
+    for (uint32_t i = 0; i < meta.lanes; i++)
+        meta.positions[i] = r->ends[i] < r->durable[i] ? r->ends[i] : r->durable[i];
     if (r->writer_epoch > meta.writer_epoch)
         meta.writer_epoch = r->writer_epoch;
     return checkpoint_write_meta(r->catalog, &meta);
@@ -107,11 +140,11 @@ static enum err gather_key(void *context, struct bytes key, struct bytes value)
 {
     struct rebuild *r = context;
     (void)value;
-    if (key.size > KEY_BYTES_MAX)
+    if (key.size > REBUILD_KEY_BYTES_MAX)
         return ERR_CORRUPT;
     r->key_size = key.size; /* the same for every row of a table */
-    memcpy(r->keys + r->key_count++ * KEY_BYTES_MAX, key.data, key.size);
-    return r->key_count == sizeof r->keys / KEY_BYTES_MAX ? ERR_CANCELLED : OK;
+    memcpy(r->keys + r->key_count++ * REBUILD_KEY_BYTES_MAX, key.data, key.size);
+    return r->key_count == sizeof r->keys / REBUILD_KEY_BYTES_MAX ? ERR_CANCELLED : OK;
 }
 
 /* delete_some: of one table, in a transaction of their own; OK with key_count 0: there are none. */
@@ -122,7 +155,8 @@ static enum err delete_some(struct rebuild *r, enum catalog_table table)
     TRY(catalog_begin(r->catalog, &txn, true));
     enum err err = catalog_scan(txn, table, bytes_of(NULL, 0), gather_key, r);
     for (size_t i = 0; i < r->key_count && err == OK; i++)
-        err = catalog_delete(txn, table, bytes_of(r->keys + i * KEY_BYTES_MAX, r->key_size));
+        err =
+            catalog_delete(txn, table, bytes_of(r->keys + i * REBUILD_KEY_BYTES_MAX, r->key_size));
     if (err != OK) {
         catalog_abort(txn);
         return err;
@@ -133,9 +167,9 @@ static enum err delete_some(struct rebuild *r, enum catalog_table table)
 
 static enum err delete_rows(struct rebuild *r)
 {
-    for (size_t i = 0; i < COUNT_OF(derived); i++)
+    for (size_t i = 0; i < REBUILD_TABLES; i++)
         do
-            TRY(delete_some(r, derived[i]));
+            TRY(delete_some(r, rebuild_tables[i]));
         while (r->key_count != 0);
     return OK;
 }
@@ -151,14 +185,21 @@ static enum err write_merged(struct rebuild *r)
     return catalog_commit(txn);
 }
 
-static enum err merge_one(struct rebuild *r, const struct log_record *record)
+/* make_room: for one more record in memory. */
+static enum err make_room(struct rebuild *r)
 {
     if (replay_full(r->replay))
         TRY(write_merged(r));
-    if (r->txn == NULL)
-        TRY(catalog_begin(r->catalog, &r->txn, true));
+    return r->txn == NULL ? catalog_begin(r->catalog, &r->txn, true) : OK;
+}
+
+static enum err merge_one(struct rebuild *r, const struct log_record *record)
+{
+    if (r->marks_only && record->kind != RECORD_WATERMARK)
+        return OK;
+    TRY(make_room(r));
     TRY(replay_record(r->replay, r->txn, record));
-    r->records++;
+    r->records += !r->marks_only;
     return OK;
 }
 
@@ -186,9 +227,21 @@ static enum err merge_archived(void *context, const struct archive_header *archi
     return merge_one(context, &given);
 }
 
+static enum err merge_state(void *context, const struct archive_header *archive,
+                            const struct archive_state *state)
+{
+    struct rebuild *r = context;
+    (void)archive;
+    TRY(make_room(r));
+    return replay_state(r->replay, r->txn, state);
+}
+
 static enum err merge_all(struct rebuild *r)
 {
-    const struct walk_visitor visitor = {.context = r, .record = merge, .archived = merge_archived};
+    const struct walk_visitor visitor = {.context = r,
+                                         .record = merge,
+                                         .archived = merge_archived,
+                                         .state = r->marks_only ? NULL : merge_state};
     TRY(replay_create(&r->replay));
     enum err err = walk_records(r->walk, &visitor);
     if (err == OK)
@@ -219,14 +272,18 @@ static enum err in_lane(struct rebuild *r, uint32_t lane, enum err (*what)(struc
 
 static enum err judge_lane(struct rebuild *r)
 {
-    const struct walk_visitor judge = {
-        .context = r, .lost = judge_lost, .item = judge_item, .record = judge_record};
-    r->damaged += r->walk->archive_count != 0; /* what retention dropped cannot be made again */
+    const struct walk_visitor judge = {.context = r,
+                                       .lost = judge_lost,
+                                       .item = judge_item,
+                                       .record = judge_record,
+                                       .archived = judge_archived,
+                                       .state = judge_state};
+    judge_gaps(r);
     r->have_base = true; /* a log that does not begin at its beginning is not whole */
     r->base = r->end = 0;
     TRY(walk_records(r->walk, &judge));
     r->ends[r->lane] = r->end;
-    r->marks[r->lane] = r->walk->mark;
+    r->durable[r->lane] = r->walk->mark;
     return OK;
 }
 
@@ -236,163 +293,43 @@ static enum err merge_lane(struct rebuild *r)
     return merge_all(r);
 }
 
-static enum err rebuild_in(struct rebuild *r)
+/* ---- all of it */
+
+static enum err in_lanes(struct rebuild *r, enum err (*what)(struct rebuild *r))
 {
     uint32_t lanes = lanes_count(r->further);
-    enum err err = OK;
-    for (uint32_t i = 0; i < lanes && err == OK; i++)
-        err = in_lane(r, i, judge_lane);
-    if (err == OK && r->damaged != 0)
-        inspect_print(r->out,
-                      "note           the log is not all that ever was (%" PRIu64
-                      " reasons: archives, retention, damage, repairs): rows are raised from it, "
-                      "none is removed",
-                      r->damaged);
-    if (err == OK)
-        err = write_checkpoint(r, true);
-    if (err == OK && r->damaged == 0)
-        err = delete_rows(r);
-    for (uint32_t i = 0; i < lanes && err == OK; i++)
-        err = in_lane(r, i, merge_lane);
-    if (err == OK)
-        err = write_checkpoint(r, false);
-    if (err == OK)
-        inspect_print(r->out,
-                      "rebuilt        from %" PRIu64 " records; %" PRIu64 " rows were replaced",
-                      r->records, r->deleted);
-    return err;
-}
-
-/* ---- comparing */
-
-/* How a row of the catalog (b) stands to the rebuilt one (a). What must be the same is all but the
- * devices' cursors: of these the log may know less (that a device has its own message, and where
- * one begins that never acknowledged anything, is not always logged), and then delivers again; it
- * must never know more. */
-enum likeness { ROW_SAME, ROW_AGAIN, ROW_DIFFERENT };
-
-struct compare {
-    struct catalog_txn *rebuilt;
-    struct catalog_txn *original;
-    const struct inspect_output *out;
-    bool whole; /* the log is all that ever was */
-    size_t table;
-    uint64_t rows;
-    uint64_t counts[ROW_DIFFERENT + 1];
-};
-
-/* begins: where the device would begin. */
-static uint64_t begins(const struct inbox_row *row, struct device_id device)
-{
-    uint64_t highest = 0;
-    for (uint32_t i = 0; i < row->cursor_count; i++) {
-        if (row->cursors[i].device.v == device.v)
-            return row->cursors[i].delivered;
-        if (row->cursors[i].delivered > highest)
-            highest = row->cursors[i].delivered;
-    }
-    return highest;
-}
-
-static enum likeness judge_inbox(const struct inbox_row *a, const struct inbox_row *b, bool whole)
-{
-    if (a->last_seq != b->last_seq || a->activity_ms != b->activity_ms ||
-        a->read_seq != b->read_seq || a->peer_delivered != b->peer_delivered ||
-        a->peer_read != b->peer_read)
-        return ROW_DIFFERENT;
-    const struct inbox_row *both[2] = {a, b};
-    if (!whole) /* replayed over the present row, which may count a device's own message in */
-        return ROW_AGAIN;
-    for (size_t side = 0; side < 2; side++)
-        for (uint32_t i = 0; i < both[side]->cursor_count; i++) {
-            struct device_id device = both[side]->cursors[i].device;
-            if (begins(a, device) > begins(b, device))
-                return ROW_DIFFERENT;
-        }
-    return ROW_AGAIN;
-}
-
-static enum err read_inbox(struct catalog_txn *txn, struct bytes key, struct inbox_row *row)
-{
-    struct user_id user = {__builtin_bswap64(load_u64(key.data))};
-    return rows_read_inbox(txn, user, row_key_conversation(key.data), row);
-}
-
-static void count_row(struct compare *c, enum likeness like, struct bytes key, const char *what)
-{
-    char hex[2 * KEY_BYTES_MAX + 1] = "";
-    if (c->counts[like]++ >= DIFFERENCES_MAX || like != ROW_DIFFERENT)
-        return;
-    for (size_t i = 0; i < key.size && i < KEY_BYTES_MAX; i++)
-        snprintf(hex + 2 * i, 3, "%02x", key.data[i]);
-    inspect_print(c->out, "different      %s %s: %s", derived_names[c->table], hex, what);
-}
-
-/* compare_rebuilt: a rebuilt row with the catalog's. */
-static enum err compare_rebuilt(void *context, struct bytes key, struct bytes value)
-{
-    struct compare *c = context;
-    enum catalog_table table = derived[c->table];
-    struct bytes found;
-    c->rows++;
-    enum err err = catalog_get(c->original, table, key, &found);
-    if (err != OK && err != ERR_NOT_FOUND)
-        return err;
-    if (err == OK && bytes_equal(found, value)) {
-        count_row(c, ROW_SAME, key, "");
-    } else if (table == CATALOG_INBOX && err == OK && key.size == ROW_KEY_BYTES) {
-        struct inbox_row a;
-        struct inbox_row b;
-        TRY(read_inbox(c->rebuilt, key, &a));
-        TRY(read_inbox(c->original, key, &b));
-        count_row(c, judge_inbox(&a, &b, c->whole), key, "not what the log says");
-    } else if (table == CATALOG_PENDING && err == ERR_NOT_FOUND) {
-        count_row(c, ROW_AGAIN, key, ""); /* as its inbox row says, which is compared too */
-    } else {
-        count_row(c, ROW_DIFFERENT, key,
-                  err == OK ? "not what the log says" : "missing in the catalog");
-    }
+    for (uint32_t i = 0; i < lanes; i++)
+        TRY(in_lane(r, i, what));
     return OK;
 }
 
-/* compare_original: a row of the catalog that the rebuilt one has not. */
-static enum err compare_original(void *context, struct bytes key, struct bytes value)
+/* rebuild_in: r->catalog; with an original each stage is compared with it. */
+static enum err rebuild_in(struct rebuild *r, struct compare *compare)
 {
-    struct compare *c = context;
-    struct bytes found;
-    (void)value;
-    enum err err = catalog_get(c->rebuilt, derived[c->table], key, &found);
-    if (err == ERR_NOT_FOUND)
-        count_row(c, ROW_DIFFERENT, key, "the log knows nothing of it");
-    return err == ERR_NOT_FOUND ? OK : err;
+    TRY(in_lanes(r, judge_lane));
+    if (r->damaged != 0)
+        inspect_print(r->out,
+                      "note           the log is not all that ever was (damage or repairs, %" PRIu64
+                      " reasons): rows are raised from it, none is removed",
+                      r->damaged);
+    else
+        TRY(delete_rows(r));
+    r->marks_only = true;
+    TRY(in_lanes(r, merge_lane));
+    if (compare != NULL && r->damaged == 0)
+        TRY(compare_marks(compare, r->catalog));
+    r->marks_only = false;
+    TRY(in_lanes(r, merge_lane));
+    TRY(write_checkpoint(r));
+    inspect_print(r->out, "rebuilt        from %" PRIu64 " records; %" PRIu64 " rows were replaced",
+                  r->records, r->deleted);
+    if (compare == NULL)
+        return OK;
+    compare->sizes_known = r->archives == 0;
+    return compare_all(compare, r->catalog);
 }
 
-static enum err compare_both(struct catalog *rebuilt, struct catalog *original,
-                             const struct inspect_output *out, bool whole)
-{
-    struct compare c = {.out = out, .whole = whole};
-    struct bytes all = bytes_of(NULL, 0);
-    TRY(catalog_begin(rebuilt, &c.rebuilt, false));
-    enum err err = catalog_begin(original, &c.original, false);
-    if (err != OK) {
-        catalog_abort(c.rebuilt);
-        return err;
-    }
-    for (c.table = 0; c.table < COUNT_OF(derived) && err == OK; c.table++) {
-        err = catalog_scan(c.rebuilt, derived[c.table], all, compare_rebuilt, &c);
-        if (err == OK)
-            err = catalog_scan(c.original, derived[c.table], all, compare_original, &c);
-    }
-    catalog_abort(c.original);
-    catalog_abort(c.rebuilt);
-    TRY(err);
-    inspect_print(out,
-                  "compared       %" PRIu64 " rows: %" PRIu64 " the same, %" PRIu64
-                  " where cursors differ and something would be delivered again at worst, %" PRIu64
-                  " different",
-                  c.rows, c.counts[ROW_SAME], c.counts[ROW_AGAIN], c.counts[ROW_DIFFERENT]);
-    return c.counts[ROW_DIFFERENT] == 0 ? OK : ERR_CONFLICT;
-}
+/* ---- the copy */
 
 static void remove_copy(const char *directory)
 {
@@ -404,57 +341,67 @@ static void remove_copy(const char *directory)
     }
 }
 
-/* in_copy: original is closed again before the copy is opened, and opened beside it to compare. */
-static enum err in_copy(struct rebuild *r, const char *original, const char *copy,
-                        char *explanation)
+static enum err copy_original(struct rebuild *r, struct catalog *beside, const char *copy)
 {
     const char *why = "";
     char path[PATH_BYTES + 16];
-    struct catalog *beside;
     snprintf(path, sizeof path, "%s/data.mdb", copy);
-    enum err err = catalog_open_beside(&beside, original, &why);
-    if (err != OK)
-        return inspect_explain(explanation, err, "%s: %s", original, why);
     remove_copy(copy); /* of an attempt that was killed */
-    err = file_make_private_directory(copy);
-    if (err == OK)
-        err = catalog_copy(beside, path);
-    if (err == OK)
-        err = catalog_open(&r->catalog, copy, MAP_BYTES, &why);
+    TRY(file_make_private_directory(copy));
+    TRY(catalog_copy(beside, path));
+    TRY(catalog_open(&r->catalog, copy, MAP_BYTES, &why));
+    enum err err = lanes_read(r->catalog, r->further);
+    if (err != OK)
+        catalog_close(r->catalog);
+    return err;
+}
+
+/* take_over: from here on the copy is the catalog. */
+static enum err take_over(const char *original, const char *copy)
+{
+    char from[PATH_BYTES + 16];
+    char to[PATH_BYTES + 16];
+    snprintf(from, sizeof from, "%s/data.mdb", copy);
+    snprintf(to, sizeof to, "%s/data.mdb", original);
+    TRY(file_rename(from, to));
+    return file_sync_directory(original);
+}
+
+/* in_copy: whatever happens on the way, the original is whole. */
+static enum err in_copy(struct rebuild *r, const char *original, const char *copy, bool compare,
+                        char *explanation)
+{
+    const char *why = "";
+    struct catalog *beside;
+    struct compare *c = memory_take_zeroed(sizeof *c, MEMORY_STORE);
+    if (c == NULL)
+        return inspect_explain(explanation, ERR_NO_MEMORY, "out of memory");
+    enum err err = catalog_open_beside(&beside, original, &why);
+    if (err != OK) {
+        memory_give(c, MEMORY_STORE);
+        return inspect_explain(explanation, err, "%s: %s", original, why);
+    }
+    c->beside = beside;
+    c->out = r->out;
+    err = copy_original(r, beside, copy);
     if (err == OK) {
-        err = lanes_read(r->catalog, r->further);
-        if (err == OK)
-            err = rebuild_in(r);
-        if (err == OK)
-            err = compare_both(r->catalog, beside, r->out, r->damaged == 0);
+        err = rebuild_in(r, compare ? c : NULL);
         catalog_close(r->catalog);
     }
     catalog_close(beside);
+    memory_give(c, MEMORY_STORE);
+    if (err == OK && !compare)
+        err = take_over(original, copy);
     remove_copy(copy);
     if (err == ERR_CONFLICT)
         return inspect_explain(explanation, err,
                                "%s is not what the log says: rebuild it (without --compare)",
                                original);
     return err == OK ? OK
-                     : inspect_explain(explanation, err, "%s could not be made and compared", copy);
-}
-
-static enum err in_place(struct rebuild *r, const char *original, char *explanation)
-{
-    const char *why = "";
-    enum err err = catalog_open(&r->catalog, original, MAP_BYTES, &why);
-    if (err != OK)
-        return inspect_explain(explanation, err, "%s: %s", original, why);
-    err = lanes_read(r->catalog, r->further);
-    if (err == OK)
-        err = rebuild_in(r);
-    catalog_close(r->catalog);
-    return err == OK ? OK
-                     : inspect_explain(
-                           explanation, err,
-                           "%s could not be rebuilt from the log of %s: the next start replays all "
-                           "of it",
-                           original, r->data);
+                     : inspect_explain(explanation, err,
+                                       "%s could not be made from %s and the log of %s; the "
+                                       "catalog is as it was",
+                                       copy, original, r->data);
 }
 
 enum err store_rebuild(const char *data, const char *cold, bool compare,
@@ -482,13 +429,11 @@ enum err store_rebuild(const char *data, const char *cold, bool compare,
         r->cold = cold;
         r->data = data;
     }
-    snprintf(path, sizeof path, "%s/catalog.compare", data);
+    snprintf(path, sizeof path, "%s/catalog.rebuilt", data);
     if (r == NULL)
         err = inspect_explain(explanation, ERR_NO_MEMORY, "out of memory");
-    else if (compare)
-        err = in_copy(r, catalog, path, explanation);
     else
-        err = in_place(r, catalog, explanation);
+        err = in_copy(r, catalog, path, compare, explanation);
     memory_give(r, MEMORY_STORE);
     file_close(lock);
     return err;

@@ -68,12 +68,33 @@ static enum err look_at(void *session, struct conversation_id conversation,
         return err;
     rule->age_ms = look->conversation.keep.setting.age_s * 1000ull;
     rule->setting_seq = look->conversation.keep.seq;
+    rule->beyond_seq = keep_due(&look->conversation.keep);
     if (!conversation_id_is_direct(conversation))
         return OK;
     TRY(delivered_to(look, (struct user_id){conversation.hi}, conversation, &delivered[0]));
     TRY(delivered_to(look, (struct user_id){conversation.lo}, conversation, &delivered[1]));
     rule->delivered_seq = delivered[0] < delivered[1] ? delivered[0] : delivered[1];
     return OK;
+}
+
+struct own {
+    enum err (*add)(void *list, struct conversation_id conversation);
+    void *list;
+};
+
+static enum err own_row(void *context, struct bytes key, struct bytes value)
+{
+    const struct own *own = context;
+    (void)value;
+    return key.size == 16 ? own->add(own->list, conversation_id_decode(key.data)) : ERR_CORRUPT;
+}
+
+static enum err own(void *session, uint8_t first,
+                    enum err (*add)(void *list, struct conversation_id conversation), void *list)
+{
+    struct look *look = session;
+    struct own rows = {add, list};
+    return catalog_scan(look->txn, CATALOG_RETENTION, bytes_of(&first, 1), own_row, &rows);
 }
 
 void retention_fill(struct retention *retention, const struct config *config,
@@ -85,8 +106,10 @@ void retention_fill(struct retention *retention, const struct config *config,
         .bytes = config->retention_bytes,
         .undelivered_ms = config->undelivered_age_s * 1000ull,
         .expiry_delay_ms = config->expiry_delay_s * 1000ull,
+        .own_delay_ms = config->retention_delay_s * 1000ull,
         .begin = begin,
         .look = look_at,
+        .own = own,
         .end = end,
         .context = catalog,
     };

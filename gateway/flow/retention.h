@@ -1,6 +1,7 @@
 /* retention.h: what the merge asks the catalog about a conversation: its own retention, and up to
  * where every device of every member has everything.
- * Flow:       store/merge.c on a DISK worker → here → catalog (one read transaction per portion)
+ * Flow:       store/merge.c and store/look.c on a DISK worker → here → catalog (one read
+ *             transaction per portion)
  * Invariants: conservative: the catalog lags behind by a checkpoint, so that delivered is never
  *             told too high; a device that is logged in and has no cursor has nothing, if none of
  *             its user's devices has one; a user without devices has nothing

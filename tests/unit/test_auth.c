@@ -3,6 +3,7 @@
 #include "tests/unit/check.h"
 
 #include <jansson.h>
+#include <time.h>
 
 static struct shard *world;
 static char text[4096]; /* of the newest body that was sent */
@@ -278,14 +279,23 @@ static void test_wrong_credentials_look_alike(void **state)
     }
 }
 
+/* cpu_ns: of the process, all threads: what others on the machine do does not count. */
+static uint64_t cpu_ns(void)
+{
+    struct timespec now;
+    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now), 0);
+    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+/* login_ns: of processor, the least of three. */
 static uint64_t login_ns(const char *name)
 {
     uint64_t best = UINT64_MAX;
     for (int i = 0; i < 3; i++) {
-        uint64_t begin = world_ns();
+        uint64_t begin = cpu_ns();
         assert_error(post("/auth/login", "{\"name\":\"%s\",\"password\":\"wrong horse\"}", name),
                      401, "invalid_credentials");
-        uint64_t took = world_ns() - begin;
+        uint64_t took = cpu_ns() - begin;
         best = took < best ? took : best;
     }
     return best;

@@ -36,10 +36,38 @@ static uint64_t expiries(uint32_t conversation, uint64_t seq)
     return (conversation + seq) % 7 == 0 ? WALL_MS + DAY_MS / 2 : 0;
 }
 
+/* Conversation 3 has an age of its own, so that every file is looked into. */
+static enum err begin_looks(void *context, void **session)
+{
+    *session = context;
+    return OK;
+}
+
+static enum err look(void *session, struct conversation_id conversation,
+                     struct retention_rule *rule)
+{
+    (void)session;
+    *rule = (struct retention_rule){.age_ms = conversation.lo == 1003 ? DAY_MS / 2 : 0,
+                                    .delivered_seq = UINT64_MAX};
+    return OK;
+}
+
+static enum err own(void *session, uint8_t first,
+                    enum err (*add)(void *list, struct conversation_id conversation), void *list)
+{
+    (void)session;
+    return first == 0 ? add(list, (struct conversation_id){1, 1003}) : OK;
+}
+
+static void end_looks(void *session)
+{
+    (void)session;
+}
+
 static bool may_go(const struct rig *of, const struct log_record *record)
 {
     (void)of;
-    return record->time_ms < WALL_MS || record->expires_ms != 0;
+    return record->time_ms < WALL_MS || record->expires_ms != 0 || record->conversation.lo == 1003;
 }
 
 static int setup(void **state)
@@ -69,7 +97,12 @@ static int setup(void **state)
     rig->options.trust_clock = true;
     rig->options.cold_directory = "cold";
     rig->options.cold_ms = DAY_MS / 4;
-    rig->options.retention = (struct retention){.age_ms = 10 * DAY_MS};
+    rig->options.retention = (struct retention){.age_ms = 10 * DAY_MS,
+                                                .own_delay_ms = DAY_MS / 4,
+                                                .begin = begin_looks,
+                                                .look = look,
+                                                .own = own,
+                                                .end = end_looks};
     image = fault_save();
     image_ns = io_now_ns(fault_io());
     memcpy(before, rig, sizeof *rig);

@@ -16,6 +16,7 @@
 #define DAY_MS         (24 * HOUR_MS)
 #define WALL_MS        1700000000000ull /* the test disk's clock begins here */
 #define SPAN_MS        (40 * DAY_MS)    /* times and expiries of records are within */
+#define OWN_AGE_MS     (8 * DAY_MS)     /* of conversations that have a rule of their own */
 
 struct walk {
     struct rig *rig;
@@ -68,9 +69,24 @@ static enum err begin_looks(void *context, void **session)
 static enum err look(void *session, struct conversation_id conversation,
                      struct retention_rule *rule)
 {
-    *rule = (struct retention_rule){.delivered_seq = UINT64_MAX,
-                                    .setting_seq =
-                                        newest_setting(session, (uint32_t)conversation.lo - 1000)};
+    uint32_t c = (uint32_t)conversation.lo - 1000;
+    const struct rig *rig = session;
+    *rule = (struct retention_rule){.age_ms = c % 4 == 1 ? OWN_AGE_MS : 0,
+                                    .delivered_seq = UINT64_MAX,
+                                    .setting_seq = newest_setting(rig, c),
+                                    .beyond_seq = c % 4 == 2 ? rig->acked[c] / 2 : 0};
+    return OK;
+}
+
+/* own: of the rig's ids the first byte is 0. */
+static enum err own(void *session, uint8_t first,
+                    enum err (*add)(void *list, struct conversation_id conversation), void *list)
+{
+    (void)session;
+    for (uint64_t hi = 0; hi < 2 && first == 0; hi++)
+        for (uint32_t c = (uint32_t)hi; c < RIG_CONVERSATIONS; c += 2)
+            if (c % 4 == 1 || c % 4 == 2)
+                TRY(add(list, (struct conversation_id){hi, 1000 + c}));
     return OK;
 }
 
@@ -87,6 +103,9 @@ static bool may_go(const struct rig *rig, const struct log_record *record)
     uint32_t conversation = (uint32_t)record->conversation.lo - 1000;
     if (record->kind == RECORD_RETENTION && record->seq >= newest_setting(rig, conversation))
         return false;
+    if ((conversation % 4 == 1 && record->time_ms + OWN_AGE_MS < now_ms) ||
+        (conversation % 4 == 2 && record->seq <= rig->acked[conversation] / 2))
+        return true;
     return retention->bytes != 0 || (record->expires_ms != 0 && record->expires_ms <= now_ms) ||
            (retention->age_ms != 0 && record->time_ms + retention->age_ms < now_ms);
 }
@@ -261,7 +280,9 @@ static void settings(struct walk *walk)
                                             .bytes = draw(walk, 4) == 0 ? 1 << 20 : 0,
                                             .expiry_delay_ms = HOUR_MS,
                                             .begin = begin_looks,
+                                            .own_delay_ms = 12 * HOUR_MS,
                                             .look = look,
+                                            .own = draw(walk, 2) == 0 ? own : NULL,
                                             .end = end_looks,
                                             .context = walk->rig};
 }

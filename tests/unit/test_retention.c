@@ -149,6 +149,79 @@ static void own_retention_of_a_conversation(void **state)
     free(row);
 }
 
+static enum err list_one(void *list, struct conversation_id conversation)
+{
+    struct conversation_id *out = list;
+    while (out->hi != 0)
+        out++;
+    *out = conversation;
+    return OK;
+}
+
+/* what the planner is told: who has a retention of its own now, in order of ids. */
+static void those_with_a_retention_are_listed(void **state)
+{
+    (void)state;
+    struct config config;
+    struct retention retention;
+    void *session;
+    struct conversation_row *row = calloc(1, sizeof *row);
+    static const struct conversation_id ids[] = {{7ull << 56, 3}, {7, 8}, {7, 9}, {1, 7}};
+    config_defaults(&config);
+    retention_fill(&retention, &config, catalog);
+    begin();
+    for (size_t i = 0; i < COUNT_OF(ids); i++) {
+        row->keep = (struct keep){0};
+        keep_set(&row->keep, 2, &(struct retention_setting){.bytes = 9});
+        assert_int_equal(rows_merge_conversation(txn, ids[i], row), OK);
+    }
+    row->keep = (struct keep){0};
+    assert_int_equal(rows_merge_conversation(txn, (struct conversation_id){1, 2}, row), OK);
+    keep_set(&row->keep, 3, &(struct retention_setting){0}); /* as the store says again */
+    assert_int_equal(rows_merge_conversation(txn, ids[2], row), OK);
+    end();
+    assert_int_equal(retention.begin(retention.context, &session), OK);
+    struct conversation_id found[5] = {{0}};
+    assert_int_equal(retention.own(session, 0, list_one, found), OK);
+    assert_true(conversation_id_equal(found[0], ids[3]) && conversation_id_equal(found[1], ids[1]));
+    assert_int_equal(found[2].hi, 0);
+    memset(found, 0, sizeof found);
+    assert_int_equal(retention.own(session, 7, list_one, found), OK);
+    assert_true(conversation_id_equal(found[0], ids[0]) && found[1].hi == 0);
+    retention.end(session);
+    free(row);
+}
+
+/* A row that says how far the bound has moved on. */
+static void what_is_beyond_the_bound(void **state)
+{
+    (void)state;
+    struct conversation_row *row = calloc(1, sizeof *row);
+    keep_set(&row->keep, 5, &(struct retention_setting){.bytes = 80});
+    keep_count(&row->keep, 6, 50);
+    keep_count(&row->keep, 7, 50);
+    begin();
+    assert_int_equal(rows_merge_conversation(txn, (struct conversation_id){5, 6}, row), OK);
+    end();
+    struct retention_rule rule = ask((struct conversation_id){5, 6});
+    assert_int_equal(rule.beyond_seq, 5);
+    assert_int_equal(rule.setting_seq, 5);
+    struct retention retention = {.undelivered_ms = 5000};
+    struct log_record record = {.kind = RECORD_MESSAGE, .seq = 5, .time_ms = NOW - 5001};
+    assert_int_equal(retention_due(&retention, &rule, &record, NOW, false), RETENTION_DUE);
+    record.time_ms = NOW; /* nobody has it */
+    assert_int_equal(retention_due(&retention, &rule, &record, NOW, false), RETENTION_KEEP);
+    rule.delivered_seq = 6;
+    assert_int_equal(retention_due(&retention, &rule, &record, NOW, false), RETENTION_DUE);
+    record.kind = RECORD_RETENTION; /* the one in force */
+    assert_int_equal(retention_due(&retention, &rule, &record, NOW, true), RETENTION_KEEP);
+    rule.setting_seq = 6;
+    assert_int_equal(retention_due(&retention, &rule, &record, NOW, false), RETENTION_DUE);
+    record.seq = 6;
+    assert_int_equal(retention_due(&retention, &rule, &record, NOW, false), RETENTION_KEEP);
+    free(row);
+}
+
 /* ---- the same, whether it was told live or replayed */
 
 #define ENTRIES 400
@@ -291,6 +364,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(lowest_of_existing_devices, setup, teardown),
         cmocka_unit_test_setup_teardown(own_retention_of_a_conversation, setup, teardown),
+        cmocka_unit_test_setup_teardown(those_with_a_retention_are_listed, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_beyond_the_bound, setup, teardown),
         cmocka_unit_test_setup_teardown(replayed_as_it_was_told, setup, teardown),
         cmocka_unit_test(what_is_due),
     };

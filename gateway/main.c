@@ -1,6 +1,6 @@
 /* main.c: the roost binary: configuration, start, signals, stop. See usage().
- * Flow:       serve: config → secrets → catalog → workers → shard 0 opens the store and recovers its
- *             lanes of the log → the others recover theirs → all shards turn → signals → drain
+ * Flow:       serve: config → secrets → catalog → workers → shard 0 opens the store and recovers
+ *             its lanes of the log → the others recover theirs → all shards turn → signals → drain
  * Owns:       struct gateway and everything that shards share; the threads
  * Exit:       as usage() says */
 #include "gateway/main.h"

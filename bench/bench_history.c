@@ -1,8 +1,9 @@
 /* bench_history.c: a page of 50 messages from history, on a real directory: how many disk reads it
- * costs from merged and from unmerged segments, cold and warm, for conversations of different
- * rates; how far merging is behind the head meanwhile and what it writes. Reads are counted, and
- * the bytes that came from the device (/proc/self/io); times are shown beside them. `--smoke`: a
- * small log.
+ * costs, cold and warm, from segments as they were written, from segments that are sorted and not
+ * merged yet, from merged ones and from the active one, for conversations of different rates; what
+ * merging writes, how far it is behind the head meanwhile and what appending loses by it, for
+ * several settings. Reads are counted, and the bytes that came from the device (/proc/self/io);
+ * times are shown beside them. `--smoke`: a small log.
  *
  * Conversations: most get their messages in turns, so that each segment holds a few of each, far
  * apart; one is busy (every 25th message is its own), one is rare (about one in a segment).
@@ -27,7 +28,23 @@
 #define BUSY_EVERY 25u
 #define LOOKUPS    (64ull << 20)
 
+#define HELD_MAX 32u
+
 #define MERGED_READS_MAX 3u
+#define ALL_SIZES        (1ull << 40)
+
+/* setting: how segments are merged. */
+struct setting {
+    const char *name;
+    uint64_t segment_bytes;
+    uint32_t merge_segments;
+    uint32_t merge_inputs; /* 0: nothing is */
+    uint64_t archive_bytes_max;
+    uint64_t lookup_bytes;
+    uint64_t merge_rate;    /* 0: as fast as it can; else it is not waited for */
+    uint32_t conversations; /* 0: as many as elsewhere */
+    uint64_t append_rate;   /* bytes of records per second; 0: as fast as it can */
+};
 
 struct bench {
     struct io_group *group;
@@ -39,6 +56,7 @@ struct bench {
     uint32_t conversations; /* in turns; then the busy and the rare one */
     uint64_t messages;
     uint64_t rare_every;
+    uint64_t segment_bytes;
     uint64_t *newest;
     uint32_t waiting_max; /* segments that wait for merging */
     uint64_t acked;
@@ -87,19 +105,21 @@ static void turn(struct bench *b, uint64_t wait_ns)
     }
 }
 
-static void start(struct bench *b, uint32_t merge_inputs, uint64_t checkpoint, uint64_t lookups)
+static void start(struct bench *b, const struct setting *setting, uint64_t checkpoint)
 {
     uint64_t damaged;
     const struct log_options options = {
         .directory = b->directory,
-        .segment_bytes = b->messages > 100000 ? 16 << 20 : 1 << 20,
+        .segment_bytes = setting->segment_bytes,
         .batch_bytes_max = 512 << 10,
         .writer_epoch = 1,
         .checkpoint = checkpoint,
         .direct = true,
-        .lookup_bytes = lookups,
-        .merge_inputs = merge_inputs,
-        .archive_bytes_max = 1ull << 40,
+        .lookup_bytes = setting->lookup_bytes,
+        .merge_segments = setting->merge_segments,
+        .merge_inputs = setting->merge_inputs,
+        .archive_bytes_max = setting->archive_bytes_max,
+        .merge_rate = setting->merge_rate,
     };
     must(log_open(&b->log, &options, b->io, b->workers, b->metrics, NULL, NULL, &damaged),
          "log_open");
@@ -117,9 +137,21 @@ static uint64_t turn_of(const struct bench *b, uint64_t i)
     return i % BUSY_EVERY == 3 ? b->conversations : i % b->conversations;
 }
 
-/* fill: with merging on: checkpoints follow the log, and who waits for merging is counted. */
-static void fill(struct bench *b)
+/* pace: wait until so many records are due. */
+static void pace(struct bench *b, uint64_t records, uint64_t rate, uint64_t began)
 {
+    double due_ns = (double)(records * record_bytes(BODY)) * 1e9 / (double)rate;
+    while ((double)(now_ns() - began) < due_ns)
+        turn(b, NS_PER_MS);
+    log_checkpointed(b->log, log_durable(b->log));
+    uint32_t waiting = lifecycle_waiting(b->log);
+    b->waiting_max = waiting > b->waiting_max ? waiting : b->waiting_max;
+}
+
+/* fill: with merging on: checkpoints follow the log, and who waits for merging is counted. */
+static void fill(struct bench *b, uint64_t rate)
+{
+    uint64_t began = now_ns();
     uint8_t body[BODY];
     memset(body, 7, sizeof body);
     memset(b->newest, 0, (b->conversations + 2) * sizeof *b->newest);
@@ -139,6 +171,8 @@ static void fill(struct bench *b)
         if (err == OK) {
             b->newest[n]++;
             i++;
+            if (rate != 0 && i % 256 == 0)
+                pace(b, i, rate, began);
         } else if (err == ERR_FULL) {
             turn(b, NS_PER_MS);
             log_checkpointed(b->log, log_durable(b->log));
@@ -187,18 +221,28 @@ static enum err forget_file(void *context, const char *name)
 struct page_cost {
     double reads;
     uint64_t reads_most;
-    double held; /* segments, not archives, that hold some of it */
+    double held; /* files that hold some of it */
     double kib;  /* from the device */
     uint64_t us;
+    uint64_t messages;
+    struct {
+        uint64_t pages;
+        uint64_t reads;
+        uint64_t reads_most;
+    } by_held[HELD_MAX];
 };
 
-/* holds: the segment at hand, not archived, has some of those numbers. */
+/* holds: the file at hand has some of those numbers. */
 static bool holds(const struct lane_segment *segment, struct conversation_id id, uint64_t from,
                   uint64_t to)
 {
     struct index_hit hit = {0};
+    struct archive_entry entry;
     uint32_t count = 0;
     bool before;
+    if (segment->archived && segment->places != NULL)
+        return places_archive_entry(segment->places, id, &entry) == OK && entry.first_seq <= to &&
+               entry.last_seq >= from;
     if (segment->index != NULL)
         count = index_range(segment->index, id, from, UINT32_MAX, &hit, 1, &before);
     else if (segment->places != NULL)
@@ -211,7 +255,7 @@ static uint32_t held(const struct bench *b, const struct log_read *read)
     uint32_t count = 0;
     for (uint32_t i = 0; i <= b->log->active; i++)
         count += holds(b->log->segments[i], read->conversation, read->from_seq, read->to_seq);
-    return count;
+    return count < HELD_MAX ? count : HELD_MAX - 1;
 }
 
 enum which { OF_MOST, OF_BUSY, OF_RARE };
@@ -220,15 +264,25 @@ struct page_plan {
     const char *name;
     enum which which;
     enum log_read_kind kind;
-    uint64_t part; /* from the oldest 1/part of history */
+    uint64_t part; /* from the oldest 1/part of history; 0: what is in the active segment */
 };
+
+/* first_active: the conversation's first number in the active segment. */
+static uint64_t first_active(const struct bench *b, uint64_t n)
+{
+    struct index_hit hit = {.seq = b->newest[n]};
+    bool before;
+    (void)index_range(b->log->segments[b->log->active]->index, conversation_of(n), 1, UINT32_MAX,
+                      &hit, 1, &before);
+    return hit.seq;
+}
 
 static void page(struct bench *b, const struct page_plan *plan, struct page_cost *cost)
 {
     uint64_t n = plan->which == OF_MOST   ? draw(b, b->conversations)
                  : plan->which == OF_BUSY ? b->conversations
                                           : b->conversations + 1;
-    uint64_t last = b->newest[n] / plan->part;
+    uint64_t last = plan->part == 0 ? 0 : b->newest[n] / plan->part;
     struct log_read read = {
         .kind = plan->kind,
         .conversation = conversation_of(n),
@@ -236,6 +290,8 @@ static void page(struct bench *b, const struct page_plan *plan, struct page_cost
         .records_max = PAGE,
         .out = buffer_of(b->out, sizeof b->out),
     };
+    if (plan->part == 0)
+        read.from_seq = first_active(b, n);
     uint64_t before = reads(b);
     read.to_seq = read.kind == LOG_READ_BACK ? UINT64_MAX : read.from_seq + PAGE - 1;
     must(log_read(b->log, &read), "log_read");
@@ -243,9 +299,15 @@ static void page(struct bench *b, const struct page_plan *plan, struct page_cost
         turn(b, NS_PER_MS);
     must(read.err, "page");
     uint64_t used = reads(b) - before;
+    uint32_t files = held(b, &read);
     cost->reads += (double)used;
     cost->reads_most = used > cost->reads_most ? used : cost->reads_most;
-    cost->held += held(b, &read);
+    cost->held += files;
+    cost->messages += read.records;
+    cost->by_held[files].pages++;
+    cost->by_held[files].reads += used;
+    if (used > cost->by_held[files].reads_most)
+        cost->by_held[files].reads_most = used;
 }
 
 static struct page_cost pages(struct bench *b, uint32_t count, const struct page_plan *plan)
@@ -260,14 +322,6 @@ static struct page_cost pages(struct bench *b, uint32_t count, const struct page
     cost.reads /= count;
     cost.held /= count;
     return cost;
-}
-
-static uint32_t holders(const struct bench *b)
-{
-    uint32_t archives = 0;
-    for (uint32_t i = 0; i < b->log->segment_count; i++)
-        archives += b->log->segments[i]->archived;
-    return archives;
 }
 
 static void merge(struct bench *b)
@@ -312,6 +366,12 @@ static void set_up(struct bench *b)
     must(metrics_create(&b->metrics), "metrics_create");
 }
 
+static double metric(const struct bench *b, enum metric id)
+{
+    struct metrics *const all[] = {b->metrics};
+    return (double)metrics_sum(all, 1, id);
+}
+
 /* show: cold, and the same pages once more. */
 static struct page_cost show(struct bench *b, uint32_t count, const struct page_plan *plan)
 {
@@ -321,36 +381,93 @@ static struct page_cost show(struct bench *b, uint32_t count, const struct page_
     struct page_cost cold = pages(b, count, plan);
     b->random = random;
     struct page_cost warm = pages(b, count, plan);
-    printf("%-30s %5.2f reads, %2llu at most", plan->name, cold.reads,
+    printf("  %-26s %5.2f reads, %2llu at most", plan->name, cold.reads,
            (unsigned long long)cold.reads_most);
     if (b->log->options.lookup_bytes != 0) /* else it is not known here */
-        printf(" (%5.2f unmerged segments)", cold.held);
-    printf("; %5.1f KiB of the disk, %4llu us; again: %3.1f KiB, %3llu us\n", cold.kib,
-           (unsigned long long)cold.us, warm.kib, (unsigned long long)warm.us);
+        printf(", of %5.2f files", cold.held);
+    printf("; %4.1f messages; %5.1f KiB of the disk, %4llu us; again: %3.1f KiB, %3llu us\n",
+           (double)cold.messages / count, cold.kib, (unsigned long long)cold.us, warm.kib,
+           (unsigned long long)warm.us);
     return cold;
+}
+
+static void show_all(struct bench *b, uint32_t count, const struct page_plan *plans, size_t plans_n)
+{
+    for (size_t i = 0; i < plans_n; i++) {
+        (void)pages(b, 20, &plans[i]); /* what stays resident is loaded */
+        show(b, count, &plans[i]);
+    }
+}
+
+static const struct page_plan unmerged_plans[] = {
+    {"most conversations", OF_MOST, LOG_READ_RANGE, 1},
+    {"the newest page", OF_MOST, LOG_READ_BACK, 1},
+    {"a busy one", OF_BUSY, LOG_READ_RANGE, 1},
+    {"a rare one", OF_RARE, LOG_READ_BACK, 1},
+};
+
+/* restart: with other settings; the checkpoint is at the log's end. */
+static void restart(struct bench *b, const struct setting *setting)
+{
+    uint64_t checkpoint = log_durable(b->log);
+    log_close(b->log);
+    start(b, setting, checkpoint);
 }
 
 static void show_unmerged(struct bench *b, uint32_t count)
 {
-    static const struct page_plan plans[] = {
-        {"unmerged, most conversations", OF_MOST, LOG_READ_RANGE, 1},
-        {"unmerged, the newest page", OF_MOST, LOG_READ_BACK, 1},
-        {"unmerged, a busy one", OF_BUSY, LOG_READ_RANGE, 1},
-        {"unmerged, a rare one", OF_RARE, LOG_READ_BACK, 1},
-    };
-    printf("%u segments, none merged, look-ups in memory:\n", b->log->segment_count);
-    for (size_t i = 0; i < COUNT_OF(plans); i++)
-        show(b, count, &plans[i]);
-    uint64_t checkpoint = log_durable(b->log);
-    log_close(b->log);
-    start(b, 0, checkpoint, 0);
+    printf("%u segments as they were written, look-ups of %.1f MiB in memory:\n",
+           b->log->segment_count, metric(b, METRIC_LOG_LOOKUP_BYTES) / (1 << 20));
+    show_all(b, count, unmerged_plans, COUNT_OF(unmerged_plans));
+    restart(b, &(struct setting){.segment_bytes = b->segment_bytes});
     printf("the same without look-ups in memory (the index is read):\n");
-    for (size_t i = 0; i < COUNT_OF(plans); i++) {
-        (void)pages(b, 20, &plans[i]); /* what stays resident is loaded */
-        show(b, count, &plans[i]);
+    show_all(b, count, unmerged_plans, COUNT_OF(unmerged_plans));
+}
+
+static uint32_t archives(const struct bench *b)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < b->log->segment_count; i++)
+        count += b->log->segments[i]->archived;
+    return count;
+}
+
+/* show_sorted: every sealed segment is an archive of its own. */
+static void show_sorted(struct bench *b, uint32_t count)
+{
+    const struct page_plan active = {"what the active one has", OF_MOST, LOG_READ_RANGE, 0};
+    const struct page_plan busy = {"the same of a busy one", OF_BUSY, LOG_READ_RANGE, 0};
+    struct setting setting = {.segment_bytes = b->segment_bytes,
+                              .merge_segments = 1,
+                              .merge_inputs = 16,
+                              .archive_bytes_max = 1,
+                              .lookup_bytes = LOOKUPS};
+    restart(b, &setting);
+    uint64_t began = now_ns();
+    merge(b);
+    printf("%u segments sorted in %.1f s, each an archive; look-ups of %.1f MiB in memory:\n",
+           archives(b), (double)(now_ns() - began) / 1e9 - TURNS_IDLE * 0.005,
+           metric(b, METRIC_LOG_LOOKUP_BYTES) / (1 << 20));
+    for (size_t i = 0; i < COUNT_OF(unmerged_plans); i++) {
+        (void)pages(b, 20, &unmerged_plans[i]);
+        struct page_cost cost = show(b, count, &unmerged_plans[i]);
+        if (unmerged_plans[i].kind != LOG_READ_RANGE)
+            continue;
+        printf("    files that hold it: reads (most, pages)");
+        for (uint32_t held = 0; held < HELD_MAX; held++)
+            if (cost.by_held[held].pages > 0)
+                printf("; %u: %.2f (%llu, %llu)", held,
+                       (double)cost.by_held[held].reads / (double)cost.by_held[held].pages,
+                       (unsigned long long)cost.by_held[held].reads_most,
+                       (unsigned long long)cost.by_held[held].pages);
+        printf("\n");
     }
-    log_close(b->log);
-    start(b, 4, checkpoint, LOOKUPS);
+    show(b, count, &active);
+    show(b, count, &busy);
+    setting.lookup_bytes = 0;
+    restart(b, &setting);
+    printf("the same without look-ups in memory (directories are read):\n");
+    show_all(b, count, unmerged_plans, COUNT_OF(unmerged_plans));
 }
 
 static uint64_t show_merged(struct bench *b, uint32_t count)
@@ -361,45 +478,85 @@ static uint64_t show_merged(struct bench *b, uint32_t count)
         {"merged", OF_MOST, LOG_READ_RANGE, 2},
         {"merged, a busy one", OF_BUSY, LOG_READ_RANGE, 2},
     };
+    struct setting setting = {.segment_bytes = b->segment_bytes,
+                              .merge_segments = 1,
+                              .merge_inputs = 16,
+                              .archive_bytes_max = ALL_SIZES,
+                              .lookup_bytes = LOOKUPS};
     uint64_t most = 0;
-    printf("%u archives, %u segments not merged:\n", holders(b),
-           b->log->segment_count - holders(b));
-    for (size_t i = 0; i < COUNT_OF(plans); i++) {
-        (void)pages(b, 20, &plans[i]);
-        struct page_cost cost = show(b, count, &plans[i]);
-        if (plans[i].part == 2 && cost.reads_most > most)
-            most = cost.reads_most;
+    restart(b, &setting);
+    merge(b);
+    for (uint32_t lookups = 2; lookups-- > 0;) {
+        printf("16 of them merged: %u archives, look-ups %s:\n", archives(b),
+               lookups > 0 ? "in memory" : "not in memory");
+        for (size_t i = 0; i < COUNT_OF(plans); i++) {
+            (void)pages(b, 20, &plans[i]);
+            struct page_cost cost = show(b, count, &plans[i]);
+            if (plans[i].part == 2 && cost.reads_most > most)
+                most = cost.reads_most;
+        }
+        setting.lookup_bytes = 0;
+        restart(b, &setting);
     }
     return most;
 }
 
-static double metric(const struct bench *b, enum metric id)
-{
-    struct metrics *const all[] = {b->metrics};
-    return (double)metrics_sum(all, 1, id);
-}
-
 /* show_lag: the same log once more, merged while it is written as fast as it can be. */
-static void show_lag(struct bench *b)
+static void show_lag(struct bench *b, const struct setting *setting)
 {
     double moved = metric(b, METRIC_MERGE_BYTES);
+    double put = metric(b, METRIC_MERGE_WRITTEN_BYTES);
     double written = metric(b, METRIC_LOG_APPENDED_BYTES);
+    uint32_t conversations = b->conversations;
     log_close(b->log);
     clean(b);
     b->waiting_max = 0;
-    start(b, 4, 0, LOOKUPS);
+    start(b, setting, 0);
+    if (setting->conversations != 0 && setting->conversations < conversations)
+        b->conversations = setting->conversations;
     uint64_t began = now_ns();
-    fill(b);
+    fill(b, setting->append_rate);
     uint64_t filled = now_ns();
     uint32_t waiting = lifecycle_waiting(b->log);
-    merge(b);
-    double seconds = (double)(now_ns() - filled) / 1e9 - TURNS_IDLE * 0.005;
+    b->conversations = conversations;
+    double bytes = metric(b, METRIC_LOG_APPENDED_BYTES) - written;
     printf(
-        "merging while written at %.0f MB/s: %u segments behind the head at most, %u at the end, "
-        "%.1f s later none of a merge's worth; read and written %.2f times the log's bytes\n",
-        (metric(b, METRIC_LOG_APPENDED_BYTES) - written) / ((double)(filled - began) / 1e3),
-        b->waiting_max, waiting, seconds,
-        (metric(b, METRIC_MERGE_BYTES) - moved) / (metric(b, METRIC_LOG_APPENDED_BYTES) - written));
+        "  %-28s appended at %3.0f MB/s; segments of %2llu MiB behind the head: %u at most, %u at "
+        "the end",
+        setting->name, bytes / ((double)(filled - began) / 1e3),
+        (unsigned long long)setting->segment_bytes >> 20, b->waiting_max, waiting);
+    if (setting->merge_inputs == 0 || setting->merge_rate != 0) {
+        printf("\n");
+        return;
+    }
+    merge(b);
+    printf(
+        "; all merged %.1f s later, %u archives; written %.2f, read %.2f times the log's bytes\n",
+        (double)(now_ns() - filled) / 1e9 - TURNS_IDLE * 0.005, archives(b),
+        (metric(b, METRIC_MERGE_WRITTEN_BYTES) - put) / bytes,
+        (metric(b, METRIC_MERGE_BYTES) - moved - metric(b, METRIC_MERGE_WRITTEN_BYTES) + put) /
+            bytes);
+}
+
+/* show_lags: the settings of before and of now; and both with everything at a 64th of its default
+ * size, so that all levels are there. */
+static void show_lags(struct bench *b)
+{
+    uint64_t size = b->segment_bytes;
+    const struct setting settings[] = {
+        {"nothing is merged:", size, 0, 0, 0, LOOKUPS, 0, 0, 0},
+        {"4 segments, 16 archives:", size, 4, 16, ALL_SIZES, LOOKUPS, 0, 0, 0},
+        {"1 segment, 16 archives:", size, 1, 16, ALL_SIZES, LOOKUPS, 0, 0, 0},
+        {"4, 16, at 64 MiB/s:", size, 4, 16, ALL_SIZES, LOOKUPS, 64 << 20, 0, 0},
+        {"1, 16, at 64 MiB/s:", size, 1, 16, ALL_SIZES, LOOKUPS, 64 << 20, 0, 0},
+        {"4, 16, paced, at 128 MiB/s:", size, 4, 16, ALL_SIZES, LOOKUPS, 128 << 20, 0, 16 << 20},
+        {"1, 16, paced, at 128 MiB/s:", size, 1, 16, ALL_SIZES, LOOKUPS, 128 << 20, 0, 16 << 20},
+        {"4, 16, a 64th of all sizes:", 1 << 20, 4, 16, 256 << 20, LOOKUPS, 0, 79, 0},
+        {"1, 16, a 64th of all sizes:", 1 << 20, 1, 16, 256 << 20, LOOKUPS, 0, 79, 0},
+    };
+    printf("merging beside appending:\n");
+    for (size_t i = 0; i < COUNT_OF(settings); i++)
+        show_lag(b, &settings[i]);
 }
 
 static void tear_down(struct bench *b)
@@ -422,6 +579,7 @@ int main(int argc, char **argv)
     b->conversations = smoke ? 101 : 4999; /* no multiple of BUSY_EVERY */
     b->messages = smoke ? 60000 : 1000000;
     b->rare_every = smoke ? 3000 : 52000;
+    b->segment_bytes = smoke ? 1 << 20 : 16 << 20;
     b->newest = calloc(b->conversations + 2, sizeof *b->newest);
     if (b->newest == NULL)
         return 1;
@@ -429,21 +587,14 @@ int main(int argc, char **argv)
     snprintf(b->directory, sizeof b->directory, "%.900s/bench_history", parent);
     clean(b);
     set_up(b);
-    start(b, 0, 0, LOOKUPS);
-    uint64_t began = now_ns();
-    fill(b);
-    printf("%llu messages of %u bytes in %u conversations, written in %.1f s; a page of %u:\n",
-           (unsigned long long)b->messages, BODY, b->conversations + 2,
-           (double)(now_ns() - began) / 1e9, PAGE);
-    printf("look-ups: %.1f MiB\n", metric(b, METRIC_LOG_LOOKUP_BYTES) / (1 << 20));
+    start(b, &(struct setting){.segment_bytes = b->segment_bytes, .lookup_bytes = LOOKUPS}, 0);
+    fill(b, 0);
+    printf("%llu messages of %u bytes in %u conversations; a page of %u:\n",
+           (unsigned long long)b->messages, BODY, b->conversations + 2, PAGE);
     show_unmerged(b, smoke ? 20 : 200);
-    began = now_ns();
-    merge(b);
-    printf("merged 4 at a time in %.1f s: read and written %.2f times the log's bytes\n",
-           (double)(now_ns() - began) / 1e9 - TURNS_IDLE * 0.005,
-           metric(b, METRIC_MERGE_BYTES) / metric(b, METRIC_LOG_APPENDED_BYTES));
+    show_sorted(b, smoke ? 20 : 500);
     uint64_t most = show_merged(b, smoke ? 50 : 1000);
-    show_lag(b);
+    show_lags(b);
     tear_down(b);
     if (most > MERGED_READS_MAX)
         fprintf(stderr, "bench_history: a page of merged history took more than %u disk reads\n",

@@ -172,7 +172,7 @@ static void test_places_of_a_damaged_sidecar(void **state)
 
 /* ---- places of an archive beside its directory */
 
-/* make_archive: conversation 3 in many blocks, 4 with watermarks only, 6 above 32 bits. */
+/* make_archive: conversation 3 in many blocks, 4 with a state only, 6 above 32 bits. */
 static struct archive *make_archive(const char *path, const struct archive_header *header)
 {
     static uint8_t body[3000];
@@ -182,20 +182,17 @@ static struct archive *make_archive(const char *path, const struct archive_heade
     for (uint32_t c = 0; c < CONVERSATIONS; c++) {
         uint64_t seq = c == 6 ? UINT32_MAX - 2ull : 1 + c % 4 * 1000;
         uint32_t count = c == 3 ? 400 : 1 + (uint32_t)(rig_hash(c, 4) % 9);
-        struct log_record record = {.kind = RECORD_WATERMARK,
-                                    .conversation = {c / 100, 77 + c},
-                                    .seq = 1,
-                                    .sender = {1},
-                                    .time_ms = 1,
-                                    .body = bytes_of(body, 8)};
-        if (c % 4 == 0)
-            assert_int_equal(archive_writer_add(writer, &record), OK);
+        struct log_record record = {
+            .kind = RECORD_MESSAGE, .conversation = {c / 100, 77 + c}, .sender = {1}, .time_ms = 1};
         for (uint32_t i = 0; i < count && c != 4; i++) {
-            record.kind = RECORD_MESSAGE;
             record.seq = seq++;
             record.body = bytes_of(body, rig_hash(c, i) % sizeof body);
             assert_int_equal(archive_writer_add(writer, &record), OK);
         }
+        const struct archive_state state = {.conversation = record.conversation, .count = 1};
+        const struct archive_mark mark = {.user = {1}, .marked = true, .delivered = 1};
+        if (c % 4 == 0)
+            assert_int_equal(archive_writer_state(writer, &state, &mark), OK);
     }
     assert_int_equal(archive_writer_finish(writer, 0, NULL), OK);
     archive_writer_destroy(writer);

@@ -37,11 +37,20 @@ static bool none_further(const struct inbox_row *a, const struct inbox_row *b)
     return true;
 }
 
+/* beyond: a device is further than the conversation: no watermark that a crash took says that. */
+static bool beyond(const struct inbox_row *row)
+{
+    for (uint32_t i = 0; i < row->cursor_count; i++)
+        if (row->cursors[i].delivered > row->last_seq)
+            return true;
+    return false;
+}
+
 static enum likeness judge_inbox(const struct inbox_row *a, const struct inbox_row *b)
 {
     if (a->last_seq != b->last_seq || a->activity_ms != b->activity_ms ||
         a->read_seq != b->read_seq || a->peer_delivered != b->peer_delivered ||
-        a->peer_read != b->peer_read)
+        a->peer_read != b->peer_read || beyond(b))
         return ROW_DIFFERENT;
     return none_further(b, a) ? ROW_SAME : ROW_AGAIN; /* compare_marks has looked at the rest */
 }

@@ -80,7 +80,8 @@ static int stays_gone(const struct check *check)
     return result;
 }
 
-/* replayed: of what stands behind the checkpoint nothing is left out, and nothing is invented. */
+/* replayed: of what stands behind the checkpoint nothing is left out, and nothing is invented or
+ * told to be gone that is not. */
 static bool replayed(const struct check *check)
 {
     uint64_t from = check->load->options.checkpoint == 0 ? 0 : check->mark.below;
@@ -89,6 +90,11 @@ static bool replayed(const struct check *check)
         if (check->load->replayed[n] ? !there : there && n >= from) {
             printf("record %" PRIu64 " is %s, and was %s\n", n, there ? "there" : "not there",
                    check->load->replayed[n] ? "replayed" : "not replayed");
+            return false;
+        }
+        if (check->load->replayed_gone[n] && check->states[n] != LOAD_GONE) {
+            printf("record %" PRIu64 " was replayed as gone, and is %s\n", n,
+                   there ? "there" : "not known");
             return false;
         }
     }

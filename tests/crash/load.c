@@ -178,7 +178,8 @@ static void on_replay(void *context, const struct log_record *record, uint64_t p
     uint64_t c = record->conversation.lo - 1000;
     bool known = c < LOAD_CONVERSATIONS && record->seq > load->replay_seq[c];
     uint64_t n = known ? number_of(c, record->seq) : LOAD_RECORDS_MAX;
-    if (n >= LOAD_RECORDS_MAX || !as_written(load, record, n)) {
+    bool given = record->kind == RECORD_LOST; /* the last number of a range that is gone */
+    if (n >= LOAD_RECORDS_MAX || (!given && !as_written(load, record, n))) {
         printf("replayed at %" PRIx64 ": conversation %" PRIu64 ", number %" PRIu64
                " after %" PRIu64 "\n",
                position, c, record->seq, c < LOAD_CONVERSATIONS ? load->replay_seq[c] : 0);
@@ -186,13 +187,15 @@ static void on_replay(void *context, const struct log_record *record, uint64_t p
         return;
     }
     load->replay_seq[c] = record->seq;
-    load->replayed[n] = true;
+    load->replayed[n] = !given;
+    load->replayed_gone[n] = given;
 }
 
 enum err load_open(struct load *load, const struct log_options *options, uint64_t *damaged)
 {
     memset(load->replay_seq, 0, sizeof load->replay_seq);
     memset(load->replayed, 0, sizeof load->replayed);
+    memset(load->replayed_gone, 0, sizeof load->replayed_gone);
     load->options = *options;
     return log_open(&load->log, options, load->io, load->workers, load->metrics, on_replay, load,
                     damaged);

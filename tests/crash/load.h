@@ -43,6 +43,7 @@ struct load {
     bool wrong;
     uint64_t replay_seq[LOAD_CONVERSATIONS];
     bool replayed[LOAD_RECORDS_MAX];
+    bool replayed_gone[LOAD_RECORDS_MAX]; /* as a number that was given, without its record */
     uint8_t body[LOAD_BODY_MAX];
     uint8_t out[1 << 20];
 };

@@ -1,4 +1,4 @@
-/* archive.c: the archive's format, version 4. Little-endian; crc is CRC-32C.
+/* archive.c: the archive's format, version 5. Little-endian; crc is CRC-32C.
  *
  * File "%08x-%08x-%04x.archive": first and last segment id that it stands for, generation; in the
  * lane's directory or in the cold one. While it is written: ".archiving", removed at a start.
@@ -9,7 +9,7 @@
  *
  * Header, 4096 bytes. Magic, version and crc keep their place and rule in all versions.
  *   0  8  magic "ROOSTARC"
- *   8  2  version, 4
+ *   8  2  version, 5
  *  10  2  flags, 0
  *  12  4  lane
  *  16  4  first segment id
@@ -18,7 +18,8 @@
  *  32  8  created, ms since 1970
  *  40  4  level: 1 if merged from segments, else one more than its inputs'
  *  44  4  generation: of several files with the same range the highest counts
- *  48 12  0
+ *  48  4  where the last segment's batches ended; 0: not known
+ *  52  8  0
  *  60  4  crc of the bytes before
  *  64     zeros to 4096
  *
@@ -203,6 +204,7 @@ void archive_header_encode(uint8_t out[ARCHIVE_HEADER_BYTES], const struct archi
     store_u64(out + 32, header->created_ms);
     store_u32(out + 40, header->level);
     store_u32(out + 44, header->generation);
+    store_u32(out + 48, header->data_end);
     store_u32(out + 60, crc32c(0, bytes_of(out, 60)));
 }
 
@@ -222,6 +224,7 @@ enum err archive_header_decode(struct archive_header *header,
         .created_ms = load_u64(block + 32),
         .level = load_u32(block + 40),
         .generation = load_u32(block + 44),
+        .data_end = load_u32(block + 48),
     };
     bool sound = load_u16(block + 8) == ARCHIVE_VERSION && load_u16(block + 10) == 0 &&
                  header->first != 0 && header->first <= header->last;

@@ -228,6 +228,7 @@ static void swap_in(struct log *log, struct lifecycle_job *job)
                                   .cold = job->cold,
                                   .level = header->level,
                                   .generation = header->generation,
+                                  .data_end = header->data_end,
                                   .footer = job->archive->footer,
                                   .archive = job->archive,
                                   .expires_min_ms = job->archive->footer.expires_min_ms,
@@ -427,6 +428,7 @@ static void output_header(struct log *log, struct archive_header *header,
                                       .last = log->segments[plan->hi]->id,
                                       .level = anew || plan->free ? level : level + 1,
                                       .generation = anew ? first->generation + 1 : 0,
+                                      .data_end = log->segments[plan->hi]->data_end,
                                       .created_ms = io_wall_ms(log->io)};
     io_entropy(log->io, &header->nonce, sizeof header->nonce);
 }

@@ -109,6 +109,45 @@ static void test_merged_is_read_and_found(void **state)
     rig_read_all(rig);
 }
 
+/* A catalog may be older than a merge: a snapshot copies it before the log. Wherever its checkpoint
+ * stands in what has become an archive, what lies above is replayed; where it stands at the end,
+ * nothing is. */
+static void test_checkpoints_within_archives(void **state)
+{
+    (void)state;
+    struct {
+        uint64_t position;
+        uint64_t acked[RIG_CONVERSATIONS];
+    } *then = calloc(60, sizeof *then);
+    assert_int_equal(rig_open(rig), OK);
+    for (uint32_t i = 0; i < 60; i++) {
+        for (uint32_t j = 0; j < 30; j++) /* of one conversation: found nowhere else */
+            assert_int_equal(rig_append_now(rig, i), OK);
+        rig_settle(rig);
+        then[i].position = log_durable(rig->log);
+        memcpy(then[i].acked, rig->acked, sizeof rig->acked);
+    }
+    merge_all();
+    uint64_t end = log_durable(rig->log);
+    assert_true(archives() >= 2);
+    uint32_t last_of_archive = 0;
+    for (uint32_t i = 0; i < 60; i++) {
+        for (uint32_t j = 0; j < rig->log->segment_count; j++)
+            last_of_archive += rig->log->segments[j]->archived &&
+                               rig->log->segments[j]->id == position_segment(then[i].position);
+        rig_close(rig);
+        rig->options.checkpoint = then[i].position;
+        memcpy(rig->found, then[i].acked, sizeof rig->found);
+        assert_int_equal(rig_open(rig), OK);
+        assert_int_equal(rig->damaged, 0);
+        assert_memory_equal(rig->found, rig->acked, sizeof rig->found);
+    }
+    assert_true(last_of_archive > 0);
+    free(then);
+    reopen(end);
+    assert_int_equal(rig->replayed, 0);
+}
+
 /* Pages backwards, over what is merged and what is not. */
 static void test_pages_backwards(void **state)
 {
@@ -916,6 +955,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_merged_is_read_and_found, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_checkpoints_within_archives, setup, teardown),
         cmocka_unit_test_setup_teardown(test_left_between_archives, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages_backwards, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_long_conversation, setup, teardown),

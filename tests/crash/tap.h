@@ -15,6 +15,8 @@ void tap_start(int control, enum skip skip);
 void tap_promise(const char *text);
 /* tap_owed: what a control owes at the moment (tap.c). */
 uint32_t tap_owed(void);
+/* tap_repair: from now on it is `log repair` that works. */
+void tap_repair(void);
 void tap_clock_set(uint64_t wall_ms);
 
 #endif

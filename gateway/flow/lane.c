@@ -207,6 +207,8 @@ void lane_turn(struct shard *shard)
         struct lane *lane = &lanes->lanes[i];
         log_flush(lane->log);
         answer_appends(shard, lane);
+        atomic_store_explicit(&lane->status->dropped_ms, log_dropped_ms(lane->log),
+                              memory_order_release);
         lane_answer_reads(shard, lane);
         report(shard, lane);
     }

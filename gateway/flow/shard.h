@@ -46,6 +46,7 @@ struct lane_status {
     _Atomic uint32_t state;        /* enum log_state; its shard says it */
     _Atomic uint64_t settled;      /* everything below was answered; its shard says it */
     _Atomic uint64_t checkpointed; /* the catalog holds everything below; shard 0 says it */
+    _Atomic uint64_t dropped_ms;   /* log_dropped_ms, before any read tells; its shard says it */
 };
 
 /* gateway: what all shards of a process share. */

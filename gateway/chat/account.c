@@ -172,6 +172,27 @@ static enum err user_put(struct catalog_txn *txn, struct user_id user, const str
     return catalog_put(txn, CATALOG_USERS, key_bytes(&key), buffer_bytes(&out));
 }
 
+static enum err name_get(struct catalog_txn *txn, struct user_id *out, struct realm_id realm,
+                         const char *name)
+{
+    struct key key = key_name(realm, name);
+    struct bytes value;
+    TRY(catalog_get(txn, CATALOG_USER_NAMES, key_bytes(&key), &value));
+    struct reader r = reader_of(value);
+    TRY(version_check(&r));
+    out->v = reader_u64(&r);
+    return end_check(&r);
+}
+
+static enum err name_put(struct catalog_txn *txn, struct realm_id realm, const char *name,
+                         struct user_id user)
+{
+    uint8_t value[9] = {ROW_VERSION};
+    struct key key = key_name(realm, name);
+    store_u64(value + 1, user.v);
+    return catalog_put(txn, CATALOG_USER_NAMES, key_bytes(&key), bytes_of(value, sizeof value));
+}
+
 static enum err device_decode(struct device_row *out, struct bytes value)
 {
     struct reader r = reader_of(value);
@@ -233,6 +254,25 @@ static enum err device_find(struct catalog_txn *txn, struct device_id *out, stru
     TRY(version_check(&r));
     out->v = reader_u32(&r);
     return end_check(&r);
+}
+
+static enum err device_key_put(struct catalog_txn *txn, struct user_id user,
+                               struct bytes device_key, struct device_id device)
+{
+    uint8_t value[5] = {ROW_VERSION};
+    struct key key = key_device_key(user, device_key);
+    store_u32(value + 1, device.v);
+    return catalog_put(txn, CATALOG_DEVICE_KEYS, key_bytes(&key), bytes_of(value, sizeof value));
+}
+
+/* device_delete: its row and that of its key. */
+static enum err device_delete(struct catalog_txn *txn, struct user_id user, struct device_id device,
+                              struct bytes device_key)
+{
+    struct key row = key_device(user, device);
+    struct key name = key_device_key(user, device_key);
+    TRY(catalog_delete(txn, CATALOG_DEVICES, key_bytes(&row)));
+    return catalog_delete(txn, CATALOG_DEVICE_KEYS, key_bytes(&name));
 }
 
 /* ---- names */
@@ -309,11 +349,8 @@ enum err account_create(struct catalog_txn *txn, struct user_id *user, struct re
                            .created_ms = now_ms,
                            .hash = bytes_of_text(password_hash),
                            .name = bytes_of_text(name)};
-    uint8_t value[9] = {ROW_VERSION};
-    store_u64(value + 1, id.v);
-    struct key key = key_name(realm, name);
     TRY(user_put(txn, id, &row));
-    TRY(catalog_put(txn, CATALOG_USER_NAMES, key_bytes(&key), bytes_of(value, sizeof value)));
+    TRY(name_put(txn, realm, name, id));
     *user = id;
     return OK;
 }
@@ -323,13 +360,7 @@ enum err account_find(struct catalog_txn *txn, struct user_id *user, struct real
 {
     if (label_check(name) != OK)
         return ERR_NOT_FOUND;
-    struct key key = key_name(realm, name);
-    struct bytes value;
-    TRY(catalog_get(txn, CATALOG_USER_NAMES, key_bytes(&key), &value));
-    struct reader r = reader_of(value);
-    TRY(version_check(&r));
-    user->v = reader_u64(&r);
-    return end_check(&r);
+    return name_get(txn, user, realm, name);
 }
 
 enum err account_name(struct catalog_txn *txn, struct realm_id *realm,
@@ -458,10 +489,7 @@ static enum err device_make_room(struct catalog_txn *txn, struct ended_login *re
     TRY(device_place(txn, replaced, user, &count, policy));
     if (count.rows < 2 * policy->devices_max || count.oldest.v == 0)
         return OK;
-    struct key row = key_device(user, count.oldest);
-    struct key name = key_device_key(user, count.oldest_key);
-    TRY(catalog_delete(txn, CATALOG_DEVICES, key_bytes(&row)));
-    return catalog_delete(txn, CATALOG_DEVICE_KEYS, key_bytes(&name));
+    return device_delete(txn, user, count.oldest, count.oldest_key);
 }
 
 /* device_add: the next number for a new key; the row itself is the caller's to put. */
@@ -483,11 +511,8 @@ static enum err device_add(struct catalog_txn *txn, struct device_id *device,
         return ERR_FULL;
     device->v = ++owner.device_last;
     TRY(user_put(txn, user, &owner));
-    uint8_t value[5] = {ROW_VERSION};
-    store_u32(value + 1, device->v);
     struct bytes key_text = bytes_of_text(device_key);
-    struct key key = key_device_key(user, key_text);
-    TRY(catalog_put(txn, CATALOG_DEVICE_KEYS, key_bytes(&key), bytes_of(value, sizeof value)));
+    TRY(device_key_put(txn, user, key_text, *device));
     memset(row, 0, sizeof *row);
     row->key_size = (uint8_t)key_text.size;
     memcpy(row->key, key_text.data, key_text.size);

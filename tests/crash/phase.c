@@ -21,6 +21,9 @@ const char *phase_name(enum phase phase)
         [PHASE_REWRITE_WRITE] = "expiry, retention: writing",
         [PHASE_REWRITE_NAME] = "expiry, retention: naming",
         [PHASE_REWRITE_CLEAR] = "expiry, retention: clearing",
+        [PHASE_OWN_WRITE] = "own retention: writing",
+        [PHASE_OWN_NAME] = "own retention: naming",
+        [PHASE_OWN_CLEAR] = "own retention: clearing",
         [PHASE_FREE_WRITE] = "freeing archives: writing",
         [PHASE_FREE_NAME] = "freeing archives: naming",
         [PHASE_FREE_CLEAR] = "freeing archives: clearing",
@@ -36,12 +39,13 @@ bool mark_line_parse(struct mark_line *mark, const char *text)
     *mark = (struct mark_line){0};
     int fields = sscanf(text,
                         "acked=%" SCNu64 " checkpoint=%" SCNu64 " below=%" SCNu64 " clock=%" SCNu64
-                        " gone=%" SCNu64 " seen=%u phases=%x owed=%u",
-                        &mark->acked, &mark->checkpoint, &mark->below, &mark->clock_ms, &mark->gone,
-                        &mark->seen, &mark->phases, &mark->owed);
-    if (fields != 8)
+                        " told=%" SCNu64 " told_below=%" SCNu64 " gone=%" SCNu64
+                        " seen=%u phases=%x owed=%u",
+                        &mark->acked, &mark->checkpoint, &mark->below, &mark->clock_ms, &mark->told,
+                        &mark->told_below, &mark->gone, &mark->seen, &mark->phases, &mark->owed);
+    if (fields != 10)
         *mark = (struct mark_line){0};
-    return fields == 8;
+    return fields == 10;
 }
 
 const char *skip_name(enum skip skip)

@@ -234,6 +234,8 @@ static void prepare(struct bench *b, size_t body, uint32_t count)
 /* append_next: the next one prepared; false: the log has no room now. */
 static bool append_next(struct bench *b, uint64_t cookie)
 {
+    if (b->record_at + 2 < b->record_count)
+        log_expect(b->log, b->records[b->record_at + 2].conversation);
     enum err err = log_append(b->log, &b->records[b->record_at], cookie);
     CHECK(err == OK || err == ERR_FULL);
     b->record_at += err == OK;

@@ -14,7 +14,7 @@
 
 #include "store/segment.h"
 
-#define ARCHIVE_VERSION         4
+#define ARCHIVE_VERSION         5
 #define ARCHIVE_HEADER_BYTES    4096u
 #define ARCHIVE_FOOTER_BYTES    136u
 #define ARCHIVE_HEAD_BYTES      32u         /* before each block's content */
@@ -38,6 +38,7 @@ struct archive_header {
     uint32_t last;
     uint32_t level;      /* 1: of segments; n: of archives of level n - 1 */
     uint32_t generation; /* of several with the same range the highest counts */
+    uint32_t data_end;   /* of the last segment: end of its last batch; 0: not known */
     uint64_t nonce;
     uint64_t created_ms;
 };
@@ -185,6 +186,8 @@ void archive_entry_decode(struct archive_entry *entry, const uint8_t in[ARCHIVE_
 bool archive_entry_sound(const struct archive *archive, const struct archive_entry *entry);
 void archive_row_encode(uint8_t out[ARCHIVE_ROW_BYTES], const struct archive_row *row);
 void archive_row_decode(struct archive_row *row, const uint8_t in[ARCHIVE_ROW_BYTES]);
+
+/* ---- archive_load.c */
 
 /* archive_load: open and validate header, footer and summary. ERR_NOT_FOUND, ERR_CORRUPT,
  * ERR_NEWER. Blocking. */

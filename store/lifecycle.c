@@ -228,6 +228,7 @@ static void swap_in(struct log *log, struct lifecycle_job *job)
                                   .cold = job->cold,
                                   .level = header->level,
                                   .generation = header->generation,
+                                  .data_end = header->data_end,
                                   .footer = job->archive->footer,
                                   .archive = job->archive,
                                   .expires_min_ms = job->archive->footer.expires_min_ms,
@@ -249,6 +250,8 @@ static void swap_in(struct log *log, struct lifecycle_job *job)
     lane_count(log, METRIC_LOG_CORRUPT, job->result.damaged);
     lane_count(log, METRIC_RECORDS_EXPIRED, job->result.expired);
     lane_count(log, METRIC_RECORDS_RETAINED_AWAY, job->result.retained_away);
+    if (job->result.dropped_ms > log->dropped_ms)
+        log->dropped_ms = job->result.dropped_ms;
     take_out(log, lo, hi, made);
     lane_evict(log);
     (void)!lane_load(log, made); /* it is: its look-up is made */
@@ -427,6 +430,7 @@ static void output_header(struct log *log, struct archive_header *header,
                                       .last = log->segments[plan->hi]->id,
                                       .level = anew || plan->free ? level : level + 1,
                                       .generation = anew ? first->generation + 1 : 0,
+                                      .data_end = log->segments[plan->hi]->data_end,
                                       .created_ms = io_wall_ms(log->io)};
     io_entropy(log->io, &header->nonce, sizeof header->nonce);
 }

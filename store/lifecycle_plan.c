@@ -86,17 +86,10 @@ uint64_t lifecycle_purge_ms(struct log *log)
 
 /* ---- what may be touched */
 
-static bool below_checkpoint(const struct log *log, const struct lane_segment *segment)
-{
-    return segment->id < position_segment(log->checkpointed) ||
-           (segment->data_end != 0 &&
-            position_of(segment->id, segment->data_end) <= log->checkpointed);
-}
-
 static bool mergeable(const struct log *log, const struct lane_segment *segment)
 {
     return segment->state == SEGMENT_SEALED && !segment->unmergeable && !segment->busy &&
-           (segment->archived || below_checkpoint(log, segment));
+           (segment->archived || lane_below(segment, log->checkpointed));
 }
 
 static uint64_t bytes_of_entry(const struct log *log, const struct lane_segment *segment)

@@ -198,6 +198,7 @@ static enum err make_entries(struct listing *listing)
         segment->cold = listed->cold;
         segment->first_id = listed->first;
         segment->generation = listed->generation;
+        segment->data_end = listed->header.data_end;
         segment->level = listed->lost ? 1 : listed->header.level;
         segment->footer = listed->footer;
         segment->expires_min_ms = listed->footer.expires_min_ms;

@@ -65,7 +65,7 @@ struct lane_segment {
     struct segment_key key;
     int write_fd;        /* READY, ACTIVE, SEALING; else -1 */
     int read_fd;         /* -1: not loaded */
-    uint32_t data_end;   /* end of its last batch; ACTIVE: see lane */
+    uint32_t data_end;   /* of segment id: end of its last batch, 0: not known; ACTIVE: see lane */
     struct index *index; /* READY (empty), ACTIVE, SEALING; SEALED if no sidecar can be written */
     struct sidecar *sidecar; /* SEALED and loaded */
     struct places *places;   /* beside the sidecar or archive, within options.lookup_bytes; NULL:
@@ -161,7 +161,8 @@ struct log {
     uint64_t previous_end; /* of the newest batch started */
     uint64_t record_count; /* in the lane, those of started batches */
     uint64_t checkpointed;
-    bool marked; /* nothing was written since the newest durable mark */
+    uint64_t dropped_ms; /* log_dropped_ms */
+    bool marked;         /* nothing was written since the newest durable mark */
 
     struct lane_ack *acks; /* ring: popped ≤ done ≤ appended */
     uint64_t ack_mask;     /* what is used of it: as much as needed */
@@ -259,6 +260,9 @@ MUST_USE enum err lane_archive_path(const struct log *log, const struct lane_seg
 MUST_USE enum err lane_list(struct log *log);
 
 /* ---- recovery.c */
+
+/* lane_below: nothing of it stands at or above the position; false if that is not known. */
+bool lane_below(const struct lane_segment *segment, uint64_t position);
 MUST_USE enum err lane_recover(struct log *log,
                                void (*replay)(void *context, const struct log_record *record,
                                               uint64_t position),

@@ -344,13 +344,19 @@ static enum err replay_walk(struct recovery *r, const struct lane_segment *segme
     return err;
 }
 
-/* replay_archive: where what it holds may stand above the checkpoint. */
+bool lane_below(const struct lane_segment *segment, uint64_t position)
+{
+    return segment->id < position_segment(position) ||
+           (segment->data_end != 0 && position_of(segment->id, segment->data_end) <= position);
+}
+
+/* replay_archive: where what it holds may stand above the checkpoint: the catalog is older than the
+ * merge, as in a snapshot. */
 static enum err replay_archive(struct recovery *r, const struct lane_segment *segment)
 {
     char path[STORE_PATH_BYTES];
     struct archive *archive;
-    if (r->replay == NULL || segment->state == SEGMENT_LOST ||
-        segment->id <= position_segment(r->checkpoint))
+    if (r->replay == NULL || segment->state == SEGMENT_LOST || lane_below(segment, r->checkpoint))
         return OK;
     TRY(lane_archive_path(r->log, segment, path));
     TRY(archive_load(&archive, path));

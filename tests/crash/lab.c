@@ -77,8 +77,8 @@ static bool lab_start(struct lab *lab)
         return false;
     setenv("CRASH_CONTROL", lab->control, 1);
     setenv("CRASH_SCRATCH", options->directory, 1);
-    return hands_start(&lab->hands, lab->serve) && hands_mkfs(&lab->hands) &&
-           hands_mount(&lab->hands);
+    return hands_start(&lab->hands, lab->serve, &lab->device) && hands_mkfs(&lab->hands) &&
+           hands_mount(&lab->hands, false);
 }
 
 static void lab_stop(struct lab *lab)
@@ -144,19 +144,24 @@ static bool record(struct lab *lab)
 
 /* ---- points */
 
-/* check: the status of the check on what is served now; UNMOUNTED; UNENDED. */
-static int check(struct lab *lab, const struct point *point, bool again)
+/* check: the status of the check on what is served now; UNMOUNTED; UNENDED. direct: what it writes
+ * need not be remembered. */
+static int check(struct lab *lab, const struct point *point, bool again, bool direct)
 {
     char seed[40];
     char mark[MARK_BYTES + 16];
     const char *const variables[] = {seed, mark, again ? "CRASH_AGAIN=1" : "CRASH_AGAIN=0", NULL};
     snprintf(seed, sizeof seed, "CRASH_SEED=%" PRIu64, point->seed);
     snprintf(mark, sizeof mark, "CRASH_MARK=%s", point->mark);
-    if (!hands_mount(&lab->hands))
-        return UNMOUNTED;
-    int status = run(lab, lab->options->check, lab->options->repair ? "mend" : "check", variables,
+    int status = UNMOUNTED;
+    if (hands_mount(&lab->hands, direct)) {
+        status = run(lab, lab->options->check, lab->options->repair ? "mend" : "check", variables,
                      lab->output);
-    return hands_unmount(&lab->hands) ? status : UNENDED;
+        status = hands_unmount(&lab->hands) ? status : UNENDED;
+    }
+    if (direct)
+        device_compare(&lab->device);
+    return status;
 }
 
 static void report(struct lab *lab, const struct point *point, int status, const char *when)
@@ -195,7 +200,7 @@ static int try_cuts(struct lab *lab, struct point *point, bool again, const char
 {
     *when = first_cut;
     point->mark = device_cut(&lab->device, point->at, point->survival, point->seed);
-    int status = check(lab, point, false);
+    int status = check(lab, point, false, !again);
     if (!again || status != CHECK_KEPT)
         return status;
     *when = second_cut;
@@ -203,7 +208,7 @@ static int try_cuts(struct lab *lab, struct point *point, bool again, const char
     point->second_seed = points_random(&lab->random, 1u << 30);
     device_cut_again(&lab->device, point->at, point->survival, point->seed, point->second,
                      point->second_seed);
-    return check(lab, point, true);
+    return check(lab, point, true, true);
 }
 
 static void try_point(struct lab *lab, struct point *point, bool again)

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 """roost_load.py write|check: the real gateway in the crash lab (tests/crash/lab.c), with its catalog.
 
-write: a gateway on the recorded disk, users who chat and confirm what they got; whenever acks were read, a mark says how
-       many. The first life ends by SIGTERM, the second by SIGKILL.
+write: a gateway on the recorded disk, users who chat, set retentions and confirm what they got; whenever acks were read, a
+       mark says how many. The first life ends by SIGTERM, the second by SIGKILL.
 check: a gateway on what the power cut left: everything that the mark counts is there, once, under its number, users are
        who they were, every device is pushed all that it had not confirmed when the power went, no receipt says more than
-       its user did, and sending goes on.
+       its user did, of a conversation's retentions the newest is in force, and sending goes on.
 Takes CRASH_MOUNT, CRASH_CONTROL, CRASH_SCRATCH, CRASH_MARK, ROOST_BINARY from the environment.
 Exit: 0 kept, 1 else, 3 something acknowledged is lost.
 """
@@ -24,8 +24,13 @@ from kill_gateway import Failure, Gateway, Operator, end_with_parent  # noqa: E4
 
 USERS = 6
 IN_FLIGHT = 4
+SET_EVERY = 17
 ACKS = int(os.environ.get("CRASH_ACKS", "600"))
 ANSWER_S = 20
+
+
+def text_of(retention):
+    return f"set {retention.get('age_s')} {retention.get('bytes')}"
 
 
 class Lost(Exception):
@@ -125,8 +130,13 @@ class World:
         peer = self.users[user.index ^ 1 if self.sent % 2 else (user.index + 2) % USERS]
         text = f"{user.index}-{self.sent}-" + "x" * (self.sent * 7919 % 700)
         message_id = (int(time.time() * 1000) << 80) | (7 << 76) | (2 << 62) | self.sent
-        user.ask({"send": {"message_id": str(uuid.UUID(int=message_id)), "to_user": peer.id,
-                           "payload": {"content": base64.b64encode(text.encode()).decode()}}}, ("send", text))
+        body = {"message_id": str(uuid.UUID(int=message_id)), "to_user": peer.id}
+        if self.sent % SET_EVERY == 0:  # no two are alike, and none removes anything meanwhile
+            retention = {"age_s": 86400 + self.sent, "bytes": 1 << 20}
+            user.ask({"set_retention": dict(body, retention=retention)}, ("send", text_of(retention)))
+            return
+        payload = {"content": base64.b64encode(text.encode()).decode()}
+        user.ask({"send": dict(body, payload=payload)}, ("send", text))
 
     # ---- write
 
@@ -177,7 +187,10 @@ class World:
         for message in history.get("messages", ()):
             if message["seq"] != len(there) + 1:
                 raise Failure(f"{conversation}: {message['seq']} follows {len(there)}")
-            text = base64.b64decode(message["payload"]["content"]).decode()
+            if "retention" in message:
+                text = text_of(message["retention"])
+            else:
+                text = base64.b64decode(message["payload"]["content"]).decode()
             if text in there.values():
                 raise Failure(f"{conversation}: {text} is there twice")
             there[message["seq"]] = text
@@ -185,6 +198,9 @@ class World:
             self.range(user, conversation)
         else:
             self.waiting.discard(conversation)
+            newest = next((text for _, text in sorted(there.items(), reverse=True) if text.startswith("set ")), None)
+            if newest != (text_of(history["retention"]) if "retention" in history else None):
+                raise Lost(f"{conversation}: '{newest}' is not in force, but {history.get('retention')}")
 
     def range(self, user, conversation):
         user.ask({"range": {"conversation_id": conversation, "from_seq": len(self.histories[conversation]) + 1}},

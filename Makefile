@@ -99,7 +99,7 @@ $(OUT)/bin/sim: $(SIM) $(LIB_LOADGEN) $(LIB)
 	@$(CC) $(LINK) -o $@ $^ $(LIBS)
 $(CRASH): CFLAGS += -isystem /usr/include/fuse3
 $(CRASH): | out/.packages-test
-TAPPED := file_write file_sync file_rename file_remove file_sync_directory merge_create move_create io_wall_ms
+TAPPED := file_write file_sync file_rename file_remove file_sync_directory merge_create move_create look_create look_step io_wall_ms
 $(OUT)/bin/crash: $(CRASH) $(REAL) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@

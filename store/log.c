@@ -434,6 +434,11 @@ enum log_state log_state(const struct log *log)
     return log->state;
 }
 
+uint64_t log_dropped_ms(const struct log *log)
+{
+    return log->dropped_ms;
+}
+
 uint64_t log_durable(const struct log *log)
 {
     return log->durable;

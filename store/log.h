@@ -148,6 +148,9 @@ enum log_state { LOG_OPEN, LOG_NO_SPACE, LOG_FAILED };
 enum log_state log_state(const struct log *log);
 /* log_durable: everything below this position is durable: what a checkpoint may name. */
 uint64_t log_durable(const struct log *log);
+/* log_dropped_ms: what is younger by its stamp stands in the log as it did when the log was opened
+ * or it was appended: retention and expiry have removed nothing of it since. It only grows. */
+uint64_t log_dropped_ms(const struct log *log);
 /* log_checkpointed: the catalog holds everything below position; older segments need no replay. */
 void log_checkpointed(struct log *log, uint64_t position);
 

@@ -115,11 +115,13 @@ static enum err on_message(struct shard *shard, struct lane *lane, struct bytes 
 {
     const struct border *border = (const void *)message.data;
     CHECK(border->kind == BORDER_APPEND || border->kind == BORDER_READ ||
-          border->kind == BORDER_FIND);
+          border->kind == BORDER_FIND || border->kind == BORDER_COUNT);
     if (border->kind == BORDER_APPEND)
         return on_append(lane, (const void *)message.data);
     if (border->kind == BORDER_READ)
         return lane_on_read(lane, (const void *)message.data);
+    if (border->kind == BORDER_COUNT)
+        return lane_on_count(shard->gateway->config, lane, (const void *)message.data);
     return lane_on_find(shard->gateway->config, lane, (const void *)message.data);
 }
 
@@ -207,6 +209,8 @@ void lane_turn(struct shard *shard)
         struct lane *lane = &lanes->lanes[i];
         log_flush(lane->log);
         answer_appends(shard, lane);
+        atomic_store_explicit(&lane->status->dropped_ms, log_dropped_ms(lane->log),
+                              memory_order_release);
         lane_answer_reads(shard, lane);
         report(shard, lane);
     }

@@ -49,18 +49,44 @@ static int run(char *order)
     return status;
 }
 
+static bool make_all(struct hands *hands)
+{
+    bool good = true;
+    for (uint32_t i = 0; i < hands->count && good; i++)
+        good = host_mkfs(hands->disks[i].filesystem, hands->disks[i].loop_path);
+    return good;
+}
+
+static bool unmount(struct hands *hands, uint32_t count)
+{
+    bool good = true;
+    for (uint32_t i = 0; i < count; i++)
+        good = host_unmount(hands->disks[i].mounted) && good;
+    return good;
+}
+
+static bool mount_all(struct hands *hands)
+{
+    for (uint32_t i = 0; i < hands->count; i++) {
+        const struct hands_disk *disk = &hands->disks[i];
+        if (host_loop_forget(disk->loop) &&
+            host_mount(disk->filesystem, disk->loop_path, disk->mounted))
+            continue;
+        (void)unmount(hands, i);
+        return false;
+    }
+    return true;
+}
+
 static int obey(struct hands *hands, char *order)
 {
     switch ((enum order)order[0]) {
     case ORDER_MKFS:
-        return host_mkfs(hands->filesystem, hands->loop_path) ? 0 : -1;
+        return make_all(hands) ? 0 : -1;
     case ORDER_MOUNT:
-        return host_loop_forget(hands->loop) &&
-                       host_mount(hands->filesystem, hands->loop_path, hands->mounted)
-                   ? 0
-                   : -1;
+        return mount_all(hands) ? 0 : -1;
     case ORDER_UNMOUNT:
-        return host_unmount(hands->mounted) ? 0 : -1;
+        return unmount(hands, hands->count) ? 0 : -1;
     case ORDER_RUN:
         return run(order);
     }
@@ -72,11 +98,11 @@ static void child(struct hands *hands, struct serve *serve)
     static char order[ORDER_BYTES];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     serve_forked(serve);
-    int status = -1;
-    if (host_private())
-        hands->loop = host_loop(hands->file, hands->loop_path);
-    if (hands->loop >= 0)
-        status = 0;
+    int status = host_private() ? 0 : -1;
+    for (uint32_t i = 0; i < hands->count && status == 0; i++) {
+        hands->disks[i].loop = host_loop(hands->disks[i].file, hands->disks[i].loop_path);
+        status = hands->disks[i].loop >= 0 ? 0 : -1;
+    }
     while (send(hands->answers, &status, sizeof status, 0) == sizeof status &&
            recv(hands->orders, order, sizeof order, 0) > 0)
         status = obey(hands, order);
@@ -96,7 +122,6 @@ static int answer(struct hands *hands)
 bool hands_start(struct hands *hands, struct serve *serve)
 {
     int pair[2];
-    hands->loop = -1;
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
     hands->pid = fork();
     CHECK(hands->pid >= 0);

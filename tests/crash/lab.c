@@ -30,8 +30,6 @@ struct lab {
     struct serve *serve;
     struct hands hands;
     char served[HOST_PATH_BYTES];
-    char mounted[HOST_PATH_BYTES];
-    char disk[HOST_PATH_BYTES];
     char control[HOST_PATH_BYTES];
     char output[HOST_PATH_BYTES];
     struct point *points;
@@ -49,28 +47,36 @@ static void path_of(char out[HOST_PATH_BYTES], const char *directory, const char
 
 /* ---- setting up */
 
+/* add_disk: false: its directory cannot be made. */
+static bool add_disk(struct lab *lab, const char *filesystem, const char *served,
+                     const char *mounted, const char *variable)
+{
+    struct hands_disk *disk = &lab->hands.disks[lab->hands.count++];
+    disk->filesystem = filesystem;
+    path_of(disk->file, lab->options->directory, served);
+    path_of(disk->mounted, lab->options->directory, mounted);
+    setenv(variable, disk->mounted, 1);
+    return host_directory(disk->mounted);
+}
+
 static bool lab_start(struct lab *lab)
 {
     const struct lab_options *options = lab->options;
     path_of(lab->served, options->directory, "served");
-    path_of(lab->mounted, options->directory, "mounted");
-    path_of(lab->disk, options->directory, "served/disk");
     path_of(lab->control, options->directory, "served/control");
     path_of(lab->output, options->directory, "output");
     lab->random = (options->seed + 1) * 0x9e3779b97f4a7c15ull | 1;
-    device_init(&lab->device, options->disk_bytes);
+    device_init(&lab->device, options->disk_bytes + options->cold_bytes, options->disk_bytes);
     if (!host_private() || !host_directory(options->directory) || !host_directory(lab->served) ||
-        !host_directory(lab->mounted))
+        !add_disk(lab, options->filesystem, "served/disk", "mounted", "CRASH_MOUNT") ||
+        (options->cold != NULL &&
+         !add_disk(lab, options->cold, "served/cold", "mounted-cold", "CRASH_COLD")))
         return false;
     lab->serve = serve_start(&lab->device, lab->served);
     if (lab->serve == NULL)
         return false;
-    setenv("CRASH_MOUNT", lab->mounted, 1);
     setenv("CRASH_CONTROL", lab->control, 1);
     setenv("CRASH_SCRATCH", options->directory, 1);
-    lab->hands.filesystem = options->filesystem;
-    lab->hands.file = lab->disk;
-    lab->hands.mounted = lab->mounted;
     return hands_start(&lab->hands, lab->serve) && hands_mkfs(&lab->hands) &&
            hands_mount(&lab->hands);
 }
@@ -119,7 +125,8 @@ static bool record(struct lab *lab)
     const char *const variables[] = {skip, NULL};
     snprintf(skip, sizeof skip, "CRASH_SKIP=%s", skip_name(lab->options->control));
     device_begin(&lab->device);
-    int status = run(lab, lab->options->write, "write", variables, lab->output);
+    int status = run(lab, lab->options->write, lab->options->repair ? "spoil" : "write", variables,
+                     lab->output);
     device_end(&lab->device);
     if (status != 0) {
         printf("%s: the load ended with %d, its output:\n", lab->options->name, status);
@@ -147,7 +154,8 @@ static int check(struct lab *lab, const struct point *point, bool again)
     snprintf(mark, sizeof mark, "CRASH_MARK=%s", point->mark);
     if (!hands_mount(&lab->hands))
         return UNMOUNTED;
-    int status = run(lab, lab->options->check, "check", variables, lab->output);
+    int status = run(lab, lab->options->check, lab->options->repair ? "mend" : "check", variables,
+                     lab->output);
     return hands_unmount(&lab->hands) ? status : UNENDED;
 }
 
@@ -222,7 +230,7 @@ static bool verdict(const struct lab *lab)
                " did not start or served nonsense; %" PRIu64
                " did not mount until blocks were whole\n",
                options->name, points, lab->again, lab->lost, lab->bad, lab->torn);
-        bool fair = points_table(lab->points, points, options->name);
+        bool fair = points_table(lab->points, points, options->name, options->repair);
         return lab->lost == 0 && lab->bad == 0 && lab->torn <= 1 + points / TORN_EVERY && fair;
     }
     uint64_t lose = lab->lost + lab->bad;
@@ -249,7 +257,8 @@ int lab_run(const struct lab_options *options)
         return skipped(lab);
     if (!record(lab))
         return 1;
-    lab->points = points_draw(&lab->device.record, options->points, options->control, &lab->random);
+    lab->points = points_draw(&lab->device.record, options->points, options->control,
+                              options->cold != NULL, &lab->random);
     for (uint64_t i = 0; i < options->points && lab->points != NULL; i++)
         try_point(lab, &lab->points[i], i % AGAIN_EVERY == 0 && options->control == SKIP_NONE);
     bool good = lab->points != NULL && verdict(lab);

@@ -9,12 +9,15 @@
 
 struct lab_options {
     const char *filesystem; /* "ext4", "xfs" */
+    const char *cold;       /* the same for the cold directory, on a disk of its own; NULL: none */
     const char *name;       /* for messages and directories */
     const char *write;      /* shell command; NULL: writer_write */
     const char *check;      /* NULL: writer_check */
+    bool repair;            /* repair_write and repair_check instead of these */
     char *self;             /* our own binary */
     const char *directory;  /* scratch */
     uint64_t disk_bytes;
+    uint64_t cold_bytes;
     uint64_t points;
     uint64_t seed;
     enum skip control; /* a negative control: 99 of 100 points must lose */

@@ -1,4 +1,5 @@
-# gateway.sh: sourced by the checks: a gateway of its own for each, on free ports of 127.0.0.1, its data under out/e2e/NAME.
+# gateway.sh: sourced by the checks: a gateway of its own for each, on free ports of 127.0.0.1, its data under out/e2e/NAME
+# (ROOST_SCRATCH/NAME).
 #   gateway_begin NAME; gateway_configure SECTION "KEY = VALUE"…; gateway_start; …; gateway_stop
 # Sets gateway_url, gateway_admin_url, gateway_port, gateway_admin_port, gateway_pid, gateway_dir. A restart keeps data and ports. Only
 # this gateway's own process is ever signalled; it ends with the script, however that ends.
@@ -28,7 +29,7 @@ expect() {
 
 gateway_begin() { # NAME
     [ -x "$gateway_binary" ] || fail "$gateway_binary is missing: make BUILD=release build"
-    gateway_dir=$PWD/out/e2e/$1
+    gateway_dir=${ROOST_SCRATCH:-$PWD/out/e2e}/$1
     rm -rf "$gateway_dir"
     mkdir -p "$gateway_dir"
     : >"$gateway_dir/extra.ini"

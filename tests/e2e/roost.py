@@ -1,6 +1,6 @@
 """roost.py: what the Python checks share: a gateway of their own, REST calls, tokens, and a JSON client over python3-websockets.
 
-A Gateway listens on free ports of 127.0.0.1 with its data under out/e2e/NAME; a restart keeps both. Only its own process is
+A Gateway listens on free ports of 127.0.0.1 with its data under out/e2e/NAME (ROOST_SCRATCH/NAME); a restart keeps both. Only its own process is
 ever signalled. Client speaks roost.v1.json: events wait in a list until somebody expects them, in whatever order.
 """
 import asyncio
@@ -23,6 +23,7 @@ import websockets
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.environ.get("ROOST_BINARY", ROOT + "/out/release/bin/roost")
+SCRATCH = os.environ.get("ROOST_SCRATCH", ROOT + "/out/e2e")
 TLS = ssl.create_default_context()
 TLS.check_hostname = False
 TLS.verify_mode = ssl.CERT_NONE
@@ -43,7 +44,7 @@ def same(what, expected, actual):
 class Gateway:
     def __init__(self, name, settings=None, start=True):
         """settings: {"section.key": value}"""
-        self.directory = f"{ROOT}/out/e2e/{name}"
+        self.directory = f"{SCRATCH}/{name}"
         self.settings = {"listen.address": "127.0.0.1:0", "listen.admin_address": "127.0.0.1:0",
                          "store.directory": self.directory + "/data", "store.segment_size": "8 MiB", "store.reserve_size": "0",
                          "shards.count": 2, "shards.pin": "no", "limits.max_connections": 2000, "auth.hash_memory": "8 KiB", "auth.hash_passes": 1}

@@ -119,6 +119,7 @@ static void test_own_rules_in_time(void **state)
     fixture_fill(700, 8, false); /* not all of it is merged */
     days(1);
     uint64_t before = rig->acked[3];
+    assert_int_equal(log_dropped_ms(rig->log), 0);
     rules[2].age_ms = 3 * DAY_MS;
     rules[3].beyond_seq = before / 2;
     rules[4].age_ms = 3 * DAY_MS; /* but nobody has it all */
@@ -130,6 +131,7 @@ static void test_own_rules_in_time(void **state)
     expect_gone(3, before / 2);
     expect_gone(4, 7);
     expect_gone(5, 0);
+    assert_int_equal(log_dropped_ms(rig->log), fixture_times_now(2, rig->acked[2]));
     for (uint32_t i = 0; i < 3; i++) /* in a segment that nobody fills */
         assert_int_equal(rig_append_now(rig, 2), OK);
     rules[3].beyond_seq = before;
@@ -179,6 +181,83 @@ static void test_no_rule_no_work(void **state)
     assert_int_equal(fixture_count(0, &(uint64_t){0}), 0);
 }
 
+/* ---- what it costs */
+
+#define COST_DAYS    75u
+#define COST_PER_DAY 8u /* messages of a conversation */
+
+static uint64_t times_daily(uint32_t conversation, uint64_t seq)
+{
+    return WALL_MS + (seq - 1) / COST_PER_DAY * DAY_MS + conversation + seq;
+}
+
+/* live: so many messages every day, for COST_DAYS; bytes that merging wrote. *freed: bytes of
+ * records that retention removed, by their mean. */
+static uint64_t live(uint64_t *freed)
+{
+    assert_int_equal(metrics_create(&rig->metrics), OK);
+    struct metrics *const metrics[] = {rig->metrics};
+    rig->time = times_daily;
+    assert_int_equal(rig_open(rig), OK);
+    for (uint32_t day = 0; day < COST_DAYS; day++) {
+        for (uint32_t i = 0; i < COST_PER_DAY * RIG_CONVERSATIONS; i++)
+            assert_int_equal(rig_append_now(rig, i % RIG_CONVERSATIONS), OK);
+        for (uint32_t i = 0; i < 240; i++) {
+            fault_pass(DAY_MS / 240 * NS_PER_MS);
+            rig_turn(rig);
+            log_checkpointed(rig->log, log_durable(rig->log));
+        }
+    }
+    uint64_t bytes = (uint64_t)metrics_sum(metrics, 1, METRIC_LOG_APPENDED_BYTES);
+    uint64_t gone = (uint64_t)metrics_sum(metrics, 1, METRIC_RECORDS_RETAINED_AWAY);
+    *freed = bytes * gone / (COST_DAYS * COST_PER_DAY * RIG_CONVERSATIONS);
+    return (uint64_t)metrics_sum(metrics, 1, METRIC_MERGE_WRITTEN_BYTES);
+}
+
+/* cost: of retention by these rules: bytes written by merging, beyond what it writes without any
+ * retention, per hundred that are freed. ages: 0: one of 15 days for all; else 1 … so many days. */
+static int64_t cost(uint32_t ages, uint32_t delay_days, uint64_t merged)
+{
+    uint64_t freed;
+    void *none = NULL;
+    (void)set_up(&none);
+    rig->options.retention.own_delay_ms = delay_days * DAY_MS;
+    rig->options.retention.undelivered_ms = 0;
+    rig->options.retention.age_ms = (ages == 0 ? 15 : 400) * DAY_MS;
+    fixture_all_delivered();
+    for (uint32_t c = 0; c < RIG_CONVERSATIONS && ages != 0; c++)
+        rules[c].age_ms = (1 + rig_hash(c, 77) % ages) * DAY_MS;
+    int64_t written = (int64_t)live(&freed);
+    (void)fixture_tear_down(&none);
+    assert_true(freed > 0);
+    return (written - (int64_t)merged) * 100 / (int64_t)freed;
+}
+
+/* test_what_many_ages_cost: where each conversation has an age of its own, each file has something
+ * due every day until all of it is: it is written anew once in own_delay, which is what bounds the
+ * cost. One age for all costs next to nothing. */
+static void test_what_many_ages_cost(void **state)
+{
+    (void)state;
+    uint64_t freed;
+    void *none = NULL;
+    rig->options.retention.own = NULL;
+    fixture_all_delivered();
+    uint64_t merged = live(&freed);
+    assert_int_equal(freed, 0);
+    (void)fixture_tear_down(&none);
+    int64_t one = cost(0, 1, merged);
+    int64_t daily = cost(30, 1, merged);
+    int64_t weekly = cost(30, 7, merged);
+    (void)set_up(&none);
+    print_message("written per 100 bytes freed: one age %lld; ages of 1 to 30 days, delay 1 day "
+                  "%lld, 7 days %lld\n",
+                  (long long)one, (long long)daily, (long long)weekly);
+    assert_in_range(daily, 0, 2000);
+    assert_true(weekly < daily / 2);
+    assert_true(one < daily / 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -186,6 +265,7 @@ int main(void)
         FIXTURE_TEST_AFTER(set_up, test_own_rules_in_time),
         FIXTURE_TEST_AFTER(set_up, test_own_rules_in_the_only_segment),
         FIXTURE_TEST_AFTER(set_up, test_no_rule_no_work),
+        FIXTURE_TEST_AFTER(set_up, test_what_many_ages_cost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

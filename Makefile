@@ -65,7 +65,8 @@ LIB := $(OUT)/libroost.a
 LIB_LOADGEN := $(OUT)/libloadgen.a
 REAL := $(call object,$(SEAM_REAL))
 SIM := $(call object,$(SEAM_SIM) $(wildcard tests/sim/*.c))
-FAULT := $(call object,tests/unit/fault_io.c)
+FAULT := $(call object,tests/unit/fault_io.c tests/unit/log_rig.c)
+FIXTURE := $(call object,tests/unit/log_fixture.c)
 CRASH := $(call object,$(wildcard tests/crash/*.c))
 UNIT := $(patsubst tests/unit/%.c,$(OUT)/test/%,$(wildcard tests/unit/test_*.c))
 BENCH := $(patsubst bench/%.c,$(OUT)/bin/%,$(wildcard bench/bench_*.c))
@@ -98,7 +99,7 @@ $(OUT)/bin/sim: $(SIM) $(LIB_LOADGEN) $(LIB)
 	@$(CC) $(LINK) -o $@ $^ $(LIBS)
 $(CRASH): CFLAGS += -isystem /usr/include/fuse3
 $(CRASH): | out/.packages-test
-TAPPED := file_write file_sync file_rename file_remove file_sync_directory merge_create move_create io_wall_ms
+TAPPED := file_write file_sync file_rename file_remove file_sync_directory merge_create move_create look_create look_step io_wall_ms
 $(OUT)/bin/crash: $(CRASH) $(REAL) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
@@ -121,7 +122,7 @@ $(OUT)/test/test_api $(OUT)/test/test_auth: $(OUT)/test/%: $(OUT)/obj/tests/unit
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
-$(OUT)/test/test_log_%: $(OUT)/obj/tests/unit/test_log_%.o $(FAULT) $(LIB)
+$(filter $(OUT)/test/test_log_%,$(UNIT)): $(OUT)/test/%: $(OUT)/obj/tests/unit/%.o $(FIXTURE) $(FAULT) $(LIB)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka

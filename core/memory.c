@@ -122,6 +122,7 @@ enum err memory_grow(void *list, uint32_t *capacity, uint32_t count, size_t item
                      enum memory_purpose purpose)
 {
     void *items;
+    size_t bytes;
     if (count <= *capacity)
         return OK;
     uint32_t more = *capacity == 0 ? 16 : *capacity;
@@ -130,8 +131,10 @@ enum err memory_grow(void *list, uint32_t *capacity, uint32_t count, size_t item
             return ERR_NO_MEMORY;
         more *= 2;
     }
+    if (__builtin_mul_overflow(more, item_bytes, &bytes))
+        return ERR_NO_MEMORY;
     memcpy(&items, list, sizeof items);
-    items = memory_resize(items, more * item_bytes, purpose);
+    items = memory_resize(items, bytes, purpose);
     if (items == NULL)
         return ERR_NO_MEMORY;
     memcpy(list, &items, sizeof items);

@@ -85,6 +85,8 @@ METRIC(MERGE_WRITTEN_BYTES, COUNTER, "roost_log_merge_written_bytes_total",
        "Bytes of them that were written; over roost_log_written_bytes_total: write amplification.")
 METRIC(RECORDS_EXPIRED, COUNTER, "roost_log_expired_records_total",
        "Disappearing messages removed from the disk.")
+METRIC(RETENTION_COUNTED, COUNTER, "roost_retention_counted_total",
+       "Conversations whose stored bytes were counted for a bound of their own.")
 METRIC(RECORDS_RETAINED_AWAY, COUNTER, "roost_log_retained_away_records_total",
        "Records removed by retention.")
 METRIC(MOVED_COLD, COUNTER, "roost_log_moved_cold_total", "Archives moved to the cold directory.")

@@ -107,6 +107,8 @@ enum err fleet_create(struct fleet **out, struct io *io, const struct fleet_opti
         fleet_destroy(fleet);
         return ERR_NO_MEMORY;
     }
+    if (options->user.tight_settings)
+        oracle_forgets(fleet->oracle);
     for (uint32_t i = 0; i < fleet->device_count; i++)
         user_init(&fleet->devices[i].user, options->first_user + i / options->devices,
                   i % options->devices);

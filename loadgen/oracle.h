@@ -49,6 +49,9 @@ struct oracle_counts {
  * them; 0: 4,096. */
 MUST_USE enum err oracle_create(struct oracle **oracle, uint32_t window_max);
 void oracle_destroy(struct oracle *oracle);
+/* oracle_forgets: the server removes messages soon, and bounds that a run reaches are set
+ * (oracle_setting's tight): one that was never acknowledged may then have a second number. */
+void oracle_forgets(struct oracle *oracle);
 
 /* oracle_join: from now on the device has to get every message of the conversation from from_seq
  * on. Joining twice changes nothing. Joins belong before the traffic that they expect. */
@@ -108,9 +111,10 @@ MUST_USE enum err oracle_content(struct buffer *out, size_t size,
                                  struct conversation_id conversation, const struct message_id *id,
                                  struct user_id sender, uint64_t intended_ns);
 /* oracle_setting: the retention that an entry of that id sets: between 30 and 330 days, and no
- * bound or one that no run reaches. The same arguments give the same. */
+ * bound or one that no run reaches; tight: some are reached soon. The same arguments give the same.
+ */
 void oracle_setting(struct retention_setting *out, struct conversation_id conversation,
-                    const struct message_id *id, struct user_id sender);
+                    const struct message_id *id, struct user_id sender, bool tight);
 /* oracle_content_check: ERR_CORRUPT if anything of it was changed. */
 MUST_USE enum err oracle_content_check(struct bytes content, struct conversation_id conversation,
                                        const struct message_id *id, struct user_id sender,

@@ -43,6 +43,7 @@ struct user_options {
     uint32_t backoff_ms_max;
     uint32_t message_bytes_max;  /* largest content sent */
     uint32_t response_bytes_max; /* largest WebSocket message taken */
+    bool tight_settings;         /* oracle_forgets */
     bool resume_tls;             /* keep tickets (about 1 KB per user) and resume with them */
     uint64_t seed;               /* masks, ids, jitter */
 };

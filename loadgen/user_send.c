@@ -153,7 +153,7 @@ static enum err add_setting(struct user *user, struct user_engine *engine, struc
                                                 .to_user = send->to,
                                                 .has_retention = true}};
     oracle_setting(&request.set_retention.retention, conversation_id_direct(user->id, send->to),
-                   &send->id, user->id);
+                   &send->id, user->id, engine->options->tight_settings);
     TRY(frame_add(engine, &request, count));
     send->request = user->request_id;
     return OK;

@@ -187,6 +187,8 @@ bool archive_entry_sound(const struct archive *archive, const struct archive_ent
 void archive_row_encode(uint8_t out[ARCHIVE_ROW_BYTES], const struct archive_row *row);
 void archive_row_decode(struct archive_row *row, const uint8_t in[ARCHIVE_ROW_BYTES]);
 
+/* ---- archive_load.c */
+
 /* archive_load: open and validate header, footer and summary. ERR_NOT_FOUND, ERR_CORRUPT,
  * ERR_NEWER. Blocking. */
 MUST_USE enum err archive_load(struct archive **archive, const char *path);

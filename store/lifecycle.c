@@ -250,6 +250,8 @@ static void swap_in(struct log *log, struct lifecycle_job *job)
     lane_count(log, METRIC_LOG_CORRUPT, job->result.damaged);
     lane_count(log, METRIC_RECORDS_EXPIRED, job->result.expired);
     lane_count(log, METRIC_RECORDS_RETAINED_AWAY, job->result.retained_away);
+    if (job->result.dropped_ms > log->dropped_ms)
+        log->dropped_ms = job->result.dropped_ms;
     take_out(log, lo, hi, made);
     lane_evict(log);
     (void)!lane_load(log, made); /* it is: its look-up is made */

@@ -161,7 +161,8 @@ struct log {
     uint64_t previous_end; /* of the newest batch started */
     uint64_t record_count; /* in the lane, those of started batches */
     uint64_t checkpointed;
-    bool marked; /* nothing was written since the newest durable mark */
+    uint64_t dropped_ms; /* log_dropped_ms */
+    bool marked;         /* nothing was written since the newest durable mark */
 
     struct lane_ack *acks; /* ring: popped ≤ done ≤ appended */
     uint64_t ack_mask;     /* what is used of it: as much as needed */

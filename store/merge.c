@@ -247,10 +247,13 @@ static enum err begin_records(struct merge *m)
         m->result.bad_segment = m->inputs[i].id;
         conversations += cursor_conversations(&m->cursors[i]);
         TRY(cursor_start(&m->cursors[i]));
-        if (m->cursors[i].freed)
-            m->result.retained_away += m->cursors[i].archive->footer.records;
-        else if (m->cursors[i].archived)
+        if (m->cursors[i].freed) {
+            const struct archive_footer *footer = &m->cursors[i].archive->footer;
+            m->result.retained_away += footer->records;
+            raise(&m->result.dropped_ms, footer->time_max_ms);
+        } else if (m->cursors[i].archived) {
             m->result.damaged += m->cursors[i].archive->footer.damaged;
+        }
     }
     conversations += m->watermarks.count;
     TRY(working_path(m, path, ".archiving"));
@@ -324,8 +327,11 @@ static enum err take_record(struct merge *m, const struct log_record *record)
     }
     m->seq_last = record->seq;
     TRY(note(m, record));
-    switch (retention_due(&m->options.retention, &m->rule, record, m->options.now_ms,
-                          m->options.drop_all)) {
+    enum retention_verdict verdict = retention_due(&m->options.retention, &m->rule, record,
+                                                   m->options.now_ms, m->options.drop_all);
+    if (verdict != RETENTION_KEEP)
+        raise(&m->result.dropped_ms, record->time_ms);
+    switch (verdict) {
     case RETENTION_KEEP:
         TRY(gone_flush(m));
         return archive_writer_add(m->writer, record);

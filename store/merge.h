@@ -53,6 +53,7 @@ struct merge_result {
     uint64_t damaged; /* records */
     uint64_t expired; /* records dropped */
     uint64_t retained_away;
+    uint64_t dropped_ms;  /* the newest of both is of this time, or older */
     uint32_t bad_segment; /* of a failure: the input that was being read; 0: none was */
     struct archive_footer footer;
 };

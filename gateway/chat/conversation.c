@@ -166,6 +166,12 @@ const struct keep *conversation_keep(const struct conversation *conversation)
     return list != NULL && list->keep != NULL && list->keep->seq != 0 ? list->keep : NULL;
 }
 
+bool conversation_counted(struct conversation *conversation, const struct keep_down *down)
+{
+    struct sender_list *list = conversation->senders;
+    return list != NULL && list->keep != NULL && keep_counted(list->keep, down);
+}
+
 /* count_kept: what has become durable moves its retention on. */
 static void count_kept(const struct conversation *conversation, const struct cached *message)
 {

@@ -88,6 +88,7 @@ struct conversation {
     uint64_t last_time_ms : 48; /* CONVERSATION_TIME_MAX */
     enum conversation_state state : 8;
     bool absent : 1;       /* one of its members does not exist */
+    bool counting : 1;     /* it is noted that its keep is uncounted (flow/counting.h) */
     bool touched : 1;      /* since eviction last looked at it */
     uint64_t delivered[2]; /* members in the id's order */
     uint64_t read[2];
@@ -101,7 +102,7 @@ struct conversation {
  * TABLE_CELL_BYTES / (3/4 to 3/8 of the cells filled) = 32 to 64. */
 #define CONVERSATION_BYTES                                                                         \
     (8   /* last_seq */                                                                            \
-     + 8 /* last_time_ms, state, two bits */                                                       \
+     + 8 /* last_time_ms, state, three bits */                                                     \
      + 8 /* work */                                                                                \
      + CONVERSATION_MEMBERS_BYTES)
 #define CONVERSATION_MEMBERS_BYTES                                                                 \
@@ -154,6 +155,8 @@ bool conversation_watermark(struct conversation *conversation, struct user_id us
 void conversation_to_row(const struct conversation *conversation, struct conversation_row *row);
 /* conversation_keep: its own retention, or NULL: none was ever set. */
 const struct keep *conversation_keep(const struct conversation *conversation);
+/* conversation_counted: what its keep had uncounted; keep_counted. */
+bool conversation_counted(struct conversation *conversation, const struct keep_down *down);
 /* conversation_idle: nothing would be lost by forgetting it, and nothing lists it. */
 bool conversation_idle(const struct conversation *conversation);
 /* conversation_visible: the highest number that is durable. */

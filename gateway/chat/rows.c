@@ -8,24 +8,26 @@
  *   0 u8 version, 1 u8 reserved 0, 2 u16 cursor count, 4 u32 reserved 0,
  *   8 u64 last_seq, 16 u64 activity_ms, 24 u64 read_seq, 32 u64 peer_delivered, 40 u64 peer_read,
  *   48 per cursor: u32 device, u64 delivered
- * Pending row: u64 activity_ms. Retention row: u64 age in seconds, u64 bytes.
- * Conversation row, version 2:
+ * Pending row: u64 activity_ms.
+ * Retention row: u64 age in seconds, u64 bytes, u8 1: what was there before is to be counted.
+ * Conversation row, version 3:
  *   0 u8 version, 1 u8 1: has retention, 2 u16 sender count, 4 u32 reserved 0,
  *   8 u64 last_seq, 16 u64 last_time_ms, 24 u64 delivered[2], 40 u64 read[2],
  *   56 per sender: u64 user, u32 device, 16 bytes highest message id,
  *   then, if it has: u64 number of the entry that set it, u64 age in seconds, u64 bytes,
- *   u64 counted, u32 marks, u32 reserved 0, per mark: u64 seq, u64 counted (keep.h) */
+ *   u64 counted, u64 of it since that entry, u32 marks, u32 1: uncounted, per mark: u64 seq,
+ *   u64 counted (keep.h) */
 #include "gateway/chat/rows.h"
 
 #include "core/memory.h"
 
 #define ROW_VERSION               1 /* inbox */
-#define CONVERSATION_VERSION      2
+#define CONVERSATION_VERSION      3
 #define INBOX_FIXED_BYTES         48
 #define INBOX_CURSOR_BYTES        12
 #define CONVERSATION_FIXED_BYTES  56
 #define CONVERSATION_SENDER_BYTES 28
-#define KEEP_FIXED_BYTES          40
+#define KEEP_FIXED_BYTES          48
 #define KEEP_MARK_BYTES           16
 #define CONVERSATION_BYTES_MAX                                                                     \
     (CONVERSATION_FIXED_BYTES + ROW_SENDERS_MAX * CONVERSATION_SENDER_BYTES + KEEP_FIXED_BYTES +   \
@@ -178,7 +180,8 @@ static bool marks_sound(const struct keep *keep)
             (i > 0 && (keep->marks[i].seq <= keep->marks[i - 1].seq ||
                        keep->marks[i].counted < keep->marks[i - 1].counted)))
             return false;
-    return (keep->setting.bytes != 0) == (keep->mark_count != 0);
+    return (keep->setting.bytes != 0) == (keep->mark_count != 0) && keep->since <= keep->counted &&
+           (!keep->uncounted || keep->mark_count != 0);
 }
 
 static enum err keep_read(struct keep *keep, struct reader *r)
@@ -187,10 +190,12 @@ static enum err keep_read(struct keep *keep, struct reader *r)
     keep->setting.age_s = reader_u64(r);
     keep->setting.bytes = reader_u64(r);
     keep->counted = reader_u64(r);
+    keep->since = reader_u64(r);
     keep->mark_count = reader_u32(r);
-    reader_u32(r);
-    if (r->failed || keep->seq == 0 || keep->mark_count > KEEP_MARKS_MAX)
+    uint32_t uncounted = reader_u32(r);
+    if (r->failed || keep->seq == 0 || keep->mark_count > KEEP_MARKS_MAX || uncounted > 1)
         return ERR_CORRUPT;
+    keep->uncounted = uncounted == 1;
     for (uint32_t i = 0; i < keep->mark_count; i++) {
         keep->marks[i].seq = reader_u64(r);
         keep->marks[i].counted = reader_u64(r);
@@ -204,8 +209,9 @@ static uint8_t *keep_write(const struct keep *keep, uint8_t *p)
     store_u64(p + 8, keep->setting.age_s);
     store_u64(p + 16, keep->setting.bytes);
     store_u64(p + 24, keep->counted);
-    store_u32(p + 32, keep->mark_count);
-    store_u32(p + 36, 0);
+    store_u64(p + 32, keep->since);
+    store_u32(p + 40, keep->mark_count);
+    store_u32(p + 44, keep->uncounted);
     p += KEEP_FIXED_BYTES;
     for (uint32_t i = 0; i < keep->mark_count; i++, p += KEEP_MARK_BYTES) {
         store_u64(p, keep->marks[i].seq);
@@ -277,11 +283,20 @@ enum err rows_read_conversation(struct catalog_txn *txn, struct conversation_id 
     return conversation_decode(value, row);
 }
 
+/* newer: of two states of one conversation's keep, in the order in which it goes through them. */
+static bool newer(const struct keep *a, const struct keep *b)
+{
+    if (a->seq != b->seq)
+        return a->seq > b->seq;
+    if (a->uncounted != b->uncounted)
+        return b->uncounted;
+    return a->counted > b->counted;
+}
+
 static void conversation_row_raise(struct conversation_row *stored,
                                    const struct conversation_row *row)
 {
-    if (row->keep.seq > stored->keep.seq ||
-        (row->keep.seq == stored->keep.seq && row->keep.counted > stored->keep.counted))
+    if (newer(&row->keep, &stored->keep))
         stored->keep = row->keep;
     raise(&stored->last_seq, row->last_seq);
     raise(&stored->last_time_ms, row->last_time_ms);
@@ -297,15 +312,20 @@ static void conversation_row_raise(struct conversation_row *stored,
     }
 }
 
-/* put_setting: what the merge's planner asks for; a row without a keep never had one. */
-static enum err put_setting(struct catalog_txn *txn, struct bytes key,
-                            const struct retention_setting *setting)
+/* put_keep: what the merge's planner asks for; a row without a keep never had one. */
+static enum err put_keep(struct catalog_txn *txn, struct bytes key, const struct keep *keep)
 {
-    uint8_t body[KEEP_BODY_BYTES];
-    keep_encode(body, setting);
-    if (setting->age_s == 0 && setting->bytes == 0)
+    uint8_t value[ROW_RETENTION_BYTES];
+    keep_encode(value, &keep->setting);
+    value[KEEP_BODY_BYTES] = keep->uncounted;
+    if (keep->setting.age_s == 0 && keep->setting.bytes == 0)
         return catalog_delete(txn, CATALOG_RETENTION, key);
-    return catalog_put(txn, CATALOG_RETENTION, key, bytes_of(body, sizeof body));
+    return catalog_put(txn, CATALOG_RETENTION, key, bytes_of(value, sizeof value));
+}
+
+bool row_retention_uncounted(struct bytes value)
+{
+    return value.size == ROW_RETENTION_BYTES && value.data[KEEP_BODY_BYTES] != 0;
 }
 
 enum err rows_put_conversation(struct catalog_txn *txn, struct conversation_id conversation,
@@ -316,7 +336,7 @@ enum err rows_put_conversation(struct catalog_txn *txn, struct conversation_id c
     conversation_id_encode(key, conversation);
     struct bytes k = bytes_of(key, sizeof key);
     TRY(catalog_put(txn, CATALOG_CONVERSATIONS, k, conversation_encode(row, encoded)));
-    return row->keep.seq == 0 ? OK : put_setting(txn, k, &row->keep.setting);
+    return row->keep.seq == 0 ? OK : put_keep(txn, k, &row->keep);
 }
 
 /* What merging a conversation needs: taken once, before anything is written. */

@@ -2,11 +2,11 @@
  * maximum.
  * Flow:       checkpoint and recovery → rows_merge_* → catalog; session and conversation loading ←
  *             rows_read_*
- * Invariants: every field only grows (`keep` as a whole, by its entry's number, then by what it has
- *             counted), so that merging is idempotent and order does not matter: a replay over a
- *             newer checkpoint changes nothing; CATALOG_PENDING has a row exactly where the inbox
- *             row has something undelivered, CATALOG_RETENTION where the conversation's keep has a
- *             setting
+ * Invariants: every field only grows (`keep` as a whole, by its entry's number, then by whether
+ *             what was there before is counted, then by what is), so that merging is idempotent
+ *             and order does not matter: a replay over a newer checkpoint changes nothing;
+ *             CATALOG_PENDING has a row exactly where the inbox row has something undelivered,
+ *             CATALOG_RETENTION where the conversation's keep has a setting
  * Failure:    ERR_CORRUPT a row that does not decode; the catalog's own
  * Format:     byte by byte in rows.c */
 #ifndef GATEWAY_CHAT_ROWS_H
@@ -17,9 +17,10 @@
 #include "store/ids.h"
 #include "store/log.h"
 
-#define ROW_CURSORS_MAX 255 /* devices of one user */
-#define ROW_SENDERS_MAX 510 /* devices of both members */
-#define ROW_KEY_BYTES   24
+#define ROW_CURSORS_MAX     255 /* devices of one user */
+#define ROW_SENDERS_MAX     510 /* devices of both members */
+#define ROW_KEY_BYTES       24
+#define ROW_RETENTION_BYTES (KEEP_BODY_BYTES + 1) /* value in CATALOG_RETENTION */
 
 struct inbox_cursor {
     struct device_id device;
@@ -89,6 +90,8 @@ MUST_USE enum err rows_batch_conversation(struct buffer *batch, struct conversat
 MUST_USE enum err rows_batch_merge(struct catalog_txn *txn, struct bytes batch);
 #define ROWS_BATCH_ITEM_MAX 16384 /* bytes of one row in a batch, at most */
 
+/* row_retention_uncounted: of a value in CATALOG_RETENTION: keep.uncounted. */
+bool row_retention_uncounted(struct bytes value);
 /* inbox_row_cursor: the device's cursor, made (delivered 0) if absent; NULL: ROW_CURSORS_MAX
  * reached. */
 struct inbox_cursor *inbox_row_cursor(struct inbox_row *row, struct device_id device);

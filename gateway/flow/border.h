@@ -10,6 +10,7 @@
 #define GATEWAY_FLOW_BORDER_H
 
 #include "core/mesh.h"
+#include "gateway/chat/keep.h"
 #include "gateway/wire/protocol.h"
 #include "store/ids.h"
 
@@ -28,11 +29,13 @@ enum border_kind {
     BORDER_APPEND,      /* LOG: a record for the lane */
     BORDER_READ,        /* LOG: messages from disk */
     BORDER_FIND,        /* LOG: an earlier record with this message id */
+    BORDER_COUNT,       /* LOG: how much is stored below a number */
     BORDER_RESULT,      /* ANSWER to SEND, MARK_CHECK */
     BORDER_PULLED,      /* ANSWER to PULL, READ: messages */
     BORDER_RELAY_OPENED, /* ANSWER to RELAY_OPEN */
     BORDER_APPENDED,     /* LOG_ANSWER to APPEND */
     BORDER_FOUND,        /* LOG_ANSWER to FIND */
+    BORDER_COUNTED,      /* LOG_ANSWER to COUNT */
     BORDER_CHECKPOINT, /* LOG_ANSWER (standing promise): each lane → everyone: once all lanes have
                           said so, flush what is dirty */
     BORDER_DELIVER,    /* FANOUT: a new message, to a home shard */
@@ -190,6 +193,14 @@ struct border_found {
     uint64_t payload_size;
     uint64_t seq;
     uint64_t time_ms;
+};
+
+struct border_count { /* COUNT, and COUNTED: down is filled */
+    struct border border;
+    struct conversation_id conversation;
+    struct keep_down down;
+    uint32_t err; /* COUNTED: enum err: not OK: not now */
+    uint32_t reserved;
 };
 
 struct border_checkpoint { /* CHECKPOINT and CHECKPOINTED */

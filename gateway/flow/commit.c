@@ -33,8 +33,12 @@ static struct conversation *find_or_make(struct shard *shard, struct conversatio
     return conversation;
 }
 
-/* find_awake: one that has something to do. The caller lets it rest afterwards. */
-static struct conversation *find_awake(struct shard *shard, struct conversation_id id)
+struct conversation *commit_find(struct shard *shard, struct conversation_id id)
+{
+    return table_get(&shard->conversations, key_of(id));
+}
+
+struct conversation *commit_wake(struct shard *shard, struct conversation_id id)
 {
     struct conversation *conversation = find_or_make(shard, id);
     if (conversation == NULL || conversation->work != NULL)
@@ -85,6 +89,7 @@ void commit_deinit(struct shard *shard)
         }
         forget(shard, conversation);
     }
+    counting_deinit(shard);
 }
 
 void commit_mark_dirty(struct shard *shard, struct conversation *conversation)
@@ -196,7 +201,9 @@ static void load_done(struct worker_job *job, void *context)
     if (err == OK)
         err = conversation_loaded(conversation, &load->row);
     conversation->absent = err == OK && load->absent;
-    if (err != OK) {
+    if (err == OK) {
+        counting_note(shard, conversation, load->id);
+    } else {
         conversation->state = CONVERSATION_COLD;
         log_event(LOG_ERROR, "conversation_load_failed", LOG_ERR(err));
     }
@@ -602,10 +609,9 @@ static void wake_waiting(struct shard *shard, struct conversation *conversation)
 
 /* ---- requests */
 
-/* find_loading: awake and, if it was COLD, being loaded. */
-static struct conversation *find_loading(struct shard *shard, struct conversation_id id)
+struct conversation *commit_load(struct shard *shard, struct conversation_id id)
 {
-    struct conversation *conversation = find_awake(shard, id);
+    struct conversation *conversation = commit_wake(shard, id);
     if (conversation == NULL || conversation->state != CONVERSATION_COLD ||
         start_load(shard, conversation, id) == OK)
         return conversation;
@@ -637,7 +643,7 @@ static enum err send_to(struct shard *shard, struct conversation *conversation,
 static enum err on_send(struct shard *shard, struct bytes message)
 {
     const struct border_send *send = (const void *)message.data;
-    struct conversation *conversation = find_loading(shard, send->conversation);
+    struct conversation *conversation = commit_load(shard, send->conversation);
     if (conversation == NULL) {
         answer_code(shard, send, CODE_OVERLOADED, 1000);
         return OK;
@@ -650,7 +656,7 @@ static enum err on_send(struct shard *shard, struct bytes message)
 static enum err on_mark_check(struct shard *shard, struct bytes message)
 {
     const struct border_watermark *mark = (const void *)message.data;
-    struct conversation *conversation = find_loading(shard, mark->conversation);
+    struct conversation *conversation = commit_load(shard, mark->conversation);
     enum err err = OK;
     if (conversation == NULL) {
         answer_mark(shard, mark, CODE_OVERLOADED, 1000);
@@ -704,7 +710,7 @@ static bool watermark_waits(const struct conversation *conversation)
 enum err commit_on_watermark(struct shard *shard, struct bytes message)
 {
     const struct border_watermark *mark = (const void *)message.data;
-    struct conversation *conversation = find_awake(shard, mark->conversation);
+    struct conversation *conversation = commit_wake(shard, mark->conversation);
     if (conversation == NULL)
         return ERR_FULL;
     enum err err = ERR_FULL;
@@ -800,6 +806,7 @@ void commit_on_appended(struct shard *shard, struct bytes message)
     struct conversation *conversation = cached->conversation;
     acknowledge(shard, cached);
     conversation_durable(conversation, cached, &shard->cache);
+    counting_note(shard, conversation, conversation->work->id);
     commit_mark_dirty(shard, conversation);
     fanout_message(shard, conversation, cached);
     wake_waiting(shard, conversation);

@@ -27,6 +27,11 @@ void commit_on_found(struct shard *shard, struct bytes message);
 /* commit_flush: once a turn: dirty slices, parked requests that may go on. */
 void commit_flush(struct shard *shard);
 void commit_evict(struct shard *shard);
+/* commit_find: NULL: not here. commit_wake: made if absent, awake: let it rest afterwards;
+ * commit_load: made if absent, and on its way to being WARM. NULL: no memory, or not now. */
+struct conversation *commit_find(struct shard *shard, struct conversation_id id);
+struct conversation *commit_wake(struct shard *shard, struct conversation_id id);
+struct conversation *commit_load(struct shard *shard, struct conversation_id id);
 void commit_mark_dirty(struct shard *shard, struct conversation *conversation);
 void commit_deinit(struct shard *shard);
 

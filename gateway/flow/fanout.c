@@ -163,16 +163,29 @@ enum err fanout_watermark(struct shard *shard, struct conversation *conversation
     return OK;
 }
 
+/* in_memory: the first message asked for, if memory has it and the log still has: what retention or
+ * expiry has taken off the disk is served to nobody, and what is as old, the log knows. */
+static const struct cached *in_memory(struct shard *shard, const struct conversation *conversation,
+                                      const struct border_pull *pull)
+{
+    uint32_t lane = lane_of(pull->conversation, shard->gateway->lane_count);
+    uint64_t dropped_ms =
+        atomic_load_explicit(&shard->gateway->lanes[lane].dropped_ms, memory_order_acquire);
+    const struct cached *message = conversation_recent(conversation, pull->from_seq);
+    if (message == NULL || message->time_ms > dropped_ms) /* stamps never go back */
+        return message;
+    MARK("what memory has may be gone from the disk");
+    return NULL;
+}
+
 /* Messages from memory into the answer, as many as fit. Returns how many; *needed: bytes for the
  * first if it did not. */
-static uint32_t fill(struct border_pulled *out, size_t room,
-                     const struct conversation *conversation, const struct border_pull *pull,
-                     size_t *needed)
+static uint32_t fill(struct border_pulled *out, size_t room, const struct cached *message,
+                     const struct border_pull *pull, size_t *needed)
 {
     uint8_t *at = (uint8_t *)(out + 1);
     uint8_t *end = (uint8_t *)out + room;
     uint32_t records = 0;
-    const struct cached *message = conversation_recent(conversation, pull->from_seq);
     *needed = 0;
     for (; message != NULL && message->durable && message->seq <= pull->to_seq &&
            records < pull->records_max;
@@ -216,7 +229,8 @@ void fanout_answer_pull(struct shard *shard, const struct conversation *conversa
         out->last_seq = conversation_visible(conversation);
         if (pull->from_seq > out->last_seq || pull->records_max == 0)
             out->outcome = PULL_OK;
-        else if (fill(out, pull->answer_bytes, conversation, pull, &needed) != 0)
+        else if (fill(out, pull->answer_bytes, in_memory(shard, conversation, pull), pull,
+                      &needed) != 0)
             out->outcome = PULL_OK;
         else
             out->outcome = needed != 0 ? PULL_TOO_SMALL : PULL_MISS;

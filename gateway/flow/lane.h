@@ -22,8 +22,8 @@
 MUST_USE enum err lane_create(struct shard *shard, char *explanation, size_t explanation_size);
 void lane_destroy(struct shard *shard);
 void lane_abandon(struct shard *shard); /* tests: a crash */
-/* lane_on_messages: takes APPEND, READ, FIND off the lanes' rings, as many as find room; whether
- * there was any. */
+/* lane_on_messages: takes APPEND, READ, FIND, COUNT off the lanes' rings, as many as find room;
+ * whether there was any. */
 bool lane_on_messages(struct shard *shard);
 bool lane_owns(const struct shard *shard, const struct io_file_op *op);
 void lane_on_file(struct shard *shard, struct io_file_op *op);

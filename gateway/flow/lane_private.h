@@ -1,7 +1,7 @@
 /* lane_private.h: the inside of the lanes on their shard: what lane.c, lane_open.c and lane_read.c
  * share. Nobody else includes it.
  * Flow:       lane_open.c makes and ends struct lanes; lane.c: appends and the turn; lane_read.c:
- *             reads and look-ups
+ *             reads and look-ups; lane_count.c: what stands below a number
  * Owns:       see the fields
  * Invariants: lane.h's */
 #ifndef GATEWAY_FLOW_LANE_PRIVATE_H
@@ -48,7 +48,15 @@ struct lanes {
 MUST_USE enum err lane_on_read(struct lane *lane, const struct border_pull *pull);
 MUST_USE enum err lane_on_find(const struct config *config, struct lane *lane,
                                const struct border_find *find);
+#define LANE_READ_COUNT 1u /* log_read.cookie of lane_count.c's */
 /* lane_answer_reads: those that are finished. */
 void lane_answer_reads(struct shard *shard, struct lane *lane);
+
+/* ---- lane_count.c */
+/* lane_on_count: ERR_FULL: leave it in the ring. */
+MUST_USE enum err lane_on_count(const struct config *config, struct lane *lane,
+                                const struct border_count *ask);
+/* lane_count_on_read: its page has been read: the next one, or the answer. */
+void lane_count_on_read(struct shard *shard, struct lane *lane, struct log_read *read);
 
 #endif

@@ -159,6 +159,10 @@ void lane_answer_reads(struct shard *shard, struct lane *lane)
 {
     struct log_read *done;
     while ((done = log_read_done(lane->log)) != NULL) {
+        if (done->cookie == LANE_READ_COUNT) {
+            lane_count_on_read(shard, lane, done);
+            continue;
+        }
         struct lane_read *read = CONTAINER_OF(done, struct lane_read, read);
         if (read->find)
             answer_find(shard, lane, read);

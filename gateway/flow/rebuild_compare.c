@@ -77,8 +77,16 @@ static enum likeness judge_conversation(struct compare *c)
                 memcmp(a->read, b->read, sizeof a->read) == 0 && a->keep.seq == b->keep.seq &&
                 a->keep.setting.age_s == b->keep.setting.age_s &&
                 a->keep.setting.bytes == b->keep.setting.bytes && same_senders(a, b);
-    if (same && c->sizes_known)
-        same = a->keep.counted == b->keep.counted && a->keep.mark_count == b->keep.mark_count;
+    if (same && c->sizes_known) /* what was there before is counted once it runs */
+        same = a->keep.since == b->keep.since;
+    return same ? ROW_SAME : ROW_DIFFERENT;
+}
+
+/* judge_retention: the setting; whether it is counted is no part of what the log says. */
+static enum likeness judge_retention(struct bytes a, struct bytes b)
+{
+    bool same = a.size == ROW_RETENTION_BYTES && b.size == a.size &&
+                memcmp(a.data, b.data, KEEP_BODY_BYTES) == 0;
     return same ? ROW_SAME : ROW_DIFFERENT;
 }
 
@@ -99,7 +107,8 @@ static void count_row(struct compare *c, enum likeness like, struct bytes key, c
 }
 
 /* judge_row: one that both have, not byte for byte the same. */
-static enum err judge_row(struct compare *c, struct bytes key, enum likeness *like)
+static enum err judge_row(struct compare *c, struct bytes key, struct bytes value,
+                          struct bytes found, enum likeness *like)
 {
     struct inbox_row a;
     struct inbox_row b;
@@ -112,6 +121,8 @@ static enum err judge_row(struct compare *c, struct bytes key, enum likeness *li
         TRY(rows_read_conversation(c->rebuilt, conversation_id_decode(key.data), &c->a));
         TRY(rows_read_conversation(c->original, conversation_id_decode(key.data), &c->b));
         *like = judge_conversation(c);
+    } else if (rebuild_tables[c->table] == CATALOG_RETENTION) {
+        *like = judge_retention(value, found);
     }
     return OK;
 }
@@ -127,7 +138,7 @@ static enum err compare_rebuilt(void *context, struct bytes key, struct bytes va
     if (err != OK && err != ERR_NOT_FOUND)
         return err;
     if (err == OK && !bytes_equal(found, value))
-        TRY(judge_row(c, key, &like));
+        TRY(judge_row(c, key, value, found, &like));
     if (err != OK)
         like = ROW_DIFFERENT;
     count_row(c, like, key, err == OK ? "not what the log says" : "missing in the catalog");

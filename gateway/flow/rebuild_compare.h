@@ -19,7 +19,7 @@ enum likeness { ROW_SAME, ROW_AGAIN, ROW_DIFFERENT, ROW_LIKENESSES };
 struct compare {
     struct catalog *beside; /* the original */
     const struct inspect_output *out;
-    bool sizes_known; /* no message was dropped: what counts bytes is exact */
+    bool sizes_known; /* no message was dropped: what was counted behind a setting is exact */
     /* private */
     struct catalog_txn *rebuilt;
     struct catalog_txn *original;

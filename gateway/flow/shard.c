@@ -382,6 +382,10 @@ static void on_answer(struct shard *shard, uint32_t source, enum mesh_class clas
         promised = sizeof(struct border_found);
         commit_on_found(shard, message);
         break;
+    case BORDER_COUNTED:
+        promised = sizeof(struct border_count);
+        counting_on_counted(shard, message);
+        break;
     case BORDER_RELAY_OPENED:
         promised = sizeof(struct border_relay_opened);
         relay_on_opened(shard, message);
@@ -553,7 +557,7 @@ static bool waits_for_room(const struct shard *shard)
 {
     return shard->stalled != NULL || shard->pulls != NULL || shard->retry != NULL ||
            shard->dirty_slices != NULL || shard->dirty_watermarks != NULL ||
-           shard->revocations != NULL || shard->relays_waiting != NULL ||
+           shard->revocations != NULL || shard->relays_waiting != NULL || shard->counting.waits ||
            shard->checkpoint_round != 0 || shard->phase == GATEWAY_DRAINING ||
            shard->phase == GATEWAY_FINISHING;
 }
@@ -598,6 +602,7 @@ bool shard_turn(struct shard *shard, uint64_t deadline_ns)
     ingress_retry_stalled(shard);
     session_retry_pulls(shard);
     any |= mesh_phase(shard);
+    counting_turn(shard);
     commit_flush(shard);
     home_flush_watermarks(shard);
     revocation_flush(shard);

@@ -23,6 +23,7 @@
 #include "gateway/config.h"
 #include "gateway/flow/addresses.h"
 #include "gateway/flow/border.h"
+#include "gateway/flow/counting.h"
 #include "gateway/flow/exchange.h"
 #include "gateway/flow/limits.h"
 #include "gateway/wire/jwt.h"
@@ -46,6 +47,7 @@ struct lane_status {
     _Atomic uint32_t state;        /* enum log_state; its shard says it */
     _Atomic uint64_t settled;      /* everything below was answered; its shard says it */
     _Atomic uint64_t checkpointed; /* the catalog holds everything below; shard 0 says it */
+    _Atomic uint64_t dropped_ms;   /* log_dropped_ms, before any read tells; its shard says it */
 };
 
 /* gateway: what all shards of a process share. */
@@ -135,6 +137,7 @@ struct shard {
     struct conversation *dirty_slices; /* conversations that owe a home shard something */
     struct entry *dirty_watermarks;
     uint32_t parked_count;
+    struct counting counting;
     struct conversation *retry; /* with parked requests that can go on when there is room */
     /* log */
     struct lanes *lanes; /* that it drives; NULL: none */

@@ -36,6 +36,7 @@ static void read_mark(struct check *check)
     if (again)
         check->mark.clock_ms += LATER_MS;
     tap_clock_set(check->mark.clock_ms);
+    check->load->known = check->mark.below;
 }
 
 /* open_log: from the mark's checkpoint or from the beginning; merging or still. CHECK_KEPT: it is.
@@ -101,6 +102,26 @@ static bool replayed(const struct check *check)
     return true;
 }
 
+/* told: what devices said they have got is known, from the log alone or from it and the catalog. */
+static bool told(const struct check *check)
+{
+    struct log_record mark;
+    uint64_t from = check->load->options.checkpoint == 0 ? 0 : check->mark.told_below;
+    for (uint64_t n = from; n < check->mark.told; n++) {
+        if (!load_mark(check->load, &mark, n))
+            continue;
+        uint64_t known =
+            check->load->replay_mark[mark.conversation.lo - 1000][mark.sender.v - LOAD_READER];
+        if (known >= mark.seq)
+            continue;
+        printf("user %" PRIu64 " had %" PRIu64 " of conversation %" PRIu64 ", and has %" PRIu64
+               "\n",
+               mark.sender.v, mark.seq, mark.conversation.lo - 1000, known);
+        return false;
+    }
+    return true;
+}
+
 static int judge(const struct check *check)
 {
     if (check->count < check->mark.acked) {
@@ -108,7 +129,7 @@ static int judge(const struct check *check)
         return CHECK_LOST;
     }
     for (uint64_t n = 0; n < check->count; n++) {
-        bool due = load_may_go(n, check->mark.clock_ms);
+        bool due = load_may_go(n, check->mark.clock_ms, check->mark.below);
         if (check->states[n] == LOAD_THERE || (check->states[n] == LOAD_GONE && due))
             continue;
         printf("record %" PRIu64 " is %s, of %" PRIu64 " (%" PRIu64 " acknowledged)%s\n", n,
@@ -116,6 +137,8 @@ static int judge(const struct check *check)
                due ? "; it may be gone" : "");
         return CHECK_LOST;
     }
+    if (!told(check))
+        return CHECK_LOST;
     return replayed(check) ? stays_gone(check) : CHECK_BAD;
 }
 
@@ -147,7 +170,7 @@ static int second(struct check *check)
     if (!same)
         printf("a second recovery gives something else: %" PRIu64 " records, not %" PRIu64 "\n",
                count, check->count);
-    return same && replayed(check) ? CHECK_KEPT : CHECK_BAD;
+    return same && replayed(check) && told(check) ? CHECK_KEPT : CHECK_BAD;
 }
 
 /* ---- going on */
@@ -183,8 +206,8 @@ static int went_on(const struct check *check, uint64_t count)
     for (uint64_t n = 0; n < count; n++) {
         bool was_gone = n < check->count && check->states[n] == LOAD_GONE;
         bool gone = check->later[n] == LOAD_GONE;
-        if (check->later[n] == LOAD_THERE ? !was_gone
-                                          : gone && load_may_go(n, check->mark.clock_ms + LATER_MS))
+        bool due = load_may_go(n, check->mark.clock_ms + LATER_MS, check->mark.below);
+        if (check->later[n] == LOAD_THERE ? !was_gone : gone && due)
             continue;
         printf("after going on record %" PRIu64 " is %s\n", n,
                check->later[n] == LOAD_THERE ? "back"

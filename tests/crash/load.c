@@ -14,6 +14,7 @@
 #define LIFE_MS        (6 * 3600000ull) /* of those that expire: every seventh */
 #define DELAY_MS       3600000ull
 #define IDLE_TURNS     3u
+#define SETS_EVERY     25u /* of the records of LOAD_OWN */
 
 uint64_t load_hash(uint64_t n)
 {
@@ -39,9 +40,29 @@ uint64_t load_time_ms(uint64_t n)
     return LOAD_START_MS + n * LOAD_STEP_MS;
 }
 
+bool load_sets(uint64_t n)
+{
+    return n % LOAD_CONVERSATIONS == LOAD_OWN && n / LOAD_CONVERSATIONS % SETS_EVERY == 3;
+}
+
+/* newest_set: the newest setting among the records 0 … known-1; LOAD_RECORDS_MAX: there is none. */
+static uint64_t newest_set(uint64_t known)
+{
+    while (known > 0 && !load_sets(known - 1))
+        known--;
+    return known > 0 ? known - 1 : LOAD_RECORDS_MAX;
+}
+
+/* own_age_ms: what setting n says; 0: the log's. */
+static uint64_t own_age_ms(uint64_t n)
+{
+    static const uint64_t days[] = {2, 1, 0};
+    return days[n / LOAD_CONVERSATIONS / SETS_EVERY % COUNT_OF(days)] * LOAD_DAY_MS;
+}
+
 static uint64_t expires_ms(uint64_t n)
 {
-    return n % 7 == 3 ? load_time_ms(n) + LIFE_MS : 0;
+    return n % 7 == 3 && !load_sets(n) ? load_time_ms(n) + LIFE_MS : 0;
 }
 
 struct log_record load_record(struct load *load, uint64_t n)
@@ -50,8 +71,13 @@ struct log_record load_record(struct load *load, uint64_t n)
     size_t size = n % 97 == 96 ? h % LOAD_BODY_MAX : h % 900;
     for (size_t i = 0; i < size; i++)
         load->body[i] = (uint8_t)(h >> i % 8 * 8 ^ i ^ i >> 8);
+    if (load_sets(n)) {
+        size = 16;
+        store_u64(load->body, own_age_ms(n) / 1000);
+        store_u64(load->body + 8, 0);
+    }
     struct log_record record = {
-        .kind = RECORD_MESSAGE,
+        .kind = load_sets(n) ? RECORD_RETENTION : RECORD_MESSAGE,
         .expires_ms = expires_ms(n),
         .conversation = {1, 1000 + n % LOAD_CONVERSATIONS},
         .seq = n / LOAD_CONVERSATIONS + 1,
@@ -62,6 +88,24 @@ struct log_record load_record(struct load *load, uint64_t n)
     };
     store_u64(record.message_id.v, h);
     return record;
+}
+
+bool load_mark(struct load *load, struct log_record *out, uint64_t n)
+{
+    if (load_hash(n + 3) % 4 != 0)
+        return false;
+    uint64_t seq = n / LOAD_CONVERSATIONS + 1;
+    store_u64(load->mark, seq - 1); /* read so far */
+    *out = (struct log_record){
+        .kind = RECORD_WATERMARK,
+        .conversation = {1, 1000 + n % LOAD_CONVERSATIONS},
+        .seq = seq,
+        .sender = {LOAD_READER + load_hash(n + 5) % LOAD_READERS},
+        .device = {1},
+        .time_ms = load_time_ms(n),
+        .body = bytes_of(load->mark, sizeof load->mark),
+    };
+    return true;
 }
 
 static uint64_t number_of(uint64_t conversation, uint64_t seq)
@@ -83,8 +127,26 @@ static bool as_written(struct load *load, const struct log_record *a, uint64_t n
     return same;
 }
 
-bool load_may_go(uint64_t n, uint64_t clock_ms)
+/* own_may_go: by a setting that is or was in force: the clock stands still until the next one is
+ * known. */
+static bool own_may_go(uint64_t n, uint64_t clock_ms, uint64_t known)
 {
+    uint64_t end_ms = clock_ms;
+    for (uint64_t at = newest_set(known); at != LOAD_RECORDS_MAX; at = newest_set(at)) {
+        if (own_age_ms(at) != 0 && load_time_ms(n) + own_age_ms(at) < end_ms)
+            return true;
+        end_ms = load_time_ms(at);
+    }
+    return false;
+}
+
+bool load_may_go(uint64_t n, uint64_t clock_ms, uint64_t known)
+{
+    uint64_t newest = newest_set(known);
+    if (load_sets(n) && (newest == LOAD_RECORDS_MAX || n >= newest))
+        return false;
+    if (n % LOAD_CONVERSATIONS == LOAD_OWN && own_may_go(n, clock_ms, known))
+        return true;
     uint64_t age_ms = n % LOAD_CONVERSATIONS == LOAD_KEPT ? UNDELIVERED_MS : AGE_MS;
     return (expires_ms(n) != 0 && expires_ms(n) <= clock_ms) || load_time_ms(n) + age_ms < clock_ms;
 }
@@ -97,7 +159,8 @@ struct load *load_create(void)
     CHECK(load != NULL);
     const char *mount = load_environment("CRASH_MOUNT");
     snprintf(load->directory, sizeof load->directory, "%s/log", mount);
-    snprintf(load->cold, sizeof load->cold, "%s/cold", mount);
+    const char *cold = getenv("CRASH_COLD"); /* another file system */
+    snprintf(load->cold, sizeof load->cold, "%s/cold", cold == NULL ? mount : cold);
     struct io_options io = {.count = 1,
                             .connections_max = 1,
                             .buffers_count = 1,
@@ -131,10 +194,23 @@ static enum err look_begin(void *context, void **session)
 static enum err look(void *session, struct conversation_id conversation,
                      struct retention_rule *rule)
 {
-    (void)session;
+    struct load *load = session;
     bool kept = conversation.lo == 1000 + LOAD_KEPT;
     *rule = (struct retention_rule){.delivered_seq = kept ? 0 : UINT64_MAX};
+    uint64_t set = newest_set(load->known);
+    if (conversation.lo != 1000 + LOAD_OWN || set == LOAD_RECORDS_MAX)
+        return OK;
+    rule->age_ms = own_age_ms(set);
+    rule->setting_seq = set / LOAD_CONVERSATIONS + 1;
     return OK;
+}
+
+static enum err own(void *session, uint8_t first,
+                    enum err (*add)(void *list, struct conversation_id conversation), void *list)
+{
+    struct load *load = session;
+    bool any = first == 0 && newest_set(load->known) != LOAD_RECORDS_MAX;
+    return any ? add(list, (struct conversation_id){1, 1000 + LOAD_OWN}) : OK;
 }
 
 static void look_end(void *session)
@@ -142,7 +218,7 @@ static void look_end(void *session)
     (void)session;
 }
 
-struct log_options load_options(const struct load *load, uint64_t life)
+struct log_options load_options(struct load *load, uint64_t life)
 {
     static const uint32_t segments[LOAD_LIVES] = {1, 0, 2};
     static const uint32_t inputs[LOAD_LIVES] = {2, 3, 2};
@@ -166,15 +242,43 @@ struct log_options load_options(const struct load *load, uint64_t life)
         .retention = {.age_ms = AGE_MS,
                       .undelivered_ms = UNDELIVERED_MS,
                       .expiry_delay_ms = DELAY_MS,
+                      .own_delay_ms = DELAY_MS,
                       .begin = look_begin,
                       .look = look,
+                      .own = own,
+                      .context = load,
                       .end = look_end},
     };
+}
+
+/* replay_mark: what a device said, or the newest that it did. */
+static void replay_mark(struct load *load, const struct log_record *record)
+{
+    struct log_record b;
+    uint64_t c = record->conversation.lo - 1000;
+    uint64_t reader = record->sender.v - LOAD_READER;
+    uint64_t n = c < LOAD_CONVERSATIONS && record->seq > 0 ? number_of(c, record->seq) : 0;
+    bool same = reader < LOAD_READERS && n < LOAD_RECORDS_MAX && load_mark(load, &b, n) &&
+                conversation_id_equal(record->conversation, b.conversation) &&
+                record->seq == b.seq && record->sender.v == b.sender.v &&
+                record->device.v == b.device.v && record->time_ms == b.time_ms &&
+                bytes_equal(record->body, b.body);
+    if (!same || record->seq < load->replay_mark[c][reader]) {
+        printf("replayed: user %" PRIu64 " has %" PRIu64 " of conversation %" PRIu64 "\n",
+               record->sender.v, record->seq, c);
+        load->wrong = true;
+        return;
+    }
+    load->replay_mark[c][reader] = record->seq;
 }
 
 static void on_replay(void *context, const struct log_record *record, uint64_t position)
 {
     struct load *load = context;
+    if (record->kind == RECORD_WATERMARK) {
+        replay_mark(load, record);
+        return;
+    }
     uint64_t c = record->conversation.lo - 1000;
     bool known = c < LOAD_CONVERSATIONS && record->seq > load->replay_seq[c];
     uint64_t n = known ? number_of(c, record->seq) : LOAD_RECORDS_MAX;
@@ -196,6 +300,7 @@ enum err load_open(struct load *load, const struct log_options *options, uint64_
     memset(load->replay_seq, 0, sizeof load->replay_seq);
     memset(load->replayed, 0, sizeof load->replayed);
     memset(load->replayed_gone, 0, sizeof load->replayed_gone);
+    memset(load->replay_mark, 0, sizeof load->replay_mark);
     load->options = *options;
     return log_open(&load->log, options, load->io, load->workers, load->metrics, on_replay, load,
                     damaged);
@@ -251,14 +356,15 @@ static bool take_page(struct load *load, struct log_read *read, uint8_t *states,
     }
     if (read->err == OK)
         return true;
-    if (read->err != ERR_EXPIRED || read->missing_from != *seq || read->missing_to < *seq ||
+    bool said = read->err == ERR_EXPIRED || (read->err == ERR_CORRUPT && load->damaged);
+    if (!said || read->missing_from != *seq || read->missing_to < *seq ||
         number_of(c, read->missing_to) >= LOAD_RECORDS_MAX) {
         printf("conversation %" PRIu64 " at %" PRIu64 ": %s, %" PRIu64 " to %" PRIu64 "\n", c, *seq,
                err_name(read->err), read->missing_from, read->missing_to);
         return false;
     }
     for (; *seq <= read->missing_to; ++*seq)
-        states[number_of(c, *seq)] = LOAD_GONE;
+        states[number_of(c, *seq)] = read->err == ERR_EXPIRED ? LOAD_GONE : LOAD_MISSING;
     return true;
 }
 

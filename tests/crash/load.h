@@ -1,5 +1,6 @@
 /* load.h: a log under the lab's own load: records that can be made again from their number alone,
- * the options it is opened with, and what is there of them.
+ * the options it is opened with, and what is there of them. One conversation has a retention of its
+ * own, set anew now and then; behind some records a device says how far it has got.
  * Flow:       writer.c appends, check.c compares; both → here → store/log.h
  * Owns:       io, workers, metrics and the open log
  * Invariants: what may be gone follows from a record's number and the clock alone (load_may_go),
@@ -13,8 +14,11 @@
 #include "store/log.h"
 
 #define LOAD_CONVERSATIONS 6u
-#define LOAD_KEPT          5u /* nobody has got what is in this one: it stays longer */
-#define LOAD_LIVES         3u /* each with other options */
+#define LOAD_OWN           4u   /* this one has a retention of its own */
+#define LOAD_KEPT          5u   /* nobody has got what is in this one: it stays longer */
+#define LOAD_READER        100u /* the first of those who only read … */
+#define LOAD_READERS       2u   /* … of each conversation */
+#define LOAD_LIVES         3u   /* each with other options */
 #define LOAD_RECORDS_MAX   (64u << 10)
 #define LOAD_BODY_MAX      (24u << 10)
 #define LOAD_START_MS      1800000000000ull /* the clock begins here … */
@@ -39,13 +43,17 @@ struct load {
     uint32_t swap_owed; /* tap_owed at the newest of them */
     char directory[256];
     char cold[256];
+    _Atomic uint64_t known; /* what stands in records 0 … known-1 is what a catalog would know */
     /* replay: what it had of each record; `wrong`: what was never written, or out of order */
     bool wrong;
     uint64_t replay_seq[LOAD_CONVERSATIONS];
     bool replayed[LOAD_RECORDS_MAX];
     bool replayed_gone[LOAD_RECORDS_MAX]; /* as a number that was given, without its record */
+    uint64_t replay_mark[LOAD_CONVERSATIONS][LOAD_READERS]; /* delivered */
     uint8_t body[LOAD_BODY_MAX];
+    uint8_t mark[8];
     uint8_t out[1 << 20];
+    bool damaged; /* reads may find damage: what they miss is missing */
 };
 
 struct load *load_create(void);
@@ -58,11 +66,17 @@ uint64_t load_hash(uint64_t n);
 uint64_t load_time_ms(uint64_t n);
 /* load_record: record n; its body lives until the next call. */
 struct log_record load_record(struct load *load, uint64_t n);
-/* load_may_go: at that clock some rule allows record n to be dropped. */
-bool load_may_go(uint64_t n, uint64_t clock_ms);
+/* load_mark: whether a device says behind record n that it has got it; then *out is what it says.
+ * Its body lives until the next call. */
+bool load_mark(struct load *load, struct log_record *out, uint64_t n);
+/* load_sets: record n sets the retention of its conversation. */
+bool load_sets(uint64_t n);
+/* load_may_go: at that clock some rule allows record n to be dropped, where the settings among the
+ * records 0 … known-1 have been in force, the newest still is. Never one that is in force. */
+bool load_may_go(uint64_t n, uint64_t clock_ms, uint64_t known);
 
 /* load_options: of a life, or of whatever a check draws. */
-struct log_options load_options(const struct load *load, uint64_t life);
+struct log_options load_options(struct load *load, uint64_t life);
 MUST_USE enum err load_open(struct load *load, const struct log_options *options,
                             uint64_t *damaged);
 /* load_turn: what a shard does in one; waits for something to happen, a millisecond at most. */

@@ -21,12 +21,20 @@ const char *phase_name(enum phase phase)
         [PHASE_REWRITE_WRITE] = "expiry, retention: writing",
         [PHASE_REWRITE_NAME] = "expiry, retention: naming",
         [PHASE_REWRITE_CLEAR] = "expiry, retention: clearing",
+        [PHASE_OWN_WRITE] = "own retention: writing",
+        [PHASE_OWN_NAME] = "own retention: naming",
+        [PHASE_OWN_CLEAR] = "own retention: clearing",
         [PHASE_FREE_WRITE] = "freeing archives: writing",
         [PHASE_FREE_NAME] = "freeing archives: naming",
         [PHASE_FREE_CLEAR] = "freeing archives: clearing",
         [PHASE_MOVE_WRITE] = "to the cold tier: writing",
         [PHASE_MOVE_NAME] = "to the cold tier: naming",
         [PHASE_MOVE_CLEAR] = "to the cold tier: clearing",
+        [PHASE_REPAIR_COPY] = "repair: into quarantine",
+        [PHASE_REPAIR_MEND] = "repair: segment in place",
+        [PHASE_REPAIR_WRITE] = "repair of archives: writing",
+        [PHASE_REPAIR_NAME] = "repair of archives: naming",
+        [PHASE_REPAIR_CLEAR] = "repair of archives: clearing",
     };
     return names[phase];
 }
@@ -36,12 +44,13 @@ bool mark_line_parse(struct mark_line *mark, const char *text)
     *mark = (struct mark_line){0};
     int fields = sscanf(text,
                         "acked=%" SCNu64 " checkpoint=%" SCNu64 " below=%" SCNu64 " clock=%" SCNu64
-                        " gone=%" SCNu64 " seen=%u phases=%x owed=%u",
-                        &mark->acked, &mark->checkpoint, &mark->below, &mark->clock_ms, &mark->gone,
-                        &mark->seen, &mark->phases, &mark->owed);
-    if (fields != 8)
+                        " told=%" SCNu64 " told_below=%" SCNu64 " gone=%" SCNu64
+                        " seen=%u phases=%x owed=%u",
+                        &mark->acked, &mark->checkpoint, &mark->below, &mark->clock_ms, &mark->told,
+                        &mark->told_below, &mark->gone, &mark->seen, &mark->phases, &mark->owed);
+    if (fields != 10)
         *mark = (struct mark_line){0};
-    return fields == 8;
+    return fields == 10;
 }
 
 const char *skip_name(enum skip skip)

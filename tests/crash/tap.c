@@ -10,7 +10,7 @@
 #include "core/file.h"
 #include "core/io.h"
 #include "store/background_read.h"
-#include "store/merge.h"
+#include "store/look.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define PROMISE_BYTES 160
+#define PROMISE_BYTES 200
 
 enum slot { SLOT_SEAL, SLOT_MAKE, SLOT_LIFE, SLOT_COUNT };
 
@@ -31,6 +31,10 @@ static struct tap {
     enum phase life;              /* …_WRITE of the present or newest job */
     _Atomic bool clearing;        /* a name was taken away since the newest sync */
     _Atomic bool skipped;
+    bool repairing;
+    uint32_t
+        looked; /* the file that is looked into for what own retentions make due, one at a time */
+    _Atomic uint32_t own_due; /* the newest in which something is; 0: none yet */
     uint32_t owed;
     _Atomic uint64_t wall_ms;
 } tap = {.mutex = PTHREAD_MUTEX_INITIALIZER, .control = -1};
@@ -64,6 +68,11 @@ void tap_promise(const char *text)
     CHECK(snprintf(tap.promise, sizeof tap.promise, "%s", text) < PROMISE_BYTES);
     say();
     pthread_mutex_unlock(&tap.mutex);
+}
+
+void tap_repair(void)
+{
+    tap.repairing = true;
 }
 
 void tap_clock_set(uint64_t wall_ms)
@@ -122,6 +131,19 @@ static void clear(void)
         enter(SLOT_LIFE, tap.life + 2);
 }
 
+/* repairs: a write of `log repair`. */
+static void repairs(const char *path)
+{
+    if (ends(path, ".bytes") || ends(path, ".json")) {
+        enter(SLOT_LIFE, PHASE_REPAIR_COPY);
+    } else if (ends(path, ".segment")) {
+        enter(SLOT_LIFE, PHASE_REPAIR_MEND);
+    } else if (ends(path, ".archiving")) {
+        tap.life = PHASE_REPAIR_WRITE;
+        enter(SLOT_LIFE, PHASE_REPAIR_WRITE);
+    }
+}
+
 /* ---- what stands in for the real ones */
 
 enum err __real_file_write(int fd, uint64_t offset, struct bytes data);
@@ -130,6 +152,8 @@ enum err __wrap_file_write(int fd, uint64_t offset, struct bytes data)
 {
     char path[STORE_PATH_BYTES];
     path_of(fd, path);
+    if (tap.repairing)
+        repairs(path);
     if (ends(path, ".making") && tap.phase[SLOT_MAKE] == PHASE_APPEND)
         enter(SLOT_MAKE, PHASE_MAKE);
     else if (ends(path, ".spare"))
@@ -229,14 +253,44 @@ enum err __wrap_merge_create(struct merge **merge, const struct merge_options *o
 enum err __wrap_merge_create(struct merge **merge, const struct merge_options *options,
                              const struct merge_input *inputs, uint32_t count)
 {
+    bool own = false;
+    for (uint32_t i = 0; i < count; i++)
+        own = own || inputs[i].id == tap.own_due;
     if (inputs[0].freed)
         tap.life = PHASE_FREE_WRITE;
+    else if (own)
+        tap.life = PHASE_OWN_WRITE;
     else if (options->header.generation > 0)
         tap.life = PHASE_REWRITE_WRITE;
     else
         tap.life = options->header.level > 1 ? PHASE_HIGHER_WRITE : PHASE_MERGE_WRITE;
+    tap.own_due = own ? 0 : tap.own_due;
     enter(SLOT_LIFE, tap.life);
     return __real_merge_create(merge, options, inputs, count);
+}
+
+enum err __real_look_create(struct look **look, const char *directory,
+                            const struct merge_input *input, const struct retention *retention,
+                            uint64_t now_ms);
+enum err __wrap_look_create(struct look **look, const char *directory,
+                            const struct merge_input *input, const struct retention *retention,
+                            uint64_t now_ms);
+enum err __wrap_look_create(struct look **look, const char *directory,
+                            const struct merge_input *input, const struct retention *retention,
+                            uint64_t now_ms)
+{
+    tap.looked = input == NULL ? 0 : input->id;
+    return __real_look_create(look, directory, input, retention, now_ms);
+}
+
+enum err __real_look_step(struct look *look, uint64_t budget);
+enum err __wrap_look_step(struct look *look, uint64_t budget);
+enum err __wrap_look_step(struct look *look, uint64_t budget)
+{
+    enum err err = __real_look_step(look, budget);
+    if (err == OK && look_result(look)->due)
+        tap.own_due = tap.looked;
+    return err;
 }
 
 enum err __real_move_create(struct move **move, const char *from, const char *directory,

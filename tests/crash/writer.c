@@ -4,6 +4,7 @@
 #include "core/file.h"
 #include "core/logging.h"
 #include "tests/crash/load.h"
+#include "tests/crash/repair.h"
 #include "tests/crash/tap.h"
 
 #include <fcntl.h>
@@ -14,14 +15,21 @@
 
 #define WAITING_MAX   2 /* sealed segments that wait for a merge, before the load waits for it */
 #define OBSERVE_EVERY 150u
+#define COOKIE_MARK   (1ull << 63) /* what a device said behind a record: of load_mark */
 
 struct writer {
     struct load *load;
     enum skip skip;
+    uint64_t records; /* to be appended */
+    int control;
     uint64_t appended; /* number of the next record */
     uint64_t acked;
+    bool marking;    /* what a device says behind the newest record is to be appended */
+    uint64_t told;   /* what devices say behind records 0 … told-1 is acknowledged */
+    uint64_t untold; /* appended, and not */
     uint64_t checkpoint;
     uint64_t below;
+    uint64_t told_below;
     uint64_t clock_ms;
     uint32_t owed;  /* at the newest swap whose effect was read (load.h) */
     uint64_t swaps; /* up to here all of them have been read */
@@ -33,11 +41,12 @@ struct writer {
 
 static void promise(const struct writer *w)
 {
-    char line[160];
+    char line[200];
     int size = snprintf(line, sizeof line,
                         "acked=%" PRIu64 " checkpoint=%" PRIu64 " below=%" PRIu64 " clock=%" PRIu64
-                        " gone=%" PRIu64 " seen=%" PRIu32,
-                        w->acked, w->checkpoint, w->below, w->clock_ms, w->gone, w->owed);
+                        " told=%" PRIu64 " told_below=%" PRIu64 " gone=%" PRIu64 " seen=%" PRIu32,
+                        w->acked, w->checkpoint, w->below, w->clock_ms, w->told, w->told_below,
+                        w->gone, w->owed);
     CHECK(size > 0 && size < (int)sizeof line);
     tap_promise(line);
 }
@@ -56,22 +65,56 @@ static void take(struct writer *w)
 {
     struct log_completion done;
     while (log_completed(w->load->log, &done)) {
-        CHECK(done.err == OK && done.cookie == w->acked);
+        CHECK(done.err == OK);
+        if ((done.cookie & COOKIE_MARK) != 0) {
+            w->told = (done.cookie & ~COOKIE_MARK) + 1;
+            w->untold--;
+            continue;
+        }
+        CHECK(done.cookie == w->acked);
         w->acked++;
     }
+}
+
+static bool append_mark(struct writer *w)
+{
+    struct log_record mark;
+    uint64_t n = w->appended - 1;
+    if (!w->marking)
+        return true;
+    CHECK(load_mark(w->load, &mark, n));
+    if (log_append(w->load->log, &mark, n | COOKIE_MARK) != OK)
+        return false;
+    w->untold++;
+    w->marking = false;
+    return true;
+}
+
+/* sets: some record of them sets a retention. */
+static bool sets(uint64_t from, uint64_t to)
+{
+    while (from < to && !load_sets(from))
+        from++;
+    return from < to;
 }
 
 static void burst(struct writer *w, uint64_t until)
 {
     uint64_t count = 1 + load_hash(w->appended + 7) % 24;
     uint64_t end = w->appended + count < until ? w->appended + count : until;
+    struct log_record mark;
+    if (sets(w->below, w->appended)) /* until it is known, what is due is not either */
+        end = w->appended;
+    for (uint64_t n = w->appended; n < end; n++)
+        if (load_sets(n))
+            end = n + 1;
     if (w->appended < end)
         clock_to(w, load_time_ms(end - 1));
-    while (w->appended < end) {
+    while (append_mark(w) && w->appended < end) {
         struct log_record record = load_record(w->load, w->appended);
         if (log_append(w->load->log, &record, w->appended) != OK)
             return;
-        w->appended++;
+        w->marking = load_mark(w->load, &mark, w->appended++);
     }
 }
 
@@ -84,7 +127,7 @@ static void observe(struct writer *w)
     CHECK(load_read(w->load, w->states, &count) && count <= w->appended && count >= w->acked);
     for (uint64_t n = 0; n < w->acked; n++) { /* more becomes durable while it is read */
         CHECK(w->states[n] != LOAD_MISSING);
-        CHECK(w->states[n] == LOAD_THERE || load_may_go(n, w->clock_ms));
+        CHECK(w->states[n] == LOAD_THERE || load_may_go(n, w->clock_ms, w->below));
         CHECK(w->states[n] == LOAD_GONE || !w->known_gone[n]);
         if (w->states[n] == LOAD_THERE || w->known_gone[n])
             continue;
@@ -108,7 +151,9 @@ static void take_checkpoint(struct writer *w)
     take(w);
     w->checkpoint = log_durable(w->load->log);
     w->below = w->acked;
+    w->told_below = w->told;
     promise(w);
+    w->load->known = w->below;
     log_checkpointed(w->load->log, w->checkpoint);
 }
 
@@ -135,18 +180,19 @@ static bool behind(const struct writer *w)
 static void live(struct writer *w, uint64_t until)
 {
     uint64_t observed = w->acked;
-    while (w->acked < until) {
+    while (w->acked < until || w->marking || w->untold != 0) {
         uint64_t before = w->acked;
+        uint64_t told = w->told;
         if (!behind(w) && (w->skip != SKIP_DIRECTORY || w->acked == w->appended))
             burst(w, until);
         else if (w->checkpoint < log_durable(w->load->log))
             take_checkpoint(w); /* what stands above one is not merged */
         load_turn(w->load);
         take(w);
-        if (w->acked == before)
+        if (w->acked == before && w->told == told)
             continue;
         promise(w);
-        if (load_hash(w->acked) % 4 == 0)
+        if (load_hash(w->acked) % 4 == 0 || sets(w->below, w->acked))
             take_checkpoint(w);
         if (w->skip == SKIP_NONE && w->acked - observed >= OBSERVE_EVERY) {
             observe(w);
@@ -200,29 +246,59 @@ static void say_done(const struct writer *w)
            metrics_sum(&metrics, 1, METRIC_RECORDS_RETAINED_AWAY), w->gone);
 }
 
-int writer_write(void)
+static struct writer *writer_create(void)
 {
     char path[300];
     struct writer *w = calloc(1, sizeof *w);
     CHECK(w != NULL);
     w->load = load_create();
     w->skip = skip_parse(load_environment("CRASH_SKIP"));
-    uint64_t records = strtoull(load_environment("CRASH_RECORDS"), NULL, 10);
-    int control = open(load_environment("CRASH_CONTROL"), O_WRONLY | O_CLOEXEC);
-    CHECK(control >= 0 && w->skip < SKIP_COUNT && records < LOAD_RECORDS_MAX / 2);
+    w->records = strtoull(load_environment("CRASH_RECORDS"), NULL, 10);
+    w->control = open(load_environment("CRASH_CONTROL"), O_WRONLY | O_CLOEXEC);
+    CHECK(w->control >= 0 && w->skip < SKIP_COUNT && w->records < LOAD_RECORDS_MAX / 2);
     snprintf(path, sizeof path, "%s/gone", load_environment("CRASH_SCRATCH"));
     w->gone_file = fopen(path, "w");
     CHECK(w->gone_file != NULL && file_make_directory(w->load->cold) == OK);
     logging_init(LOG_WARN, LOG_KEY_VALUE);
-    tap_start(control, w->skip);
+    tap_start(w->control, w->skip);
     clock_to(w, LOAD_START_MS);
-    uint64_t lives = w->skip == SKIP_SYNC ? 1 : LOAD_LIVES;
-    for (uint64_t i = 0; i < lives; i++)
-        life(w, i, records * (i + 1) / lives);
-    say_done(w);
+    return w;
+}
+
+static void writer_destroy(struct writer *w)
+{
     fclose(w->gone_file);
-    close(control);
+    close(w->control);
     load_destroy(w->load);
     free(w);
+}
+
+int writer_write(void)
+{
+    struct writer *w = writer_create();
+    uint64_t lives = w->skip == SKIP_SYNC ? 1 : LOAD_LIVES;
+    for (uint64_t i = 0; i < lives; i++)
+        life(w, i, w->records * (i + 1) / lives);
+    say_done(w);
+    writer_destroy(w);
+    return 0;
+}
+
+int writer_repair(void)
+{
+    struct writer *w = writer_create();
+    life(w, 0, w->records / 4);
+    life(w, 1, w->records / 2);
+    uint64_t damaged;
+    struct log_options options = load_options(w->load, 2);
+    options.checkpoint = w->checkpoint;
+    options.merge_inputs = 0; /* some segments stay segments */
+    CHECK(load_open(w->load, &options, &damaged) == OK && damaged == 0);
+    live(w, w->records * 3 / 4);
+    load_settle(w->load);
+    take_checkpoint(w);
+    log_close(w->load->log);
+    repair_write(w->load, w->checkpoint, w->control);
+    writer_destroy(w);
     return 0;
 }

@@ -2,10 +2,13 @@
  * thread. The seed chooses sizes (rings of one message, tiny caches and budgets, small outputs),
  * delays, disconnects, refused moves, disk errors (of writes, of reads), allocations that fail, and
  * ends: crashes, with and without the page cache, and orderly ones (SIGTERM), after which another
- * number of shards goes on with the same data.
+ * number of shards goes on with the same data. In some runs retention removes messages, by age, by
+ * bounds of conversations and of the store, and the wall clock is set, by less and by more than it
+ * may be wrong.
  * Checks:     the load generator's oracle: every acknowledged message reaches each device once, in
- *             order, without gaps, unaltered; in the calm at the end everything is delivered, so
- *             nothing is stuck. */
+ *             order, without gaps, unaltered, whatever retention removes: what a device lacks is
+ *             kept; in the calm at the end everything is delivered, so nothing is stuck, and what
+ *             conversations had stored before they got a bound has been counted. */
 #include "tests/sim/scenario.h"
 
 #include "core/file.h"
@@ -60,6 +63,7 @@ struct story {
     uint8_t store_secret[JWT_KEY_BYTES];
     uint64_t chat_ns;
     bool draining;     /* SIGTERM was said */
+    bool clock_set;    /* the wall clock was */
     uint64_t drain_ns; /* it will be, while everybody comes back; UINT64_MAX: not */
     bool restarted_calm;
     uint32_t slow_lane; /* its disk is; NO_LANE: none */
@@ -80,6 +84,23 @@ static struct io_address address_of(uint8_t last, uint16_t port)
                                .port = port};
 }
 
+/* forgets: retention removes messages during the run. */
+static bool forgets(uint64_t seed)
+{
+    return seed / 3 % 4 == 1;
+}
+
+static void configure_retention(struct config *config, uint64_t seed)
+{
+    if (!forgets(seed))
+        return;
+    config->retention_age_s = (uint32_t)(1 + seed % 3);
+    config->retention_age_max_s = 365 * 86400;
+    config->retention_delay_s = (uint32_t)(seed % 2);
+    if (seed % 4 == 3)
+        config->retention_bytes = 2 << 20;
+}
+
 static void configure(struct world *world, struct config *config)
 {
     config_defaults(config);
@@ -93,6 +114,7 @@ static void configure(struct world *world, struct config *config)
     config->merge_segments = (uint32_t)world_between(world, 1, 3);
     config->merge_inputs = (uint32_t)world_between(world, 2, 4);
     config->lookup_bytes = world->options.seed % 3 * 8192;
+    configure_retention(config, world->options.seed);
     config->batch_bytes = 128 << 10;
     config->reserve_bytes = 1 << 20;
     config->catalog_map_bytes = 1 << 30;
@@ -307,6 +329,7 @@ static void start_clients(struct story *story)
                      .backoff_ms_min = 100,
                      .backoff_ms_max = 2000,
                      .message_bytes_max = BIG_MESSAGE_BYTES,
+                     .tight_settings = forgets(world->options.seed),
                      .response_bytes_max = 256 * 1024,
                      .seed = world_random(world)},
             .target = address_of(1, PORT),
@@ -401,6 +424,44 @@ static void check_others(struct story *story)
     }
 }
 
+/* ---- what retention is in force */
+
+/* kept: the retention of a conversation as its shard knows it, or, if that has forgotten it, as the
+ * catalog does. */
+static struct keep kept(const struct story *story, struct conversation_id id)
+{
+    static struct conversation_row row;
+    struct gateway *gateway = &story->process->gateway;
+    const struct shard *shard = story->process->shards[shard_of_conversation(gateway, id)];
+    const struct conversation *resident =
+        table_get(&shard->conversations, (struct table_key){id.hi, id.lo});
+    const struct keep *keep = resident == NULL ? NULL : conversation_keep(resident);
+    if (resident != NULL && resident->state == CONVERSATION_WARM)
+        return keep == NULL ? (struct keep){0} : *keep;
+    struct catalog_txn *txn;
+    enum err err = catalog_begin(gateway->catalog, &txn, false);
+    CHECK(err == OK);
+    err = rows_read_conversation(txn, id, &row);
+    CHECK(err == OK || err == ERR_NOT_FOUND);
+    catalog_abort(txn);
+    return row.keep;
+}
+
+/* all_counted: what stood there before a bound; at the latest by the next start. */
+static bool all_counted(const struct story *story)
+{
+    struct conversation_id id;
+    struct retention_setting setting;
+    uint64_t seq;
+    for (uint32_t i = 0; i < FLEETS; i++) {
+        size_t at = 0;
+        while (oracle_setting_next(fleet_oracle(story->clients.fleet[i]), &at, &id, &seq, &setting))
+            if (kept(story, id).uncounted)
+                return false;
+    }
+    return true;
+}
+
 /* ---- who directs */
 
 /* A gateway whose disk or catalog failed stays read-only until an operator starts it again. */
@@ -427,6 +488,19 @@ static bool all_stopped(const struct story *story)
     return true;
 }
 
+/* set_clock: once, in the middle: forward by less and by more than an hour, or back. */
+static void set_clock(struct story *story)
+{
+    static const int64_t minutes[] = {50, 0, 180, -40};
+    struct world *world = story->run->world;
+    uint64_t seed = world->options.seed;
+    if (story->clock_set || !forgets(seed) || story->slow_lane != NO_LANE ||
+        story->clients.phase != FLEET_CHAT || world->now_ns < story->chat_ns + CHAT_NS / 2)
+        return;
+    story->clock_set = true;
+    world_step_wall(world, minutes[seed % COUNT_OF(minutes)] * 60 * 1000);
+}
+
 static size_t direct(void *self)
 {
     struct story *story = self;
@@ -439,6 +513,7 @@ static size_t direct(void *self)
         disk_set_slow(story->run->world->disk, "/", 0);
     else if (story->slow_lane != NO_LANE)
         check_others(story);
+    set_clock(story);
     if (needs_restart(story)) {
         story->restarted_calm = story->run->calm;
         stop(story, ENDING_KILLED);
@@ -455,7 +530,7 @@ static size_t direct(void *self)
     if (story->clients.phase == FLEET_CHAT && story->run->calm &&
         now_ns >= story->chat_ns + CHAT_NS)
         set_phase(story, FLEET_DRAIN);
-    if (story->clients.phase == FLEET_DRAIN && all_settled(story))
+    if (story->clients.phase == FLEET_DRAIN && all_settled(story) && all_counted(story))
         set_phase(story, FLEET_STOP);
     return 0;
 }
@@ -574,27 +649,6 @@ static bool done(struct run *run)
         if (!fleet_stopped(story->clients.fleet[i]))
             return false;
     return true;
-}
-
-/* kept: the retention of a conversation as its shard knows it, or, if that has forgotten it, as the
- * catalog does. */
-static struct keep kept(const struct story *story, struct conversation_id id)
-{
-    static struct conversation_row row;
-    struct gateway *gateway = &story->process->gateway;
-    const struct shard *shard = story->process->shards[shard_of_conversation(gateway, id)];
-    const struct conversation *resident =
-        table_get(&shard->conversations, (struct table_key){id.hi, id.lo});
-    const struct keep *keep = resident == NULL ? NULL : conversation_keep(resident);
-    if (resident != NULL && resident->state == CONVERSATION_WARM)
-        return keep == NULL ? (struct keep){0} : *keep;
-    struct catalog_txn *txn;
-    enum err err = catalog_begin(gateway->catalog, &txn, false);
-    CHECK(err == OK);
-    err = rows_read_conversation(txn, id, &row);
-    CHECK(err == OK || err == ERR_NOT_FOUND);
-    catalog_abort(txn);
-    return row.keep;
 }
 
 /* check_settings: the newest retention that anybody was told of is in force, whatever crashed. */

@@ -83,12 +83,88 @@ static void a_changed_bound_holds(void **state)
     }
 }
 
+/* count_down: what is stored up to the oldest mark, as a lane reads it; some numbers are gone. */
+static bool count_down(struct keep *keep, uint64_t *seed)
+{
+    struct keep_down down;
+    if (!keep_down_begin(keep, &down))
+        return false;
+    for (uint64_t seq = down.below; seq > 0; seq--)
+        if (sizes[seq] != 0 || random_below(seed, 4) != 0)
+            if (keep_down_count(&down, seq, sizes[seq]))
+                break;
+    return keep_counted(keep, &down);
+}
+
+/* Whatever was there before the bound, and however late it is counted: in the end what is due is
+ * what the same bound, had it been there from the beginning, makes due, to an eighth. */
+static void what_was_there_before_counts(void **state)
+{
+    (void)state;
+    uint64_t seed = 17;
+    for (uint32_t round = 0; round < 400; round++) {
+        struct keep keep = {0};
+        uint64_t bound = 1 + random_below(&seed, round % 2 == 0 ? 300 : 50000);
+        uint64_t before = 1 + random_below(&seed, 300);
+        uint64_t size_max = 1 + random_below(&seed, 400);
+        uint64_t late = before + random_below(&seed, 100);
+        for (uint64_t seq = 1; seq <= 600; seq++) {
+            sizes[seq] = seq == before ? 0 : random_below(&seed, size_max + 1);
+            if (seq == before)
+                keep_set(&keep, seq, &(struct retention_setting){.bytes = bound});
+            else if (seq > before)
+                keep_count(&keep, seq, sizes[seq]);
+            if (seq == late && keep.uncounted)
+                assert_true(count_down(&keep, &seed));
+            if (seq < late)
+                continue;
+            uint64_t due = keep_due(&keep);
+            assert_false(keep.uncounted);
+            assert_true(due == 0 || behind(due, seq) >= bound);
+            if (behind(0, seq) > bound + bound / 8 + 1 + 2 * size_max)
+                assert_true(due != 0 && behind(due, seq) <= bound + bound / 8 + 1 + 2 * size_max);
+        }
+    }
+}
+
+/* An answer that comes too late changes nothing: another bound is in force, or the oldest mark is
+ * another one. A bound that is raised counts again what may be left below. */
+static void a_late_count_is_refused(void **state)
+{
+    (void)state;
+    struct keep keep = {0};
+    struct keep_down down;
+    keep_set(&keep, 50, &(struct retention_setting){.bytes = 800});
+    assert_true(keep_down_begin(&keep, &down));
+    assert_false(keep_down_count(&down, 49, 60));
+    keep_set(&keep, 51, &(struct retention_setting){.bytes = 1600});
+    assert_false(keep_counted(&keep, &down));
+    assert_true(keep_down_begin(&keep, &down));
+    for (uint64_t seq = 52; seq < 80; seq++)
+        keep_count(&keep, seq, 100);
+    assert_false(keep.uncounted); /* so many came after it */
+    assert_false(keep_counted(&keep, &down));
+    assert_true(keep_due(&keep) >= 50);
+    assert_false(keep_down_begin(&keep, &down));
+    keep_set(&keep, 80, &(struct retention_setting){.bytes = 1 << 20});
+    assert_true(keep_down_begin(&keep, &down));
+    assert_true(down.below < 80);
+    assert_false(keep_down_count(&down, 49, 60));
+    assert_true(keep_counted(&keep, &down));
+    assert_int_equal(keep_due(&keep), 0);
+    keep_set(&keep, 81, &(struct retention_setting){.age_s = 5});
+    assert_false(keep_down_begin(&keep, &down));
+    keep = (struct keep){0};
+    keep_set(&keep, 1, &(struct retention_setting){.bytes = 800});
+    assert_false(keep_down_begin(&keep, &down)); /* nothing was there */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_body_comes_back),
-        cmocka_unit_test(due_to_an_eighth),
-        cmocka_unit_test(a_changed_bound_holds),
+        cmocka_unit_test(the_body_comes_back),     cmocka_unit_test(due_to_an_eighth),
+        cmocka_unit_test(a_changed_bound_holds),   cmocka_unit_test(what_was_there_before_counts),
+        cmocka_unit_test(a_late_count_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

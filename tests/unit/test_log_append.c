@@ -1,34 +1,5 @@
 /* test_log_append.c: append, commit, completion, states, and every N-th failure. */
-#include "store/log_private.h"
-#include "tests/unit/log_rig.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
-
-static struct rig *rig;
-
-static int setup(void **state)
-{
-    (void)state;
-    fault_reset();
-    rig = malloc(sizeof *rig);
-    rig_init(rig);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_calm();
-    if (rig->log != NULL)
-        rig_close(rig);
-    assert_int_equal(fault_open_descriptors(), 0);
-    free(rig);
-    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
-    return 0;
-}
+#include "tests/unit/log_fixture.h"
 
 static void test_append_completes_in_order(void **state)
 {
@@ -405,24 +376,23 @@ static void test_skip_sync_loses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        TEST(test_append_completes_in_order),
-        TEST(test_not_durable_is_not_served),
-        TEST(test_full_batch_refuses_all_until_written),
-        TEST(test_answers_keep_their_order),
-        TEST(test_too_big),
-        TEST(test_out_of_order_is_refused),
-        TEST(test_rolls_and_seals),
-        TEST(test_too_many_alike),
-        TEST(test_no_space_and_back),
-        TEST(test_failed_is_sticky),
-        TEST(test_second_opener_is_refused),
-        TEST(test_skip_sync_loses),
-        TEST(test_every_write_fails),
-        TEST(test_every_sync_fails),
-        TEST(test_every_read_fails),
-        TEST(test_every_other_call_fails),
-        TEST(test_every_allocation_fails),
+        FIXTURE_TEST(test_append_completes_in_order),
+        FIXTURE_TEST(test_not_durable_is_not_served),
+        FIXTURE_TEST(test_full_batch_refuses_all_until_written),
+        FIXTURE_TEST(test_answers_keep_their_order),
+        FIXTURE_TEST(test_too_big),
+        FIXTURE_TEST(test_out_of_order_is_refused),
+        FIXTURE_TEST(test_rolls_and_seals),
+        FIXTURE_TEST(test_too_many_alike),
+        FIXTURE_TEST(test_no_space_and_back),
+        FIXTURE_TEST(test_failed_is_sticky),
+        FIXTURE_TEST(test_second_opener_is_refused),
+        FIXTURE_TEST(test_skip_sync_loses),
+        FIXTURE_TEST(test_every_write_fails),
+        FIXTURE_TEST(test_every_sync_fails),
+        FIXTURE_TEST(test_every_read_fails),
+        FIXTURE_TEST(test_every_other_call_fails),
+        FIXTURE_TEST(test_every_allocation_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,66 +2,16 @@
  * and expiry. */
 #include "store/archive_state.h"
 #include "store/archive_walk.h"
-#include "store/log_private.h"
-#include "tests/unit/log_rig.h"
+#include "tests/unit/log_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
-
-static struct rig *rig;
 static uint64_t lookup_bytes = 1 << 20;
 
-static int setup(void **state)
+static int set_up(void **state)
 {
-    (void)state;
-    fault_reset();
-    rig = malloc(sizeof *rig);
-    rig_init(rig);
-    rig->merged_replay = true;
-    rig->options.segment_bytes = 64 << 10;
-    rig->options.batch_bytes_max = 16 << 10;
-    rig->options.merge_inputs = 4;
-    rig->options.archive_bytes_max = 1 << 30;
+    fixture_set_up(state);
+    fixture_merging(4);
     rig->options.lookup_bytes = lookup_bytes;
     return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_calm();
-    if (rig->log != NULL)
-        rig_close(rig);
-    assert_int_equal(fault_open_descriptors(), 0);
-    free(rig);
-    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
-    return 0;
-}
-
-/* fill: records in `conversations` conversations, and now and then a watermark. */
-static void fill(uint32_t records, uint32_t conversations)
-{
-    for (uint32_t i = 0; i < records; i++) {
-        assert_int_equal(rig_append_now(rig, (i * 7 + i / 5) % conversations), OK);
-        if (i % 50 == 0)
-            while (rig_append_watermark(rig, i % conversations) == ERR_FULL)
-                rig_turn(rig);
-        if (i % 8 == 0)
-            rig_turn(rig);
-    }
-    rig_settle(rig);
-}
-
-/* merge_all: everything that is due, from the present checkpoint on. */
-static void merge_all(void)
-{
-    log_checkpointed(rig->log, log_durable(rig->log));
-    for (uint32_t i = 0; i < 400; i++) {
-        fault_pass(NS_PER_S);
-        rig_turn(rig);
-    }
 }
 
 static uint32_t archives(void)
@@ -80,32 +30,22 @@ static void find_some(uint32_t conversations)
     assert_int_equal(rig_find(rig, 0, rig->acked[0] + 1), ERR_NOT_FOUND);
 }
 
-static void reopen(uint64_t checkpoint)
-{
-    rig_close(rig);
-    rig->options.checkpoint = checkpoint;
-    memcpy(rig->found, rig->acked, sizeof rig->found);
-    assert_int_equal(rig_open(rig), OK);
-    assert_int_equal(rig->damaged, 0);
-    rig_adopt(rig);
-}
-
 static void test_merged_is_read_and_found(void **state)
 {
     (void)state;
     assert_int_equal(rig_open(rig), OK);
-    fill(6000, 20);
+    fixture_fill(6000, 20, true);
     uint32_t before = rig->log->segment_count;
-    merge_all();
+    fixture_merge();
     assert_true(archives() >= 2 && rig->log->segment_count < before / 2);
     rig_read_all(rig);
     find_some(20);
-    reopen(log_durable(rig->log));
+    fixture_reopen(log_durable(rig->log));
     assert_true(archives() >= 2);
     rig_read_all(rig);
     find_some(20);
-    fill(2000, 20);
-    merge_all();
+    fixture_fill(2000, 20, true);
+    fixture_merge();
     rig_read_all(rig);
 }
 
@@ -127,7 +67,7 @@ static void test_checkpoints_within_archives(void **state)
         then[i].position = log_durable(rig->log);
         memcpy(then[i].acked, rig->acked, sizeof rig->acked);
     }
-    merge_all();
+    fixture_merge();
     uint64_t end = log_durable(rig->log);
     assert_true(archives() >= 2);
     uint32_t last_of_archive = 0;
@@ -144,7 +84,7 @@ static void test_checkpoints_within_archives(void **state)
     }
     assert_true(last_of_archive > 0);
     free(then);
-    reopen(end);
+    fixture_reopen(end);
     assert_int_equal(rig->replayed, 0);
 }
 
@@ -153,9 +93,9 @@ static void test_pages_backwards(void **state)
 {
     (void)state;
     assert_int_equal(rig_open(rig), OK);
-    fill(6000, 20);
-    merge_all();
-    fill(500, 20);
+    fixture_fill(6000, 20, true);
+    fixture_merge();
+    fixture_fill(500, 20, true);
     for (uint32_t c = 0; c < 20; c++) {
         uint64_t to = UINT64_MAX;
         uint64_t next = rig->acked[c];
@@ -179,8 +119,8 @@ static void test_one_long_conversation(void **state)
     (void)state;
     rig->body_max = 3000;
     assert_int_equal(rig_open(rig), OK);
-    fill(3000, 1);
-    merge_all();
+    fixture_fill(3000, 1, true);
+    fixture_merge();
     assert_true(archives() >= 1);
     rig_read_all(rig);
     find_some(1);
@@ -211,9 +151,9 @@ static void test_left_between_archives(void **state)
     (void)state;
     uint32_t last = 0;
     assert_int_equal(rig_open(rig), OK);
-    fill(6000, 20);
+    fixture_fill(6000, 20, true);
     rig->log->segments[2]->unmergeable = true;
-    merge_all();
+    fixture_merge();
     assert_false(rig->log->segments[2]->archived);
     assert_true(rig->log->segments[3]->archived);
     uint64_t checkpoint = log_durable(rig->log);
@@ -224,7 +164,7 @@ static void test_left_between_archives(void **state)
     rig_close(rig);
     rig->options.checkpoint = checkpoint;
     assert_int_equal(rig_open(rig), OK);
-    merge_all();
+    fixture_merge();
     for (uint32_t i = 0; i < rig->log->segment_count; i++)
         if (rig->log->segments[i]->archived)
             last = i;
@@ -274,8 +214,8 @@ static void test_every_bit_flip_is_detected(void **state)
     rig->body_max = 40;
     rig->options.merge_inputs = 2;
     assert_int_equal(rig_open(rig), OK);
-    fill(1500, 5);
-    merge_all();
+    fixture_fill(1500, 5, true);
+    fixture_merge();
     archive_file(path, 0);
     rig_close(rig);
     assert_int_equal(log_verify(RIG_DIRECTORY, NULL, count_finding, NULL), OK);
@@ -295,8 +235,8 @@ static void test_damaged_archive_degrades_its_conversations(void **state)
     char path[STORE_PATH_BYTES];
     uint64_t size;
     assert_int_equal(rig_open(rig), OK);
-    fill(6000, 20);
-    merge_all();
+    fixture_fill(6000, 20, true);
+    fixture_merge();
     uint64_t most = 0;
     archive_file(path, 0);
     for (uint64_t seed = 1; seed < 60; seed++) {
@@ -337,7 +277,7 @@ static void test_damage_is_not_carried_over(void **state)
         rig->options.merge_inputs = merged == 0 ? 0 : 4;
         rig->options.archive_bytes_max = 1 << 30;
         assert_int_equal(rig_open(rig), OK);
-        fill(merged == 0 ? 3000 : 6000, 20);
+        fixture_fill(merged == 0 ? 3000 : 6000, 20, true);
         if (merged == 1) {
             log_checkpointed(rig->log, log_durable(rig->log));
             while (archives() == 0) {
@@ -360,8 +300,8 @@ static void test_damage_is_not_carried_over(void **state)
         uint64_t before = read_what_is_there(20);
         assert_true(before > 0);
         if (merged == 1)
-            fill(6000, 20);
-        merge_all();
+            fixture_fill(6000, 20, true);
+        fixture_merge();
         assert_true(archives() >= 1);
         assert_int_equal(read_what_is_there(20), before);
         findings = 0;
@@ -376,7 +316,7 @@ static void test_damage_is_not_carried_over(void **state)
 static void prepare(struct fault_image **image, uint64_t *checkpoint)
 {
     assert_int_equal(rig_open(rig), OK);
-    fill(1600, 12);
+    fixture_fill(1600, 12, true);
     *checkpoint = log_durable(rig->log);
     rig_close(rig);
     fault_settle();
@@ -460,122 +400,52 @@ static void test_crash_at_every_turn_of_a_merge(void **state)
 
 /* ---- retention and expiry */
 
-#define DAY_MS  86400000ull
-#define WALL_MS 1700000000000ull /* the test disk's clock begins here */
-
-static uint64_t times_rise(uint32_t conversation, uint64_t seq)
-{
-    return WALL_MS - 100 * DAY_MS + seq * (DAY_MS / 4) + conversation;
-}
-
-static uint64_t times_now(uint32_t conversation, uint64_t seq)
-{
-    return WALL_MS + conversation + seq;
-}
-
 /* thirds_expire: every third record of even conversations disappears a day after the beginning. */
 static uint64_t thirds_expire(uint32_t conversation, uint64_t seq)
 {
     return conversation % 2 == 0 && seq % 3 == 0 ? WALL_MS + DAY_MS : 0;
 }
 
-static struct retention_rule rules[RIG_CONVERSATIONS];
-static uint32_t looks;
-
-static enum err begin_looks(void *context, void **session)
-{
-    *session = context;
-    return OK;
-}
-
-static enum err look(void *session, struct conversation_id conversation,
-                     struct retention_rule *rule)
-{
-    assert_ptr_equal(session, &looks);
-    looks++;
-    *rule = rules[conversation.lo - 1000];
-    return OK;
-}
-
-static void end_looks(void *session)
-{
-    assert_ptr_equal(session, &looks);
-}
-
-static void use_retention(uint64_t age_ms, uint64_t undelivered_ms)
-{
-    memset(rules, 0, sizeof rules);
-    rig->options.trust_clock = true;
-    rig->options.retention = (struct retention){.age_ms = age_ms,
-                                                .undelivered_ms = undelivered_ms,
-                                                .expiry_delay_ms = DAY_MS,
-                                                .begin = begin_looks,
-                                                .look = look,
-                                                .end = end_looks,
-                                                .context = &looks};
-}
-
-/* walk_numbers: every number is served, gone or missing, once, in order; how many are gone. */
-static uint64_t walk_numbers(uint32_t c, uint64_t *served)
-{
-    uint64_t gone = 0;
-    *served = 0;
-    for (uint64_t next = 1; next <= rig->acked[c];) {
-        struct log_read read = rig_range(rig, c, next, rig->acked[c], 1000, RIG_OUT_BYTES);
-        enum err err = rig_await(rig, &read);
-        uint64_t count = rig_check(rig, &read, c, next);
-        *served += count;
-        next += count;
-        if (err == OK)
-            continue;
-        assert_int_equal(err, ERR_EXPIRED);
-        assert_int_equal(read.missing_from, next);
-        gone += read.missing_to + 1 - next;
-        next = read.missing_to + 1;
-    }
-    return gone;
-}
-
 static void test_retention_by_age(void **state)
 {
     (void)state;
-    use_retention(90 * DAY_MS, 30 * DAY_MS);
-    rig->time = times_rise;
+    fixture_retention(90 * DAY_MS, 30 * DAY_MS);
+    rig->time = fixture_times_rise;
     for (uint32_t c = 0; c < 8; c++)
         rules[c].delivered_seq = c == 5 ? 0 : UINT64_MAX; /* 5: somebody has nothing */
     rig->options.retention.age_max_ms = 95 * DAY_MS;
     rules[6].age_ms = 95 * DAY_MS;
     rules[7].age_ms = 80 * DAY_MS;
     assert_int_equal(rig_open(rig), OK);
-    fill(1600, 8);
-    merge_all();
+    fixture_fill(1600, 8, true);
+    fixture_merge();
     assert_true(looks > 0);
     for (uint32_t c = 0; c < 8; c++) {
         uint64_t served;
-        uint64_t gone = walk_numbers(c, &served);
+        uint64_t gone = fixture_count(c, &served);
         uint64_t days = c == 6 ? 5 : c == 7 ? 20 : 10;
         /* what was not merged yet is not dropped yet; nothing young goes */
         assert_true(gone + served == rig->acked[c] && gone <= days * 4 + 1);
         assert_true(gone > 0);
     }
-    reopen(log_durable(rig->log));
+    fixture_reopen(log_durable(rig->log));
     uint64_t served;
-    assert_true(walk_numbers(0, &served) > 0);
+    assert_true(fixture_count(0, &served) > 0);
 }
 
 static void test_undelivered_is_kept(void **state)
 {
     (void)state;
-    use_retention(10 * DAY_MS, 120 * DAY_MS);
-    rig->time = times_rise;
+    fixture_retention(10 * DAY_MS, 120 * DAY_MS);
+    rig->time = fixture_times_rise;
     for (uint32_t c = 0; c < 8; c++)
         rules[c].delivered_seq = c * 10;
     assert_int_equal(rig_open(rig), OK);
-    fill(1600, 8);
-    merge_all();
+    fixture_fill(1600, 8, true);
+    fixture_merge();
     for (uint32_t c = 0; c < 8; c++) {
         uint64_t served;
-        assert_int_equal(walk_numbers(c, &served), c * 10);
+        assert_int_equal(fixture_count(c, &served), c * 10);
     }
 }
 
@@ -592,30 +462,35 @@ static void only_numbers_left(void)
     assert_true(!rig->log->segments[1]->archived || rig->log->segments[1]->footer.records > 0);
 }
 
+/* open_to_be_freed: all is delivered, and due a hundred days and more from now. */
+static void open_to_be_freed(void)
+{
+    fixture_retention(200 * DAY_MS, 30 * DAY_MS);
+    rig->time = fixture_times_rise;
+    fixture_all_delivered();
+    assert_int_equal(rig_open(rig), OK);
+}
+
 static void test_whole_files_are_freed(void **state)
 {
     (void)state;
     uint64_t served;
-    use_retention(200 * DAY_MS, 30 * DAY_MS);
-    for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
-        rules[c].delivered_seq = UINT64_MAX;
-    rig->time = times_rise;
-    assert_int_equal(rig_open(rig), OK);
-    fill(1600, 8);
-    merge_all();
-    assert_int_equal(walk_numbers(0, &served), 0);
+    open_to_be_freed();
+    fixture_fill(1600, 8, true);
+    fixture_merge();
+    assert_int_equal(fixture_count(0, &served), 0);
     fault_pass(150 * DAY_MS * NS_PER_MS);
     uint32_t looked = looks;
-    merge_all();
+    fixture_merge();
     assert_true(looks - looked < 400); /* no conversation of what is freed whole is looked at */
     only_numbers_left();
-    uint64_t gone = walk_numbers(0, &served);
+    uint64_t gone = fixture_count(0, &served);
     assert_true(gone > 0 && served > 0); /* the newest segments are not merged */
     struct log_read read = rig_range(rig, 0, rig->acked[0] + 1, UINT64_MAX, 10, RIG_OUT_BYTES);
     assert_int_equal(rig_await(rig, &read), ERR_NOT_FOUND);
-    reopen(log_durable(rig->log));
+    fixture_reopen(log_durable(rig->log));
     only_numbers_left();
-    assert_int_equal(walk_numbers(0, &served), gone);
+    assert_int_equal(fixture_count(0, &served), gone);
 }
 
 static void expect_all_gone(uint32_t c)
@@ -632,31 +507,27 @@ static void expect_all_gone(uint32_t c)
 static void test_numbers_of_what_is_freed_stay(void **state)
 {
     (void)state;
-    use_retention(200 * DAY_MS, 30 * DAY_MS);
-    rig->time = times_rise;
-    for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
-        rules[c].delivered_seq = UINT64_MAX;
-    assert_int_equal(rig_open(rig), OK);
+    open_to_be_freed();
     for (uint32_t i = 0; i < 30; i++)
         assert_int_equal(rig_append_now(rig, 20), OK);
-    fill(1600, 8);
-    merge_all();
+    fixture_fill(1600, 8, true);
+    fixture_merge();
     for (uint32_t i = 0; i < 30; i++)
         assert_int_equal(rig_append_now(rig, 21), OK);
-    fill(1600, 8);
+    fixture_fill(1600, 8, true);
     rig->log->options.reserve_bytes = 1ull << 63; /* merging pauses, freeing does not */
     fault_pass(150 * DAY_MS * NS_PER_MS);
-    merge_all();
+    fixture_merge();
     expect_all_gone(20);
     rig->log->options.reserve_bytes = 0;
-    merge_all();
+    fixture_merge();
     fault_pass(300 * DAY_MS * NS_PER_MS);
-    merge_all();
+    fixture_merge();
     expect_all_gone(20);
     expect_all_gone(21);
     assert_true(rig->log->segments[0]->archived && rig->log->segments[0]->footer.records == 0);
     assert_int_equal(rig->log->segments[0]->footer.conversations, 10);
-    reopen(log_durable(rig->log));
+    fixture_reopen(log_durable(rig->log));
     expect_all_gone(20);
     expect_all_gone(21);
 }
@@ -677,8 +548,8 @@ static bool freeing_fails(const struct fault_image *image, enum fault_op op, uin
     rig_crash(rig, n % 5);
     assert_int_equal(rig_open(rig), OK);
     bool freed = rig->log->segments[0]->footer.records == 0;
-    (void)walk_numbers(0, &served);
-    assert_true(walk_numbers(20, &served) + served == 30);
+    (void)fixture_count(0, &served);
+    assert_true(fixture_count(20, &served) + served == 30);
     rig_close(rig);
     assert_int_equal(log_verify(RIG_DIRECTORY, NULL, count_finding, NULL), OK);
     return freed;
@@ -687,15 +558,11 @@ static bool freeing_fails(const struct fault_image *image, enum fault_op op, uin
 static void test_every_operation_of_freeing_fails(void **state)
 {
     (void)state;
-    use_retention(200 * DAY_MS, 30 * DAY_MS);
-    rig->time = times_rise;
-    for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
-        rules[c].delivered_seq = UINT64_MAX;
-    assert_int_equal(rig_open(rig), OK);
+    open_to_be_freed();
     for (uint32_t i = 0; i < 30; i++)
         assert_int_equal(rig_append_now(rig, 20), OK);
-    fill(1600, 8);
-    merge_all();
+    fixture_fill(1600, 8, true);
+    fixture_merge();
     rig->options.checkpoint = log_durable(rig->log);
     rig_close(rig);
     fault_settle();
@@ -716,20 +583,16 @@ static void test_a_damaged_directory_is_freed(void **state)
     (void)state;
     char path[STORE_PATH_BYTES];
     uint64_t bytes;
-    use_retention(200 * DAY_MS, 30 * DAY_MS);
-    rig->time = times_rise;
-    for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
-        rules[c].delivered_seq = UINT64_MAX;
-    assert_int_equal(rig_open(rig), OK);
-    fill(1600, 8);
-    merge_all();
+    open_to_be_freed();
+    fixture_fill(1600, 8, true);
+    fixture_merge();
     const struct lane_segment *oldest = rig->log->segments[0];
     assert_int_equal(lane_archive_path(rig->log, oldest, path), OK);
     uint64_t directory = load_u64(oldest->archive->directory_fences + 16);
     fault_data(path, &bytes)[directory + 100] ^= 1;
     fault_settle();
     fault_pass(600 * DAY_MS * NS_PER_MS);
-    merge_all();
+    fixture_merge();
     assert_int_equal(rig->log->segments[0]->first_id, 1);
     assert_int_equal(rig->log->segments[0]->footer.records, 0);
 }
@@ -738,20 +601,20 @@ static void test_retention_by_bytes(void **state)
 {
     (void)state;
     uint64_t served;
-    use_retention(0, 30 * DAY_MS);
+    fixture_retention(0, 30 * DAY_MS);
     rig->options.retention.bytes = 700 << 10;
     for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
         rules[c].delivered_seq = c == 3 ? 0 : UINT64_MAX;
-    rig->time = times_now;
+    rig->time = fixture_times_now;
     assert_int_equal(rig_open(rig), OK);
-    fill(6000, 8);
-    merge_all();
+    fixture_fill(6000, 8, true);
+    fixture_merge();
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < rig->log->segment_count; i++)
         bytes += rig->log->segments[i]->archived ? rig->log->segments[i]->footer.bytes : 64 << 10;
     assert_true(bytes <= 700 << 10);
-    assert_true(walk_numbers(0, &served) > 0);
-    assert_int_equal(walk_numbers(3, &served), 0); /* undelivered and young */
+    assert_true(fixture_count(0, &served) > 0);
+    assert_int_equal(fixture_count(3, &served), 0); /* undelivered and young */
 }
 
 /* on_disk: some file has the record: all of it but its checksum. (The newest id that a device sent
@@ -787,54 +650,54 @@ static bool on_disk(const struct log_record *record)
 static void test_expired_leaves_the_disk(void **state)
 {
     (void)state;
-    use_retention(0, 30 * DAY_MS);
-    rig->time = times_now;
+    fixture_retention(0, 30 * DAY_MS);
+    rig->time = fixture_times_now;
     rig->expires = thirds_expire;
     assert_int_equal(rig_open(rig), OK);
-    fill(900, 8);
+    fixture_fill(900, 8, true);
     uint32_t early = rig->log->segment_count;
-    merge_all();
+    fixture_merge();
     fault_pass((DAY_MS + DAY_MS / 2) * NS_PER_MS);
-    merge_all(); /* expired, but within the delay: what is not merged anyway stays */
+    fixture_merge(); /* expired, but within the delay: what is not merged anyway stays */
     fault_pass(DAY_MS * NS_PER_MS);
-    merge_all();
+    fixture_merge();
     assert_true(rig->log->segment_count < early);
     for (uint32_t c = 0; c < 8; c++) {
         uint64_t served;
-        assert_int_equal(walk_numbers(c, &served), c % 2 == 0 ? rig->acked[c] / 3 : 0);
+        assert_int_equal(fixture_count(c, &served), c % 2 == 0 ? rig->acked[c] / 3 : 0);
         for (uint64_t seq = 1; seq <= rig->acked[c]; seq++) {
             struct log_record record = rig_record(rig, c, seq);
             assert_int_equal(on_disk(&record), record.expires_ms == 0);
         }
     }
-    reopen(log_durable(rig->log));
-    fill(100, 8);
+    fixture_reopen(log_durable(rig->log));
+    fixture_fill(100, 8, true);
 }
 
 static void test_wrong_clock_purges_nothing(void **state)
 {
     (void)state;
     uint64_t served;
-    use_retention(10 * DAY_MS, 0);
+    fixture_retention(10 * DAY_MS, 0);
     rig->options.trust_clock = false;
-    rig->time = times_now;
+    rig->time = fixture_times_now;
     assert_int_equal(rig_open(rig), OK);
-    fill(1600, 8);
+    fixture_fill(1600, 8, true);
     uint64_t checkpoint = log_durable(rig->log);
     rig_close(rig);
     fault_pass(100 * DAY_MS * NS_PER_MS); /* the machine was off, or its clock is wrong */
     rig->options.checkpoint = checkpoint;
     memcpy(rig->found, rig->acked, sizeof rig->found);
     assert_int_equal(rig_open(rig), OK);
-    merge_all();
+    fixture_merge();
     assert_true(archives() > 0);
     for (uint32_t c = 0; c < 8; c++)
-        assert_int_equal(walk_numbers(c, &served), 0);
+        assert_int_equal(fixture_count(c, &served), 0);
     rig_close(rig);
     rig->options.trust_clock = true;
     assert_int_equal(rig_open(rig), OK);
-    merge_all();
-    assert_true(walk_numbers(0, &served) > 0);
+    fixture_merge();
+    assert_true(fixture_count(0, &served) > 0);
 }
 
 /* ---- the cold directory, scrubbing */
@@ -844,32 +707,32 @@ static void test_old_archives_move(void **state)
     (void)state;
     char path[STORE_PATH_BYTES];
     uint64_t size;
-    use_retention(0, 0);
+    fixture_retention(0, 0);
     rig->options.cold_directory = "cold";
     rig->options.cold_ms = 2 * DAY_MS;
-    rig->time = times_now;
+    rig->time = fixture_times_now;
     assert_int_equal(rig_open(rig), OK);
-    fill(3000, 8);
-    merge_all();
+    fixture_fill(3000, 8, true);
+    fixture_merge();
     archive_file(path, 0);
     assert_memory_equal(path, "disk/", 5);
     fault_pass(3 * DAY_MS * NS_PER_MS);
-    merge_all();
+    fixture_merge();
     rig_read_all(rig);
     char moved[STORE_PATH_BYTES];
     archive_file(moved, 0);
     assert_memory_equal(moved, "cold/", 5);
     assert_non_null(fault_data(moved, &size));
     assert_null(fault_data(path, &size));
-    reopen(log_durable(rig->log));
+    fixture_reopen(log_durable(rig->log));
     archive_file(moved, 0);
     assert_memory_equal(moved, "cold/", 5);
     rig_read_all(rig);
     find_some(8);
-    fill(3000, 8);
-    merge_all();
+    fixture_fill(3000, 8, true);
+    fixture_merge();
     fault_pass(3 * DAY_MS * NS_PER_MS);
-    merge_all(); /* what is cold is merged there */
+    fixture_merge(); /* what is cold is merged there */
     rig_read_all(rig);
     for (uint32_t i = 0; i < rig->log->segment_count; i++)
         assert_true(!rig->log->segments[i]->archived || rig->log->segments[i]->cold);
@@ -880,12 +743,12 @@ static void test_crash_while_moving(void **state)
 {
     (void)state;
     uint64_t acked[RIG_CONVERSATIONS];
-    use_retention(0, 0);
+    fixture_retention(0, 0);
     rig->options.merge_rate = 1 << 20;
-    rig->time = times_now;
+    rig->time = fixture_times_now;
     assert_int_equal(rig_open(rig), OK);
-    fill(1600, 12);
-    merge_all();
+    fixture_fill(1600, 12, true);
+    fixture_merge();
     uint64_t checkpoint = log_durable(rig->log);
     rig_close(rig);
     fault_pass(3 * DAY_MS * NS_PER_MS);
@@ -925,8 +788,8 @@ static void test_scrub_finds_damage(void **state)
     uint64_t damaged;
     assert_int_equal(metrics_create(&metrics), OK);
     assert_int_equal(rig_open(rig), OK);
-    fill(3000, 8);
-    merge_all();
+    fixture_fill(3000, 8, true);
+    fixture_merge();
     archive_file(path, 0);
     uint64_t checkpoint = log_durable(rig->log);
     rig_close(rig);
@@ -954,29 +817,28 @@ static void test_scrub_finds_damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_merged_is_read_and_found, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_checkpoints_within_archives, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_left_between_archives, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_pages_backwards, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_one_long_conversation, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_every_bit_flip_is_detected, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_damaged_archive_degrades_its_conversations, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_damage_is_not_carried_over, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_every_operation_of_a_merge_fails, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_crash_at_every_turn_of_a_merge, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_retention_by_age, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_undelivered_is_kept, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_whole_files_are_freed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_retention_by_bytes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_numbers_of_what_is_freed_stay, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_every_operation_of_freeing_fails, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_damaged_directory_is_freed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_expired_leaves_the_disk, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_wrong_clock_purges_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_old_archives_move, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_crash_while_moving, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_scrub_finds_damage, setup, teardown),
+        FIXTURE_TEST_AFTER(set_up, test_merged_is_read_and_found),
+        FIXTURE_TEST_AFTER(set_up, test_checkpoints_within_archives),
+        FIXTURE_TEST_AFTER(set_up, test_left_between_archives),
+        FIXTURE_TEST_AFTER(set_up, test_pages_backwards),
+        FIXTURE_TEST_AFTER(set_up, test_one_long_conversation),
+        FIXTURE_TEST_AFTER(set_up, test_every_bit_flip_is_detected),
+        FIXTURE_TEST_AFTER(set_up, test_damaged_archive_degrades_its_conversations),
+        FIXTURE_TEST_AFTER(set_up, test_damage_is_not_carried_over),
+        FIXTURE_TEST_AFTER(set_up, test_every_operation_of_a_merge_fails),
+        FIXTURE_TEST_AFTER(set_up, test_crash_at_every_turn_of_a_merge),
+        FIXTURE_TEST_AFTER(set_up, test_retention_by_age),
+        FIXTURE_TEST_AFTER(set_up, test_undelivered_is_kept),
+        FIXTURE_TEST_AFTER(set_up, test_whole_files_are_freed),
+        FIXTURE_TEST_AFTER(set_up, test_retention_by_bytes),
+        FIXTURE_TEST_AFTER(set_up, test_numbers_of_what_is_freed_stay),
+        FIXTURE_TEST_AFTER(set_up, test_every_operation_of_freeing_fails),
+        FIXTURE_TEST_AFTER(set_up, test_a_damaged_directory_is_freed),
+        FIXTURE_TEST_AFTER(set_up, test_expired_leaves_the_disk),
+        FIXTURE_TEST_AFTER(set_up, test_wrong_clock_purges_nothing),
+        FIXTURE_TEST_AFTER(set_up, test_old_archives_move),
+        FIXTURE_TEST_AFTER(set_up, test_crash_while_moving),
+        FIXTURE_TEST_AFTER(set_up, test_scrub_finds_damage),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lookup_bytes = 0; /* directories and tables are read */

@@ -4,38 +4,12 @@
 #include "store/archive_write.h"
 #include "store/lifecycle.h"
 #include "store/reader.h"
-#include "tests/unit/log_rig.h"
+#include "tests/unit/log_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
-
-static struct rig *rig;
-
-static int setup(void **state)
+static int set_up(void **state)
 {
-    (void)state;
-    fault_reset();
-    rig = malloc(sizeof *rig);
-    rig_init(rig);
-    rig->merged_replay = true;
-    rig->options.segment_bytes = 64 << 10;
-    rig->options.batch_bytes_max = 16 << 10;
-    rig->options.archive_bytes_max = 1 << 30;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_calm();
-    if (rig->log != NULL)
-        rig_close(rig);
-    metrics_destroy(rig->metrics);
-    assert_int_equal(fault_open_descriptors(), 0);
-    free(rig);
-    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
+    fixture_set_up(state);
+    fixture_merging(0);
     return 0;
 }
 
@@ -294,11 +268,7 @@ static void fill(uint32_t records, uint32_t conversations)
 static void merge_all(uint32_t inputs)
 {
     rig->log->options.merge_inputs = inputs;
-    log_checkpointed(rig->log, log_durable(rig->log));
-    for (uint32_t i = 0; i < 400; i++) {
-        fault_pass(NS_PER_S);
-        rig_turn(rig);
-    }
+    fixture_merge();
     rig->log->options.merge_inputs = 0;
 }
 
@@ -794,24 +764,22 @@ static void test_damage_is_said_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_places_say_what_the_sidecar_says, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_places_of_a_damaged_sidecar, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_places_say_what_the_directory_says, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_page_reads_each_segment_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_page_reads_each_archive_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_archives_are_read_side_by_side, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_archives_beyond_the_budget, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_without_lookups_one_more_for_each, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_more_than_is_remembered, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_scattered_records_are_read_side_by_side, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_pages_at_the_archives_edge, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_the_newest_lookups_stay, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_segments_are_sorted_beside_a_long_merge, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_pages_while_all_changes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_reads_of_a_page_fail, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_damage_is_said_once, setup, teardown),
+        FIXTURE_TEST_AFTER(set_up, test_places_say_what_the_sidecar_says),
+        FIXTURE_TEST_AFTER(set_up, test_places_of_a_damaged_sidecar),
+        FIXTURE_TEST_AFTER(set_up, test_places_say_what_the_directory_says),
+        FIXTURE_TEST_AFTER(set_up, test_a_page_reads_each_segment_once),
+        FIXTURE_TEST_AFTER(set_up, test_a_page_reads_each_archive_once),
+        FIXTURE_TEST_AFTER(set_up, test_archives_are_read_side_by_side),
+        FIXTURE_TEST_AFTER(set_up, test_archives_beyond_the_budget),
+        FIXTURE_TEST_AFTER(set_up, test_without_lookups_one_more_for_each),
+        FIXTURE_TEST_AFTER(set_up, test_more_than_is_remembered),
+        FIXTURE_TEST_AFTER(set_up, test_scattered_records_are_read_side_by_side),
+        FIXTURE_TEST_AFTER(set_up, test_pages_at_the_archives_edge),
+        FIXTURE_TEST_AFTER(set_up, test_the_newest_lookups_stay),
+        FIXTURE_TEST_AFTER(set_up, test_segments_are_sorted_beside_a_long_merge),
+        FIXTURE_TEST_AFTER(set_up, test_pages_while_all_changes),
+        FIXTURE_TEST_AFTER(set_up, test_reads_of_a_page_fail),
+        FIXTURE_TEST_AFTER(set_up, test_damage_is_said_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

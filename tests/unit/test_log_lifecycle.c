@@ -2,23 +2,11 @@
  * moved to the cold directory, recycled, and appended to: nothing is acknowledged falsely or
  * leaked, and when the machine works again everything that is not due is there. One N in 16;
  * ROOST_EVERY_CALL=1: every one (two minutes). */
-#include "store/log_private.h"
-#include "tests/unit/log_rig.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
+#include "tests/unit/log_fixture.h"
 
 #define CONVERSATIONS 9u
-#define DAY_MS        86400000ull
-#define WALL_MS       1700000000000ull /* the test disk's clock begins here */
 #define TURNS         140u
 
-static struct rig *rig;
-static struct rig *before; /* as it was when the image was made */
-static struct fault_image *image;
-static uint64_t image_ns; /* the clock then */
 static uint64_t gone;
 static uint64_t merged;
 static uint64_t moved;
@@ -36,104 +24,40 @@ static uint64_t expiries(uint32_t conversation, uint64_t seq)
     return (conversation + seq) % 7 == 0 ? WALL_MS + DAY_MS / 2 : 0;
 }
 
-/* Conversation 3 has an age of its own, so that every file is looked into. */
-static enum err begin_looks(void *context, void **session)
-{
-    *session = context;
-    return OK;
-}
-
-static enum err look(void *session, struct conversation_id conversation,
-                     struct retention_rule *rule)
-{
-    (void)session;
-    *rule = (struct retention_rule){.age_ms = conversation.lo == 1003 ? DAY_MS / 2 : 0,
-                                    .delivered_seq = UINT64_MAX};
-    return OK;
-}
-
-static enum err own(void *session, uint8_t first,
-                    enum err (*add)(void *list, struct conversation_id conversation), void *list)
-{
-    (void)session;
-    return first == 0 ? add(list, (struct conversation_id){1, 1003}) : OK;
-}
-
-static void end_looks(void *session)
-{
-    (void)session;
-}
-
 static bool may_go(const struct rig *of, const struct log_record *record)
 {
     (void)of;
     return record->time_ms < WALL_MS || record->expires_ms != 0 || record->conversation.lo == 1003;
 }
 
-static int setup(void **state)
+/* Conversation 3 has an age of its own, so that every file is looked into. */
+static int set_up(void **state)
 {
-    (void)state;
-    fault_reset();
+    fixture_set_up(state);
+    fixture_small();
     gone = merged = moved = recycled = 0;
-    rig = malloc(sizeof *rig);
-    before = malloc(sizeof *before);
-    rig_init(rig);
-    rig->merged_replay = true;
     rig->time = times;
     rig->expires = expiries;
     rig->body_max = 900;
-    rig->options.segment_bytes = 64 << 10;
-    rig->options.batch_bytes_max = 16 << 10;
     assert_int_equal(rig_open(rig), OK);
     for (uint32_t i = 0; i < 900; i++)
         assert_int_equal(rig_append_now(rig, i % CONVERSATIONS), OK);
     rig_close(rig);
+    fixture_merging(3);
     rig->options.make_rate = 4 << 20;
     rig->options.spare_segments = 2;
-    rig->options.merge_inputs = 3;
-    rig->options.archive_bytes_max = 1 << 30;
     rig->options.compress = true;
     rig->options.scrub_rate = 1 << 20;
-    rig->options.trust_clock = true;
     rig->options.cold_directory = "cold";
     rig->options.cold_ms = DAY_MS / 4;
-    rig->options.retention = (struct retention){.age_ms = 10 * DAY_MS,
-                                                .own_delay_ms = DAY_MS / 4,
-                                                .begin = begin_looks,
-                                                .look = look,
-                                                .own = own,
-                                                .end = end_looks};
-    image = fault_save();
-    image_ns = io_now_ns(fault_io());
-    memcpy(before, rig, sizeof *rig);
+    fixture_retention(10 * DAY_MS, 0);
+    fixture_all_delivered();
+    rig->options.retention.expiry_delay_ms = 0;
+    rig->options.retention.own = fixture_own;
+    rig->options.retention.own_delay_ms = DAY_MS / 4;
+    rules[3].age_ms = DAY_MS / 2;
+    fixture_keep();
     return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_reset();
-    fault_free(image);
-    free(rig);
-    free(before);
-    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
-    return 0;
-}
-
-static void start_over(void)
-{
-    memcpy(rig, before, sizeof *rig);
-    fault_calm();
-    fault_load(image);
-    fault_pass(image_ns - io_now_ns(fault_io())); /* back */
-}
-
-static void take_checkpoint(void)
-{
-    rig_take_completions(rig);
-    rig->options.checkpoint = log_durable(rig->log);
-    log_checkpointed(rig->log, rig->options.checkpoint);
-    memcpy(rig->found, rig->acked, sizeof rig->found);
 }
 
 static void count_entries(void)
@@ -151,14 +75,14 @@ static void life(void)
     if (rig_open(rig) != OK)
         return;
     rig_adopt(rig);
-    take_checkpoint();
+    fixture_checkpoint();
     for (uint32_t i = 0; i < TURNS; i++) {
         if (log_state(rig->log) == LOG_OPEN)
             (void)!rig_append(rig, i % CONVERSATIONS);
         fault_pass(i == TURNS / 2 ? DAY_MS * NS_PER_MS : NS_PER_S / 4);
         rig_turn(rig);
         if (i % 32 == 31)
-            take_checkpoint();
+            fixture_checkpoint();
     }
     for (uint32_t c = 0; c < CONVERSATIONS; c++) {
         struct log_read read = rig_range(rig, c, 1, UINT64_MAX, 100, RIG_OUT_BYTES);
@@ -171,20 +95,10 @@ static void life(void)
     rig_close(rig);
 }
 
-/* mended: the machine works again, perhaps after a power cut: everything is there. */
-static void mended(uint64_t n)
+static void mended(void)
 {
-    assert_int_equal(fault_open_descriptors(), 0);
-    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
-    fault_calm();
-    if (n % 2 == 0)
-        fault_crash(n + 2);
-    assert_int_equal(rig_open(rig), OK);
-    assert_int_equal(rig->damaged, 0);
-    rig_adopt(rig); /* acknowledged ⊆ found */
     for (uint32_t c = 0; c < CONVERSATIONS; c++)
         gone += rig_walk(rig, c, may_go);
-    rig_close(rig);
 }
 
 static void went_everywhere(void)
@@ -199,18 +113,7 @@ static uint64_t stride(void)
 
 static void calls_fail(enum fault_op op, enum err err, bool sticky)
 {
-    uint64_t n = 1 + op;
-    for (bool reached = true; reached; n += stride()) {
-        start_over();
-        uint64_t calls = fault.count[op];
-        fault.fail_at[op] = n;
-        fault.fail_err = err;
-        fault.fail_sticky = sticky;
-        life();
-        reached = fault.count[op] - calls >= n;
-        mended(n);
-    }
-    assert_true(n > 50);
+    assert_true(fixture_every_call_fails(op, err, sticky, 1 + op, stride(), life, mended) > 50);
     went_everywhere();
 }
 
@@ -246,24 +149,18 @@ static void test_other_calls_fail(void **state)
 static void test_allocations_fail(void **state)
 {
     (void)state;
-    uint64_t n = 1;
-    for (uint64_t left = 0; left == 0; n += stride()) {
-        start_over();
-        memory_fail_at(n);
-        life();
-        left = memory_fail_at(0);
-        mended(n);
-    }
-    assert_true(n > 50);
+    assert_true(fixture_every_allocation_fails(stride(), life, mended) > 50);
     went_everywhere();
 }
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_reads_fail),       TEST(test_writes_fail),      TEST(test_syncs_fail),
-        TEST(test_other_calls_fail), TEST(test_allocations_fail),
+        FIXTURE_TEST_AFTER(set_up, test_reads_fail),
+        FIXTURE_TEST_AFTER(set_up, test_writes_fail),
+        FIXTURE_TEST_AFTER(set_up, test_syncs_fail),
+        FIXTURE_TEST_AFTER(set_up, test_other_calls_fail),
+        FIXTURE_TEST_AFTER(set_up, test_allocations_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

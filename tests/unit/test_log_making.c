@@ -1,39 +1,16 @@
 /* test_log_making.c: the pace at which segments are made ahead; freed segments that become the next
  * ones: wiped first, never written while they have a second name, gone after a crash. */
-#include "store/log_private.h"
-#include "tests/unit/log_rig.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
+#include "tests/unit/log_fixture.h"
 
 #define IDS_MAX 2000u
 
-static struct rig *rig;
-
-static int setup(void **state)
+static int set_up(void **state)
 {
-    (void)state;
-    fault_reset();
-    rig = malloc(sizeof *rig);
-    rig_init(rig);
+    fixture_set_up(state);
     rig->merged_replay = true;
     rig->options.segment_bytes = 256 << 10;
     rig->options.batch_bytes_max = 16 << 10;
     rig->options.make_rate = 64 << 10;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_calm();
-    if (rig->log != NULL)
-        rig_close(rig);
-    assert_int_equal(fault_open_descriptors(), 0);
-    free(rig);
-    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
     return 0;
 }
 
@@ -134,11 +111,9 @@ static void test_half_made_is_made_again(void **state)
 
 static void use_merges(void)
 {
-    rig->options.segment_bytes = 64 << 10;
+    fixture_merging(3);
     rig->options.make_rate = 1 << 20;
     rig->options.spare_segments = 2;
-    rig->options.merge_inputs = 3;
-    rig->options.archive_bytes_max = 1 << 30;
 }
 
 static void fill(uint32_t records)
@@ -287,16 +262,15 @@ static void test_crash_at_every_turn(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_an_idle_lane_makes_slowly),
-        TEST(test_made_before_it_is_needed),
-        TEST(test_a_lane_that_waits_is_served_at_once),
-        TEST(test_half_made_is_made_again),
-        TEST(test_freed_segments_are_used_again),
-        TEST(test_wiped_in_time),
-        TEST(test_linked_is_never_written),
-        TEST(test_crash_at_every_turn),
+        FIXTURE_TEST_AFTER(set_up, test_an_idle_lane_makes_slowly),
+        FIXTURE_TEST_AFTER(set_up, test_made_before_it_is_needed),
+        FIXTURE_TEST_AFTER(set_up, test_a_lane_that_waits_is_served_at_once),
+        FIXTURE_TEST_AFTER(set_up, test_half_made_is_made_again),
+        FIXTURE_TEST_AFTER(set_up, test_freed_segments_are_used_again),
+        FIXTURE_TEST_AFTER(set_up, test_wiped_in_time),
+        FIXTURE_TEST_AFTER(set_up, test_linked_is_never_written),
+        FIXTURE_TEST_AFTER(set_up, test_crash_at_every_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,23 +3,14 @@
  * expiry as the clock goes on; against a simple model: what was acknowledged, and is not due, is
  * there, as it was; what is gone was due. 100,000 steps. ROOST_LOG_STEPS sets another number,
  * ROOST_LOG_SEED another first seed. */
-#include "store/log_private.h"
-#include "tests/unit/log_rig.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
+#include "tests/unit/log_fixture.h"
 
 #define STEPS_PER_DISK 5000
 #define HOUR_MS        3600000ull
-#define DAY_MS         (24 * HOUR_MS)
-#define WALL_MS        1700000000000ull /* the test disk's clock begins here */
-#define SPAN_MS        (40 * DAY_MS)    /* times and expiries of records are within */
-#define OWN_AGE_MS     (8 * DAY_MS)     /* of conversations that have a rule of their own */
+#define SPAN_MS        (40 * DAY_MS) /* times and expiries of records are within */
+#define OWN_AGE_MS     (8 * DAY_MS)  /* of conversations that have a rule of their own */
 
 struct walk {
-    struct rig *rig;
     uint64_t random;
     uint64_t crashes;
     uint64_t segments;
@@ -52,7 +43,7 @@ static bool some_setting(uint32_t conversation, uint64_t seq)
 }
 
 /* newest_setting: of what is acknowledged: it is in force, and nothing may take it. */
-static uint64_t newest_setting(const struct rig *rig, uint32_t conversation)
+static uint64_t newest_setting(uint32_t conversation)
 {
     uint64_t seq = rig->acked[conversation];
     while (seq > 0 && !some_setting(conversation, seq))
@@ -60,20 +51,14 @@ static uint64_t newest_setting(const struct rig *rig, uint32_t conversation)
     return seq;
 }
 
-static enum err begin_looks(void *context, void **session)
-{
-    *session = context;
-    return OK;
-}
-
 static enum err look(void *session, struct conversation_id conversation,
                      struct retention_rule *rule)
 {
     uint32_t c = (uint32_t)conversation.lo - 1000;
-    const struct rig *rig = session;
+    assert_ptr_equal(session, rig);
     *rule = (struct retention_rule){.age_ms = c % 4 == 1 ? OWN_AGE_MS : 0,
                                     .delivered_seq = UINT64_MAX,
-                                    .setting_seq = newest_setting(rig, c),
+                                    .setting_seq = newest_setting(c),
                                     .beyond_seq = c % 4 == 2 ? rig->acked[c] / 2 : 0};
     return OK;
 }
@@ -90,18 +75,14 @@ static enum err own(void *session, uint8_t first,
     return OK;
 }
 
-static void end_looks(void *session)
-{
-    (void)session;
-}
-
 /* may_go: by any rule that the log has; what has expired goes with the next merge. */
-static bool may_go(const struct rig *rig, const struct log_record *record)
+static bool may_go(const struct rig *of, const struct log_record *record)
 {
+    (void)of;
     const struct retention *retention = &rig->options.retention;
     uint64_t now_ms = io_wall_ms(fault_io());
     uint32_t conversation = (uint32_t)record->conversation.lo - 1000;
-    if (record->kind == RECORD_RETENTION && record->seq >= newest_setting(rig, conversation))
+    if (record->kind == RECORD_RETENTION && record->seq >= newest_setting(conversation))
         return false;
     if ((conversation % 4 == 1 && record->time_ms + OWN_AGE_MS < now_ms) ||
         (conversation % 4 == 2 && record->seq <= rig->acked[conversation] / 2))
@@ -120,7 +101,6 @@ static uint64_t draw(struct walk *walk, uint64_t below)
 
 static void step_range(struct walk *walk)
 {
-    struct rig *rig = walk->rig;
     uint32_t c = (uint32_t)draw(walk, RIG_CONVERSATIONS);
     uint64_t acked = rig->acked[c]; /* more may become durable meanwhile */
     uint64_t from = draw(walk, acked + 3);
@@ -157,7 +137,6 @@ static void step_range(struct walk *walk)
 /* step_back: a page backwards is the end of what there is, or of what may be gone. */
 static void step_back(struct walk *walk)
 {
-    struct rig *rig = walk->rig;
     uint32_t c = (uint32_t)draw(walk, RIG_CONVERSATIONS);
     uint64_t acked = rig->acked[c];
     uint64_t to = draw(walk, 2) == 0 ? UINT64_MAX : draw(walk, acked + 2);
@@ -181,7 +160,6 @@ static void step_back(struct walk *walk)
 
 static void step_find(struct walk *walk)
 {
-    struct rig *rig = walk->rig;
     uint32_t c = (uint32_t)draw(walk, RIG_CONVERSATIONS);
     uint64_t seq = 1 + draw(walk, rig->acked[c] + 2);
     uint64_t acked = rig->acked[c]; /* more may become durable meanwhile */
@@ -190,18 +168,9 @@ static void step_find(struct walk *walk)
     CHECK(err == OK || (err == ERR_NOT_FOUND && (seq > acked || may_go(rig, &record))));
 }
 
-/* take_checkpoint: what it includes is what was acknowledged when it named its position. */
-static void take_checkpoint(struct rig *rig)
-{
-    rig_take_completions(rig);
-    rig->options.checkpoint = log_durable(rig->log);
-    log_checkpointed(rig->log, rig->options.checkpoint);
-    memcpy(rig->found, rig->acked, sizeof rig->found);
-}
-
 static void count_entries(struct walk *walk)
 {
-    const struct log *log = walk->rig->log;
+    const struct log *log = rig->log;
     for (uint32_t i = 0; i < log->segment_count; i++) {
         walk->archives += log->segments[i]->archived;
         walk->cold += log->segments[i]->cold;
@@ -210,11 +179,10 @@ static void count_entries(struct walk *walk)
 
 static void step_reopen(struct walk *walk)
 {
-    struct rig *rig = walk->rig;
     bool crash = draw(walk, 3) != 0;
     count_entries(walk);
     if (draw(walk, 2) == 0)
-        take_checkpoint(rig);
+        fixture_checkpoint();
     if (crash)
         rig_crash(rig, draw(walk, 1000));
     else
@@ -227,7 +195,6 @@ static void step_reopen(struct walk *walk)
 
 static void step(struct walk *walk)
 {
-    struct rig *rig = walk->rig;
     uint64_t what = draw(walk, 1000);
     uint32_t c = (uint32_t)(draw(walk, 4) == 0 ? draw(walk, RIG_CONVERSATIONS) : draw(walk, 5));
     enum err err = OK;
@@ -244,7 +211,7 @@ static void step(struct walk *walk)
     else if (what < 983)
         step_find(walk);
     else if (what < 987)
-        take_checkpoint(rig);
+        fixture_checkpoint();
     else if (what < 990)
         fault_pass(draw(walk, 3 * DAY_MS) * NS_PER_MS);
     else if (what < 991)
@@ -264,7 +231,7 @@ static void step(struct walk *walk)
 /* settings: of a disk, its log and its rules. */
 static void settings(struct walk *walk)
 {
-    struct log_options *options = &walk->rig->options;
+    struct log_options *options = &rig->options;
     options->make_rate = draw(walk, 2) * (1 << 20);
     options->spare_segments = (uint32_t)draw(walk, 4);
     options->merge_inputs = draw(walk, 5) == 0 ? 0 : 2 + (uint32_t)draw(walk, 4);
@@ -279,19 +246,18 @@ static void settings(struct walk *walk)
     options->retention = (struct retention){.age_ms = draw(walk, 2) * 10 * DAY_MS,
                                             .bytes = draw(walk, 4) == 0 ? 1 << 20 : 0,
                                             .expiry_delay_ms = HOUR_MS,
-                                            .begin = begin_looks,
+                                            .begin = fixture_begin_looks,
                                             .own_delay_ms = 12 * HOUR_MS,
                                             .look = look,
                                             .own = draw(walk, 2) == 0 ? own : NULL,
-                                            .end = end_looks,
-                                            .context = walk->rig};
+                                            .end = fixture_end_looks,
+                                            .context = rig};
 }
 
 static void disk(struct walk *walk, uint64_t steps)
 {
     static const uint64_t sizes[] = {64 << 10, 256 << 10, 1 << 20};
     static const uint64_t lookups[] = {0, 6 << 10, 1 << 20};
-    struct rig *rig = walk->rig;
     fault_reset();
     rig_init(rig);
     settings(walk);
@@ -325,7 +291,7 @@ static void test_model(void **state)
     const char *seed_text = getenv("ROOST_LOG_SEED");
     uint64_t steps = steps_text ? strtoull(steps_text, NULL, 10) : 100000;
     uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : 1;
-    struct walk walk = {.rig = malloc(sizeof *walk.rig)};
+    struct walk walk = {0};
     assert_int_equal(metrics_create(&walk.metrics), OK);
     for (uint64_t done = 0; done < steps; done += STEPS_PER_DISK, seed++) {
         walk.random = rig_hash(seed, 0) | 1;
@@ -343,13 +309,10 @@ static void test_model(void **state)
            (unsigned long long)walk.gone);
     assert_true(walk.archives >= steps / 1000 && walk.recycled >= steps / 5000);
     assert_true(steps < 50000 || (walk.cold >= steps / 20000 && walk.gone > steps / 1000));
-    metrics_destroy(walk.metrics);
-    free(walk.rig);
-    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_model)};
+    const struct CMUnitTest tests[] = {FIXTURE_TEST(test_model)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

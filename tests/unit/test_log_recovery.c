@@ -1,41 +1,12 @@
 /* test_log_recovery.c: torn tails are cut, damage is reported and never served, nothing else
  * changes. */
-#include "store/log_private.h"
 #include "store/scan.h"
-#include "tests/unit/log_rig.h"
+#include "tests/unit/log_fixture.h"
 
 #include "core/hash.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
-
 #define FIRST  RIG_DIRECTORY "/00000001.segment"
 #define SECOND RIG_DIRECTORY "/00000002.segment"
-
-static struct rig *rig;
-
-static int setup(void **state)
-{
-    (void)state;
-    fault_reset();
-    rig = malloc(sizeof *rig);
-    rig_init(rig);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_calm();
-    if (rig->log != NULL)
-        rig_close(rig);
-    assert_int_equal(fault_open_descriptors(), 0);
-    free(rig);
-    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
-    return 0;
-}
 
 /* fill: batches of ten records until `records` are acknowledged. */
 static void fill(uint32_t records, uint32_t conversations)
@@ -646,26 +617,25 @@ static void test_crash_while_making_segments(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        TEST(test_reopen_finds_all),
-        TEST(test_reopen_after_every_prefix),
-        TEST(test_torn_tail),
-        TEST(test_damage_is_reported_and_kept),
-        TEST(test_damage_under_way),
-        TEST(test_checkpoint),
-        TEST(test_checkpoint_ahead),
-        TEST(test_sidecar_lost_or_damaged),
-        TEST(test_sidecar_of_another_life),
-        TEST(test_unread_is_read_again),
-        TEST(test_sealing_backs_off),
-        TEST(test_header_copies),
-        TEST(test_newer_version),
-        TEST(test_unreadable_tail_refuses),
-        TEST(test_forged_batch_in_a_body),
-        TEST(test_what_was_recovered_is_durable),
-        TEST(test_foreign_directory_is_refused),
-        TEST(test_crash_while_making_segments),
-        TEST(test_every_bit_flip_is_detected),
+        FIXTURE_TEST(test_reopen_finds_all),
+        FIXTURE_TEST(test_reopen_after_every_prefix),
+        FIXTURE_TEST(test_torn_tail),
+        FIXTURE_TEST(test_damage_is_reported_and_kept),
+        FIXTURE_TEST(test_damage_under_way),
+        FIXTURE_TEST(test_checkpoint),
+        FIXTURE_TEST(test_checkpoint_ahead),
+        FIXTURE_TEST(test_sidecar_lost_or_damaged),
+        FIXTURE_TEST(test_sidecar_of_another_life),
+        FIXTURE_TEST(test_unread_is_read_again),
+        FIXTURE_TEST(test_sealing_backs_off),
+        FIXTURE_TEST(test_header_copies),
+        FIXTURE_TEST(test_newer_version),
+        FIXTURE_TEST(test_unreadable_tail_refuses),
+        FIXTURE_TEST(test_forged_batch_in_a_body),
+        FIXTURE_TEST(test_what_was_recovered_is_durable),
+        FIXTURE_TEST(test_foreign_directory_is_refused),
+        FIXTURE_TEST(test_crash_while_making_segments),
+        FIXTURE_TEST(test_every_bit_flip_is_detected),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,48 +2,20 @@
  * served before and names the rest; the damaged bytes are in quarantine; a second repair finds
  * nothing. */
 #include "store/archive_walk.h"
-#include "store/log_private.h"
 #include "store/repair.h"
-#include "tests/unit/log_rig.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
+#include "tests/unit/log_fixture.h"
 
 #define FIRST         RIG_DIRECTORY "/00000001.segment"
 #define QUARANTINE    "quarantine"
 #define COLD          "cold"
 #define CONVERSATIONS 20
 
-static struct rig *rig;
 static uint64_t random_state;
 static bool verbose; /* set it to see what is found and done */
 
 static uint64_t draw(uint64_t below)
 {
     return rig_hash(++random_state, 77) % below;
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    fault_reset();
-    rig = malloc(sizeof *rig);
-    rig_init(rig);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_calm();
-    if (rig->log != NULL)
-        rig_close(rig);
-    assert_int_equal(fault_open_descriptors(), 0);
-    free(rig);
-    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
-    return 0;
 }
 
 /* fill: in batches of 1 to 30 records, some of them watermarks. */
@@ -392,11 +364,7 @@ static uint64_t long_ago(uint32_t conversation, uint64_t seq)
 static void write_archives(uint64_t seed, bool compress, bool cold)
 {
     random_state = seed;
-    rig->merged_replay = true;
-    rig->options.segment_bytes = 64 << 10;
-    rig->options.batch_bytes_max = 16 << 10;
-    rig->options.merge_inputs = 4;
-    rig->options.archive_bytes_max = 1 << 30;
+    fixture_merging(4);
     rig->options.compress = compress;
     rig->options.cold_directory = cold ? COLD : NULL;
     rig->options.cold_ms = 60000;
@@ -404,13 +372,8 @@ static void write_archives(uint64_t seed, bool compress, bool cold)
     rig->time = long_ago;
     assert_int_equal(rig_open(rig), OK);
     fill(5000);
-    log_checkpointed(rig->log, log_durable(rig->log));
-    for (uint32_t i = 0; i < 400; i++) {
-        fault_pass(NS_PER_S);
-        rig_turn(rig);
-    }
-    rig->options.checkpoint = log_durable(rig->log);
-    memcpy(rig->found, rig->acked, sizeof rig->found);
+    fixture_merge();
+    fixture_checkpoint();
     assert_true(rig->log->segments[0]->archived && rig->log->segments[0]->cold == cold);
     assert_int_equal(lane_archive_path(rig->log, rig->log->segments[0], archive_file), OK);
     rig_close(rig);
@@ -587,25 +550,16 @@ static void test_archive_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_sound_log, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_record, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_batch_header, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_unsealed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_segment_headers, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lost_header_without_index, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_missing_file, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_behind_the_last_batch, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_description, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_any_damage, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_failures, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_archive_data, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_archive_lookups, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_archive_ends, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_archive_beyond_repair, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_archive_in_the_cold, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_archive_any_damage, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_archive_failures, setup, teardown),
+        FIXTURE_TEST(test_sound_log),           FIXTURE_TEST(test_record),
+        FIXTURE_TEST(test_batch_header),        FIXTURE_TEST(test_unsealed),
+        FIXTURE_TEST(test_segment_headers),     FIXTURE_TEST(test_lost_header_without_index),
+        FIXTURE_TEST(test_missing_file),        FIXTURE_TEST(test_behind_the_last_batch),
+        FIXTURE_TEST(test_description),         FIXTURE_TEST(test_busy),
+        FIXTURE_TEST(test_any_damage),          FIXTURE_TEST(test_failures),
+        FIXTURE_TEST(test_archive_data),        FIXTURE_TEST(test_archive_lookups),
+        FIXTURE_TEST(test_archive_ends),        FIXTURE_TEST(test_archive_beyond_repair),
+        FIXTURE_TEST(test_archive_in_the_cold), FIXTURE_TEST(test_archive_any_damage),
+        FIXTURE_TEST(test_archive_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,75 +2,18 @@
  * was merged, merged again, dropped and freed. */
 #include "store/archive_state.h"
 #include "store/archive_walk.h"
-#include "store/log_private.h"
-#include "tests/unit/log_rig.h"
+#include "tests/unit/log_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
-
-#define DAY_MS  86400000ull
-#define WALL_MS 1700000000000ull /* the test disk's clock begins here */
-
-static struct rig *rig;
-
-static uint64_t times_rise(uint32_t conversation, uint64_t seq)
+static int set_up(void **state)
 {
-    return WALL_MS - 100 * DAY_MS + seq * (DAY_MS / 4) + conversation;
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    fault_reset();
-    rig = malloc(sizeof *rig);
-    rig_init(rig);
-    rig->time = times_rise;
-    rig->options.segment_bytes = 64 << 10;
-    rig->options.batch_bytes_max = 16 << 10;
-    rig->options.merge_inputs = 4;
-    rig->options.archive_bytes_max = 1 << 30;
+    fixture_set_up(state);
+    fixture_merging(4);
+    rig->merged_replay = false;
+    rig->time = fixture_times_rise;
     rig->options.trust_clock = true;
     rig->options.retention =
         (struct retention){.age_ms = 200 * DAY_MS, .undelivered_ms = 30 * DAY_MS};
     return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_calm();
-    if (rig->log != NULL)
-        rig_close(rig);
-    assert_int_equal(fault_open_descriptors(), 0);
-    free(rig);
-    assert_int_equal(memory_bytes(MEMORY_STORE), 0);
-    return 0;
-}
-
-/* fill: records in 8 conversations, and a watermark in each. */
-static void fill(uint32_t records)
-{
-    for (uint32_t i = 0; i < records; i++) {
-        assert_int_equal(rig_append_now(rig, (i * 7 + i / 5) % 8), OK);
-        if (i % 50 == 0)
-            while (rig_append_watermark(rig, i / 50 % 8) == ERR_FULL)
-                rig_turn(rig);
-        if (i % 8 == 0)
-            rig_turn(rig);
-    }
-    rig_settle(rig);
-}
-
-/* merge_all: everything that is due, from the present checkpoint on. */
-static void merge_all(void)
-{
-    log_checkpointed(rig->log, log_durable(rig->log));
-    for (uint32_t i = 0; i < 400; i++) {
-        fault_pass(NS_PER_S);
-        rig_turn(rig);
-    }
 }
 
 /* stated: what the archives' states say of one conversation, and how far they go. */
@@ -155,23 +98,23 @@ static void test_outlive_records(void **state)
 {
     (void)state;
     assert_int_equal(rig_open(rig), OK);
-    fill(4000);
-    merge_all();
+    fixture_fill(4000, 8, true);
+    fixture_merge();
     expect_states();
     assert_true(rig->log->segments[0]->level > 1 && rig->log->segments[0]->footer.records > 0);
     for (uint32_t i = 0; i < 5; i++) {
         fault_pass(60 * DAY_MS * NS_PER_MS);
-        merge_all();
+        fixture_merge();
         expect_states();
     }
     assert_int_equal(rig->log->segments[0]->footer.records, 0);
     assert_int_equal(rig->log->segments[0]->footer.conversations, 8);
-    fill(2000);
-    merge_all();
+    fixture_fill(2000, 8, true);
+    fixture_merge();
     expect_states();
     for (uint32_t i = 0; i < 5; i++) {
         fault_pass(100 * DAY_MS * NS_PER_MS);
-        merge_all();
+        fixture_merge();
         expect_states();
     }
 }
@@ -179,7 +122,7 @@ static void test_outlive_records(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_outlive_records, setup, teardown),
+        FIXTURE_TEST_AFTER(set_up, test_outlive_records),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* test_memory.c: bytes per purpose are what was taken less what was given, over all threads; the
- * n-th take fails when asked to. */
+ * n-th take fails when asked to; a list that cannot grow is as it was. */
 #include "tests/unit/check.h"
 
 #include "core/memory.h"
@@ -82,6 +82,66 @@ static void nth_take_fails_once(void **state)
     assert_int_equal(memory_bytes(MEMORY_API), before);
 }
 
+static void grows_by_doubling(void **state)
+{
+    (void)state;
+    int64_t before = memory_bytes(MEMORY_STORE);
+    uint32_t *list = NULL;
+    uint32_t capacity = 0;
+    assert_int_equal(memory_grow(&list, &capacity, 0, sizeof *list, MEMORY_STORE), OK);
+    assert_null(list); /* nothing is taken for nothing */
+    for (uint32_t i = 0; i < 5000; i++) {
+        uint32_t old = capacity;
+        const uint32_t *place = list;
+        assert_int_equal(memory_grow(&list, &capacity, i + 1, sizeof *list, MEMORY_STORE), OK);
+        assert_true(capacity > i);
+        if (i < old)
+            assert_true(capacity == old && list == place);
+        else
+            assert_true(capacity >= 2 * old);
+        list[i] = i;
+    }
+    assert_int_equal(memory_grow(&list, &capacity, 100000, sizeof *list, MEMORY_STORE), OK);
+    assert_true(capacity >= 100000); /* in one step, however far */
+    list[99999] = 7;
+    for (uint32_t i = 0; i < 5000; i++)
+        assert_int_equal(list[i], i);
+    assert_true(memory_bytes(MEMORY_STORE) - before >= (int64_t)(capacity * sizeof *list));
+    memory_give(list, MEMORY_STORE);
+    assert_int_equal(memory_bytes(MEMORY_STORE), before);
+}
+
+static void what_cannot_grow_stays_whole(void **state)
+{
+    (void)state;
+    uint64_t *list = NULL;
+    uint32_t capacity = 0;
+    memory_fail_at(1);
+    assert_int_equal(memory_grow(&list, &capacity, 1, sizeof *list, MEMORY_STORE), ERR_NO_MEMORY);
+    assert_true(list == NULL && capacity == 0);
+    assert_int_equal(memory_grow(&list, &capacity, 10, sizeof *list, MEMORY_STORE), OK);
+    for (uint32_t i = 0; i < capacity; i++)
+        list[i] = i;
+    const uint64_t *place = list;
+    uint32_t old = capacity;
+    int64_t bytes = memory_bytes(MEMORY_STORE);
+    memory_fail_at(1);
+    assert_int_equal(memory_grow(&list, &capacity, old + 1, sizeof *list, MEMORY_STORE),
+                     ERR_NO_MEMORY);
+    /* more items than can be counted, more bytes than can be */
+    assert_int_equal(memory_grow(&list, &capacity, UINT32_MAX, sizeof *list, MEMORY_STORE),
+                     ERR_NO_MEMORY);
+    for (size_t item_bytes = SIZE_MAX; item_bytes > SIZE_MAX / 8; item_bytes -= SIZE_MAX / 8)
+        assert_int_equal(memory_grow(&list, &capacity, old + 1, item_bytes, MEMORY_STORE),
+                         ERR_NO_MEMORY);
+    size_t wraps = SIZE_MAX / (2 * old) + 2; /* times 2 * old: hardly anything, modulo 2^64 */
+    assert_int_equal(memory_grow(&list, &capacity, old + 1, wraps, MEMORY_STORE), ERR_NO_MEMORY);
+    assert_true(list == place && capacity == old && memory_bytes(MEMORY_STORE) == bytes);
+    for (uint32_t i = 0; i < capacity; i++)
+        assert_int_equal(list[i], i);
+    memory_give(list, MEMORY_STORE);
+}
+
 #define PASSED 1000
 static void *take_on_thread(void *argument)
 {
@@ -126,9 +186,10 @@ static void purposes_have_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(counts_what_is_taken), cmocka_unit_test(aligns),
-        cmocka_unit_test(nth_take_fails_once),  cmocka_unit_test(threads_are_summed),
-        cmocka_unit_test(purposes_have_names),
+        cmocka_unit_test(counts_what_is_taken),         cmocka_unit_test(aligns),
+        cmocka_unit_test(nth_take_fails_once),          cmocka_unit_test(threads_are_summed),
+        cmocka_unit_test(purposes_have_names),          cmocka_unit_test(grows_by_doubling),
+        cmocka_unit_test(what_cannot_grow_stays_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

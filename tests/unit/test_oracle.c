@@ -312,6 +312,22 @@ static void one_message_under_two_numbers_conflicts(void **state)
     ASSERT_ONLY(world, conflicting, 1);
 }
 
+/* Where the server forgets, a message that was never acknowledged may be sent anew; one that was,
+ * may not, and its debts are not forgiven. */
+static void a_forgetful_server_may_number_again_what_it_never_acknowledged(void **state)
+{
+    struct world *world = *state;
+    oracle_forgets(world->oracle);
+    push(world, bert, 1, 1, 1);
+    ack(world, 1, 2);
+    push(world, bert, 1, 1, 2);
+    assert_clean(world);
+    assert_true(oracle_settled(world->oracle));
+    ack(world, 1, 3);
+    push(world, bert, 1, 1, 3);
+    ASSERT_ONLY(world, conflicting, 1);
+}
+
 static void acknowledgement_and_delivery_disagree(void **state)
 {
     struct world *world = *state;
@@ -439,6 +455,7 @@ int main(void)
         TEST(altered_content_is_seen),
         TEST(two_messages_under_one_number_conflict),
         TEST(one_message_under_two_numbers_conflicts),
+        TEST(a_forgetful_server_may_number_again_what_it_never_acknowledged),
         TEST(acknowledgement_and_delivery_disagree),
         TEST(number_zero_conflicts),
         TEST(number_beyond_the_window_is_not_clean),

@@ -131,6 +131,8 @@ static void make_item(struct item *item, uint64_t *seed)
         row->keep.seq = 1 + random_below(seed, 3);
         row->keep.setting = (struct retention_setting){row->keep.seq * 60, row->keep.seq * 800};
         row->keep.counted = random_below(seed, 2000);
+        row->keep.since = random_below(seed, row->keep.counted + 1);
+        row->keep.uncounted = random_below(seed, 2) == 0;
         row->keep.mark_count = 1 + (uint32_t)(row->keep.counted % 2);
         row->keep.marks[0] = (struct keep_mark){row->keep.seq, 0};
         if (row->keep.mark_count == 2)

@@ -7,16 +7,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static bool is_zero(const uint8_t *data, size_t size)
 {
     return data[0] == 0 && memcmp(data, data + 1, size - 1) == 0;
 }
 
-static uint8_t *map(uint64_t bytes)
+/* map: of a file, or, -1, of nothing. */
+static uint8_t *map(uint64_t bytes, int file)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
+    int flags = file >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, file, 0);
     CHECK(p != MAP_FAILED);
     return p;
 }
@@ -28,10 +30,13 @@ void device_init(struct device *device, uint64_t bytes, uint64_t split)
     device->bytes = bytes;
     device->split = split;
     CHECK(pthread_mutex_init(&device->mutex, NULL) == 0);
-    device->served = map(bytes);
-    device->safe = map(bytes);
+    device->memory = memfd_create("crash", MFD_CLOEXEC);
+    CHECK(device->memory >= 0 && ftruncate(device->memory, (off_t)bytes) == 0);
+    device->served = map(bytes, device->memory);
+    device->safe = map(bytes, -1);
     device->differs = calloc(bytes / DEVICE_BLOCK, 1);
-    CHECK(device->differs != NULL);
+    device->touched = calloc(bytes / DEVICE_BLOCK, 1);
+    CHECK(device->differs != NULL && device->touched != NULL);
 }
 
 static void log_clear(struct device_log *log)
@@ -50,6 +55,8 @@ void device_deinit(struct device *device)
     free(device->after.events);
     free(device->kept.events);
     free(device->differs);
+    free(device->touched);
+    close(device->memory);
     CHECK(munmap(device->served, device->bytes) == 0);
     CHECK(munmap(device->safe, device->bytes) == 0);
     CHECK(pthread_mutex_destroy(&device->mutex) == 0);
@@ -84,21 +91,31 @@ static uint32_t disk_of(const struct device *device, uint64_t offset)
 static void put(struct device *device, uint64_t offset, const uint8_t *data, size_t size, bool safe)
 {
     CHECK(offset <= device->bytes && size <= device->bytes - offset);
+    bool touched = data != NULL;
+    for (uint64_t at = offset / DEVICE_BLOCK; at * DEVICE_BLOCK < offset + size; at++) {
+        device->differs[at] |= !safe;
+        device->touched[at] |= data != NULL;
+        touched = touched || device->touched[at];
+    }
     uint8_t *to[2] = {device->served + offset, safe ? device->safe + offset : NULL};
-    for (size_t i = 0; i < COUNT_OF(to) && to[i] != NULL; i++)
+    for (size_t i = 0; i < COUNT_OF(to) && to[i] != NULL && touched; i++)
         if (data != NULL)
             memcpy(to[i], data, size);
         else
             memset(to[i], 0, size);
-    for (uint64_t at = offset / DEVICE_BLOCK; !safe && at * DEVICE_BLOCK < offset + size; at++)
-        device->differs[at] = 1;
 }
 
 void device_read(struct device *device, uint64_t offset, uint8_t *out, size_t size)
 {
     pthread_mutex_lock(&device->mutex);
     CHECK(offset <= device->bytes && size <= device->bytes - offset);
-    memcpy(out, device->served + offset, size);
+    bool touched = false;
+    for (uint64_t at = offset / DEVICE_BLOCK; at * DEVICE_BLOCK < offset + size; at++)
+        touched = touched || device->touched[at];
+    if (touched)
+        memcpy(out, device->served + offset, size);
+    else
+        memset(out, 0, size); /* reading would take memory */
     pthread_mutex_unlock(&device->mutex);
 }
 
@@ -117,7 +134,7 @@ int device_write(struct device *device, uint64_t offset, const uint8_t *data, si
     pthread_mutex_lock(&device->mutex);
     bool bad = fails(device, &device->fail_write);
     if (!bad) {
-        put(device, offset, data, size, false);
+        put(device, offset, is_zero(data, size) ? NULL : data, size, false);
         event_add(device, DEVICE_WRITE, offset, data, size);
     }
     pthread_mutex_unlock(&device->mutex);
@@ -318,6 +335,24 @@ const char *device_cut(struct device *device, size_t point, enum device_survival
     while (point > 0 && device->record.events[point - 1].kind != DEVICE_MARK)
         point--;
     return point == 0 ? "" : (const char *)device->record.events[point - 1].data;
+}
+
+void device_compare(struct device *device)
+{
+    off_t end;
+    pthread_mutex_lock(&device->mutex);
+    for (off_t from = lseek(device->memory, 0, SEEK_DATA); from >= 0;
+         from = lseek(device->memory, end, SEEK_DATA)) {
+        end = lseek(device->memory, from, SEEK_HOLE);
+        CHECK(end > from && from % DEVICE_BLOCK == 0);
+        for (uint64_t at = (uint64_t)from; at < (uint64_t)end; at += DEVICE_BLOCK) {
+            if (memcmp(device->served + at, device->safe + at, DEVICE_BLOCK) == 0)
+                continue;
+            device->differs[at / DEVICE_BLOCK] = 1;
+            device->touched[at / DEVICE_BLOCK] = 1;
+        }
+    }
+    pthread_mutex_unlock(&device->mutex);
 }
 
 size_t device_keep(struct device *device)

@@ -1,15 +1,15 @@
 /* device.h: a disk in memory, or two, that remember everything that was written to them, and
  * become, on demand, what a power cut at any moment could have left: of both at the same moment.
- * Flow:       serve.c serves it as a file, under a loop device and a file system; lab.c cuts
+ * Flow:       serve.c serves it as a file, under a loop device and a file system; lab.c cuts; where
+ *             nothing needs to be remembered a loop device may stand on its memory directly
  * Owns:       the content twice (what is served, what is safe at the newest cut) and the events
  * Invariants: an event is remembered before its request is answered, so that a mark made after an
  *             answer stands behind it; a write is safe once a flush of its disk was asked for after
- *             its answer;
- *             what is not safe is torn at sectors, but for the first block, which is all there or
- *             not, of each disk: ext4's superblock is two sectors under one checksum, written in
- * place, and ext4 itself does not mount when they are torn (EBADMSG) Failure:    device_write,
- * device_flush: 0, or EIO where a test asked for it; out of memory traps Bounds:     memory for
- * twice the blocks touched and all bytes written (zeros are not kept) */
+ *             its answer; what is not safe is torn at sectors, but for each disk's first block,
+ *             which is all there or not: ext4's superblock is two sectors under one checksum,
+ *             written in place, and ext4 itself does not mount when they are torn (EBADMSG)
+ * Failure:    device_write, device_flush: 0, or EIO where a test asked for it; out of memory traps
+ * Bounds:     memory for twice the blocks touched and all bytes written (zeros are not kept) */
 #ifndef TESTS_CRASH_DEVICE_H
 #define TESTS_CRASH_DEVICE_H
 
@@ -52,11 +52,13 @@ enum device_survival {
 struct device {
     uint64_t bytes; /* of both */
     uint64_t split; /* the second disk begins here; bytes: there is none */
+    int memory;     /* a descriptor of what is served, both disks */
     /* private */
     pthread_mutex_t mutex;
     uint8_t *served;
     uint8_t *safe;    /* everything of `record` before event safe_at, that of its disk */
     uint8_t *differs; /* per block: served is not safe */
+    uint8_t *touched; /* per block: it is, or was, not all zeros */
     size_t safe_at[DEVICE_DISKS];
     struct device_log record;
     struct device_log after; /* written since the newest cut */
@@ -92,6 +94,9 @@ void device_end(struct device *device);
  * descend. The newest mark before it comes back ("" if none). */
 const char *device_cut(struct device *device, size_t point, enum device_survival survival,
                        uint64_t seed);
+/* device_compare: what is served was written to directly: what differs is put back at the next cut.
+ */
+void device_compare(struct device *device);
 /* device_keep: what was written since the newest cut is kept for device_cut_again. Returns how many
  * events that are. */
 size_t device_keep(struct device *device);

@@ -18,8 +18,8 @@ struct hands_disk {
     char file[HOST_PATH_BYTES]; /* as it is served */
     char mounted[HOST_PATH_BYTES];
     /* private */
-    int loop; /* in the child */
-    char loop_path[HOST_PATH_BYTES];
+    int loops[2]; /* in the child; the second one directly on the memory */
+    char loop_paths[2][HOST_PATH_BYTES];
 };
 
 struct hands {
@@ -32,11 +32,12 @@ struct hands {
 };
 
 /* hands_start: the child, with a loop device on each served disk. */
-bool hands_start(struct hands *hands, struct serve *serve);
+bool hands_start(struct hands *hands, struct serve *serve, const struct device *device);
 void hands_stop(struct hands *hands);
 /* hands_mkfs, hands_mount, hands_unmount: all or, but for unmounting, none. */
 bool hands_mkfs(struct hands *hands);
-bool hands_mount(struct hands *hands);
+/* direct: past the served file: what is written is not remembered. */
+bool hands_mount(struct hands *hands, bool direct);
 bool hands_unmount(struct hands *hands);
 /* hands_run: argv as in host_run; variables: "NAME=value", NULL at the end, added to the
  * environment. */

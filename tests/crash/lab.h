@@ -1,7 +1,7 @@
 /* lab.h: record a load once, cut the power many times, check what is there.
  * Flow:       main.c → here → device.h, serve.h, hands.h; the load and the check are processes
  * Failure:    1, with what was lost, where (seed, point, survival) and the saved image
- * Bounds:     one point takes about a mount, a recovery and an unmount: 60 to 150 ms */
+ * Bounds:     one point takes about a mount, a recovery and an unmount: 60 to 90 ms of CPU */
 #ifndef TESTS_CRASH_LAB_H
 #define TESTS_CRASH_LAB_H
 

@@ -14,10 +14,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define FILES_MAX     64u
-#define SPOILT_MAX    FILES_MAX
+#define FILES_MAX     256u
+#define SPOILT_MAX    64u
 #define PATTERN_BYTES 16u
-#define NAME_BYTES    64u
+#define NAME_BYTES    160u
 #define FILE_BYTES    (4u << 20)
 #define SPARED        2u /* of the segments, the newest: what is damaged there may be a tail */
 

@@ -1,8 +1,10 @@
 /* serve.h: a device as the file "disk" of a FUSE file system, its second disk as "cold", beside
- * them the file "control". Flow:       the kernel → one thread here → device.h, one request after
- * the other Owns:       the thread and the mount Invariants: requests are answered in the order in
- * which the device saw them; nothing is cached by the kernel, so that a cut is seen at once by what
- * reads next Failure:    serve_start: false, with the reason on stderr */
+ * them the file "control".
+ * Flow:       the kernel → one thread here → device.h, one request after the other
+ * Owns:       the thread and the mount
+ * Invariants: requests are answered in the order in which the device saw them; nothing is cached by
+ *             the kernel, so that a cut is seen at once by what reads next
+ * Failure:    serve_start: false, with the reason on stderr */
 #ifndef TESTS_CRASH_SERVE_H
 #define TESTS_CRASH_SERVE_H
 

@@ -1,9 +1,10 @@
 /* tap.h: stands between the store and core/file.h in the lab's own processes: it says what is being
  * done, leaves out what a control wants left out, and has the wall clock.
- * Flow:       store/ → here (ld --wrap: file_*, merge_create, move_create, look_*, io_wall_ms) →
- * the real ones; marks → the control file Owns:       one state per process: what it stands in for
- * has no context Invariants: a mark for a phase is written before the first call of it, one for its
- * end after the last one's return; a clock is promised before it is set */
+ * Flow:       store/ → here (ld --wrap, TAPPED in the Makefile) → the real ones; marks → the
+ *             control file
+ * Owns:       one state per process: what it stands in for has no context
+ * Invariants: a mark for a phase is written before the first call of it, one for its end after the
+ *             last one's return; a clock is promised before it is set */
 #ifndef TESTS_CRASH_TAP_H
 #define TESTS_CRASH_TAP_H
 

@@ -1,33 +1,41 @@
 /* bench_log.c: what the log costs over the disk, beside a raw writer in the same run: a pre-written
- * file as large as a segment, written with O_DIRECT in the same batch sizes, write + sync, one in
- * flight.
- * Use:        bench_log [--smoke] [--vs-raw | --latency | --making | --index | --senders N]
- *             [DIRECTORY]; the directory decides which disk is measured. Without a mode: the first
- *             four.
+ * file, written with O_DIRECT in the same batch sizes, write + sync, one in flight.
+ * Use:        bench_log [--smoke] [--vs-raw | --latency | --making | --files | --index |
+ *             --senders N] [--body BYTES] [--batch BYTES] [DIRECTORY]; the directory decides which
+ *             disk is measured. Without a mode: the first five.
  *             --vs-raw and --latency end with status 1 if their limit is missed: 80 % of the raw
- *             writer's bytes per second; 1.5 times its p50. --making: commits while a segment is
- *             made in the background and while none is. --index: what the index of a full unsealed
- *             segment of 64 MiB takes per record, and the time of look-ups. --senders: N senders
- *             of 256 bytes, each with one record in flight, for 3 s; prints records per second and
- *             p50 and p99 in microseconds, for bench/store
+ *             writer's bytes per second; 1.5 times its p50. --body, --batch: of --vs-raw's table
+ *             only that. --making: commits while a segment is made in the background and while none
+ *             is. --files: by the kind of file that a commit goes to: the raw writer in a new one
+ *             that is pre-written, in a recycled one (its content wiped) and in one whose blocks
+ *             are only allocated; the log in recycled segments, what --making does in new ones.
+ *             --index: what the index of a full unsealed segment of 64 MiB takes per record, and
+ *             the time of look-ups. --senders: N senders of 256 bytes, each with one record in
+ *             flight, for 3 s; prints records per second and p50 and p99 in microseconds, for
+ *             bench/store
  * Method:     log and raw take turns, round by round; a figure is the median of the rounds' ratios,
- *             since other users of the disk disturb both alike. The log's shard is played as the
- *             gateway's turn does it: some records, then io_poll, log_flush, log_completed.
+ *             since other users of the disk disturb both alike. A round has 16 batches at least:
+ *             the first one is filled while the disk idles, which a log that goes on does not see.
+ *             The log's shard is played as the gateway's turn does it: some records, then io_poll,
+ *             log_flush, log_completed.
  * Counted:    making the records up, which is their senders' work, is in "all" and in bytes per
  *             second, not in "log" nor in a commit's latency. "log" CPU is this thread's in
- *             log_append and log_completed; "all" is the process's between the first append and the
- *             last completion, user and kernel, with io_uring's workers; "raw" is the same for the
- *             raw writer. Not in it: the way of a record from another shard (bench_core: mesh) */
+ *             log_append and log_completed, without what reading the clock takes; "all" is the
+ *             process's between the first append and the last completion, user and kernel, with
+ *             io_uring's workers; "raw" is the same for the raw writer, per record that its batch
+ *             would hold. Not in it: the way of a record from another shard (bench_core: mesh) */
 #include "core/file.h"
 #include "core/memory.h"
 #include "core/worker.h"
 #include "store/log_private.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #define ROUNDS        9
+#define BATCHES_MIN   16u /* of a round */
 #define BATCH_MAX     (4u << 20)
 #define TURN_RECORDS  64u /* appended between two polls */
 #define SENDERS_MAX   4096u
@@ -39,8 +47,22 @@
 #define RECORDS_MAX   1024u /* prepared at a time */
 #define INDEX_LOOKS   2000u
 #define TIMES_RAW     1.5
+#define FILE_COMMITS  128u /* of a round */
+#define RECYCLED_MAX  12u  /* files there to be recycled */
 
-enum mode { MODE_ALL, MODE_VS_RAW, MODE_LATENCY, MODE_MAKING, MODE_INDEX, MODE_SENDERS };
+enum file_kind { FILE_NEW, FILE_RECYCLED, FILE_ALLOCATED, FILE_KINDS };
+
+static const char *const file_kinds[FILE_KINDS] = {"new", "recycled", "allocated"};
+
+enum mode {
+    MODE_ALL,
+    MODE_VS_RAW,
+    MODE_LATENCY,
+    MODE_MAKING,
+    MODE_FILES,
+    MODE_INDEX,
+    MODE_SENDERS
+};
 
 struct bench {
     struct io_group *group;
@@ -51,9 +73,12 @@ struct bench {
     uint64_t segment_bytes;
     uint32_t batches_max; /* of one round */
     uint32_t latency_rounds;
+    size_t body;  /* 0: all */
+    size_t batch; /* 0: all */
     int raw_fd;
     uint8_t *raw_data;
     uint64_t raw_at;
+    uint64_t raw_bytes; /* of its file */
     uint64_t prepared;
     uint64_t *seqs;             /* of the conversations */
     struct log_record *records; /* prepared and not yet appended */
@@ -62,6 +87,7 @@ struct bench {
     uint64_t appended;
     uint64_t completed;
     uint64_t log_cpu_ns;
+    uint64_t clock_cost_ns;
     uint32_t making_commits;
     uint32_t senders;
     bool missed;
@@ -72,6 +98,13 @@ static uint64_t clock_ns(clockid_t clock)
     struct timespec t;
     clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+/* log_time: what this thread has used since `began`, without the reading of its clock. */
+static uint64_t log_time(const struct bench *b, uint64_t began)
+{
+    uint64_t used = clock_ns(CLOCK_THREAD_CPUTIME_ID) - began;
+    return used < b->clock_cost_ns ? 0 : used - b->clock_cost_ns;
 }
 
 static int number_compare(const void *a, const void *b)
@@ -86,6 +119,17 @@ static uint64_t quantile(uint64_t *values, size_t count, size_t percent)
 {
     qsort(values, count, sizeof *values, number_compare);
     return values[count * percent / 100];
+}
+
+/* clock_cost: of one reading of a thread's processor time, a system call. */
+static uint64_t clock_cost(void)
+{
+    uint64_t ns[1000];
+    for (size_t i = 0; i < COUNT_OF(ns); i++) {
+        uint64_t began = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+        ns[i] = clock_ns(CLOCK_THREAD_CPUTIME_ID) - began;
+    }
+    return quantile(ns, COUNT_OF(ns), 50);
 }
 
 static int ratio_compare(const void *a, const void *b)
@@ -124,38 +168,42 @@ static void open_log(struct bench *b)
     memset(b->seqs, 0, CONVERSATIONS * sizeof *b->seqs);
 }
 
-/* raw_open: as the log's segments are: zeros, synced, O_DIRECT where it can. */
-static void raw_open(struct bench *b)
+/* raw_open: O_DIRECT where it can. FILE_NEW: as the log's segments are, zeros, synced;
+ * FILE_RECYCLED: the same over what the file already was; FILE_ALLOCATED: never written. */
+static void raw_open(struct bench *b, enum file_kind kind, uint64_t bytes)
 {
     char path[600];
-    snprintf(path, sizeof path, "%s.raw", b->directory);
-    b->raw_data = memory_take_aligned(BATCH_MAX, SEGMENT_BLOCK, MEMORY_STORE);
-    CHECK(b->raw_data != NULL);
-    memset(b->raw_data, 0, BATCH_MAX);
+    snprintf(path, sizeof path, "%s.%s", b->directory, file_kinds[kind]);
+    if (kind != FILE_RECYCLED)
+        (void)!file_remove(path); /* there may be none */
     enum err err = file_open(&b->raw_fd, path, FILE_WRITE | FILE_CREATE | FILE_DIRECT);
     if (err == ERR_UNSUPPORTED)
         err = file_open(&b->raw_fd, path, FILE_WRITE | FILE_CREATE);
     CHECK(err == OK);
-    for (uint64_t at = 0; at < b->segment_bytes; at += BATCH_MAX)
+    memset(b->raw_data, 0, BATCH_MAX);
+    for (uint64_t at = 0; kind != FILE_ALLOCATED && at < bytes; at += BATCH_MAX)
         CHECK(file_write(b->raw_fd, at, bytes_of(b->raw_data, BATCH_MAX)) == OK);
+    CHECK(kind != FILE_ALLOCATED || fallocate(b->raw_fd, 0, 0, (off_t)bytes) == 0);
     CHECK(file_sync(b->raw_fd) == OK);
     memset(b->raw_data, 0x5a, BATCH_MAX);
+    b->raw_bytes = bytes;
+    b->raw_at = 0;
 }
 
-static void raw_close(struct bench *b)
+static void raw_remove(struct bench *b)
 {
     char path[600];
-    snprintf(path, sizeof path, "%s.raw", b->directory);
-    file_close(b->raw_fd);
-    CHECK(file_remove(path) == OK);
-    memory_give(b->raw_data, MEMORY_STORE);
+    for (size_t i = 0; i < FILE_KINDS; i++) {
+        snprintf(path, sizeof path, "%s.%s", b->directory, file_kinds[i]);
+        (void)!file_remove(path); /* not every mode has made it */
+    }
 }
 
 static void raw_write(struct bench *b, size_t size)
 {
     struct io_file_op op = {0};
     struct io_event event;
-    if (b->raw_at + size > b->segment_bytes)
+    if (b->raw_at + size > b->raw_bytes)
         b->raw_at = 0;
     CHECK(io_file_write(b->io, &op, b->raw_fd, b->raw_at, bytes_of(b->raw_data, size), true) == OK);
     while (io_poll(b->io, &event, 1, UINT64_MAX) == 0)
@@ -186,6 +234,8 @@ static void prepare(struct bench *b, size_t body, uint32_t count)
 /* append_next: the next one prepared; false: the log has no room now. */
 static bool append_next(struct bench *b, uint64_t cookie)
 {
+    if (b->record_at + 2 < b->record_count)
+        log_expect(b->log, b->records[b->record_at + 2].conversation);
     enum err err = log_append(b->log, &b->records[b->record_at], cookie);
     CHECK(err == OK || err == ERR_FULL);
     b->record_at += err == OK;
@@ -222,7 +272,7 @@ static void turn(struct bench *b, bool flush, uint64_t deadline_ns)
         CHECK(done.err == OK);
         b->completed++;
     }
-    b->log_cpu_ns += clock_ns(CLOCK_THREAD_CPUTIME_ID) - began;
+    b->log_cpu_ns += log_time(b, began);
 }
 
 /* append_batch: in portions of a turn, with a look at the ring between them: a linked sync starts
@@ -239,7 +289,7 @@ static void append_batch(struct bench *b, size_t body, uint32_t records)
                 log_flush(b->log);
                 turn(b, true, io_now_ns(b->io) + NS_PER_S);
             }
-        b->log_cpu_ns += clock_ns(CLOCK_THREAD_CPUTIME_ID) - began;
+        b->log_cpu_ns += log_time(b, began);
         records -= portion;
         if (records > 0)
             turn(b, false, 0);
@@ -299,10 +349,16 @@ static void throughput(struct bench *b, size_t body, size_t batch_bytes)
 {
     uint32_t records = (uint32_t)((batch_bytes - BATCH_HEADER_BYTES) / record_bytes(body));
     uint32_t batches = (uint32_t)((b->segment_bytes - SEGMENT_DATA_OFFSET) / batch_bytes / ROUNDS);
+    uint64_t segment_bytes = b->segment_bytes;
     struct rounds r;
+    if (batches < BATCHES_MIN)
+        batches = BATCHES_MIN;
     if (batches > b->batches_max)
         batches = b->batches_max;
+    if (b->segment_bytes < ROUNDS * (uint64_t)batches * batch_bytes + (1 << 20))
+        b->segment_bytes = ROUNDS * (uint64_t)batches * batch_bytes + (1 << 20);
     open_log(b);
+    b->segment_bytes = segment_bytes;
     rounds_run(b, &r, body, batch_bytes, records, batches);
     log_close(b->log);
     qsort(r.ratios, ROUNDS, sizeof *r.ratios, ratio_compare);
@@ -312,11 +368,11 @@ static void throughput(struct bench *b, size_t body, size_t batch_bytes)
     double raw_ns = (double)quantile(r.raws, ROUNDS, 50);
     b->missed = b->missed || ratio < KEEP_OF_RAW;
     printf("append body %4zu batch %7zu: %7.1f MB/s, raw %7.1f MB/s, %5.1f %%; %8.0f records/s; "
-           "CPU ns/record: log %4.0f, all %5.0f, raw %5.0f\n",
+           "CPU ns/record: log %4.0f, all %5.0f, raw %5.0f; raw us/batch %6.1f\n",
            body, batch_bytes, count * (double)record_bytes(body) / ns * 1e3,
            (double)batch_bytes * batches / raw_ns * 1e3, 100 * ratio, count / ns * 1e9,
            (double)r.log_cpu / count / ROUNDS, (double)r.our_cpu / count / ROUNDS,
-           (double)r.raw_cpu / count / ROUNDS);
+           (double)r.raw_cpu / count / ROUNDS, (double)r.raw_cpu / batches / ROUNDS / 1e3);
 }
 
 static void latency(struct bench *b, uint32_t senders)
@@ -349,41 +405,112 @@ static void latency(struct bench *b, uint32_t senders)
     memory_give(raws, MEMORY_STORE);
 }
 
-/* making: commits of 64 records, told apart by whether the next segment was being made meanwhile.
- */
-static void making(struct bench *b)
+/* recyclable: files as a merge frees them, more than will be needed. */
+static void recyclable(struct bench *b)
+{
+    char path[STORE_PATH_BYTES];
+    int fd;
+    memset(b->raw_data, 0x5a, BATCH_MAX);
+    for (uint32_t id = UINT32_MAX - RECYCLED_MAX; id != UINT32_MAX; id++) {
+        CHECK(store_path(path, b->directory, id, ".spare") == OK);
+        CHECK(file_open(&fd, path, FILE_WRITE | FILE_CREATE) == OK);
+        for (uint64_t at = 0; at < b->log->options.segment_bytes; at += BATCH_MAX)
+            CHECK(file_write(fd, at, bytes_of(b->raw_data, BATCH_MAX)) == OK);
+        CHECK(file_sync(fd) == OK);
+        file_close(fd);
+        lane_spare_add(b->log, id);
+    }
+}
+
+struct commits {
+    uint64_t *ns;
+    uint64_t sum_ns;
+    uint32_t count;
+};
+
+static void commits_line(struct commits *c, const char *name)
+{
+    if (c->count > 0)
+        printf("commit of 64 KiB, %s: %6u, p50 %7.1f us, p99 %8.1f us; %6.1f MB/s\n", name,
+               c->count, (double)quantile(c->ns, c->count, 50) / 1e3,
+               (double)quantile(c->ns, c->count, 99) / 1e3,
+               64 * (double)record_bytes(1024) * c->count / (double)c->sum_ns * 1e3);
+    memory_give(c->ns, MEMORY_STORE);
+}
+
+static void commits_add(struct commits *c, uint64_t ns)
+{
+    c->ns[c->count++] = ns;
+    c->sum_ns += ns;
+}
+
+/* making: commits of 64 records, told apart by whether the next segment was being made meanwhile:
+ * from the third segment on; the first two are made by log_open. */
+static void making(struct bench *b, bool recycled)
 {
     uint64_t segment_bytes = b->segment_bytes;
     static const char *const names[] = {"no segment being made", "one being made       ",
                                         "all                  "};
-    uint64_t *ns[3];
-    uint32_t counts[3] = {0};
+    struct commits commits[3] = {0};
     for (int i = 0; i < 3; i++) {
-        ns[i] = memory_take(b->making_commits * sizeof *ns[i], MEMORY_STORE);
-        CHECK(ns[i] != NULL);
+        commits[i].ns = memory_take(b->making_commits * sizeof(uint64_t), MEMORY_STORE);
+        CHECK(commits[i].ns != NULL);
     }
     b->segment_bytes = 64 << 20;
     open_log(b);
     b->segment_bytes = segment_bytes;
+    if (recycled)
+        recyclable(b);
     for (uint32_t i = 0; i < b->making_commits; i++) {
         bool before = b->log->making != NULL;
         uint64_t began = clock_ns(CLOCK_MONOTONIC);
         log_round(b, 1024, 64, 1);
         uint64_t took = clock_ns(CLOCK_MONOTONIC) - began;
-        int at = before || b->log->making != NULL;
-        ns[at][counts[at]++] = took;
-        ns[2][counts[2]++] = took;
+        if (b->log->active < 2)
+            continue;
+        commits_add(&commits[before || b->log->making != NULL], took);
+        commits_add(&commits[2], took);
     }
-    uint32_t segments = b->log->segment_count;
+    printf("segments of the log: %u, from the third on %s\n", b->log->segment_count,
+           recycled ? "recycled" : "new");
     log_close(b->log);
-    for (int i = 0; i < 3; i++) {
-        if (counts[i] > 0)
-            printf("commit of 64 KiB, %s: %6u, p50 %7.1f us, p99 %8.1f us\n", names[i], counts[i],
-                   (double)quantile(ns[i], counts[i], 50) / 1e3,
-                   (double)quantile(ns[i], counts[i], 99) / 1e3);
-        memory_give(ns[i], MEMORY_STORE);
+    for (int i = 0; i < 3; i++)
+        commits_line(&commits[i], names[i]);
+}
+
+/* ---- kinds of files */
+
+static void files_line(struct bench *b, size_t size, uint32_t rounds)
+{
+    static uint64_t ns[FILE_KINDS][ROUNDS * FILE_COMMITS];
+    uint32_t count = rounds * FILE_COMMITS;
+    for (uint32_t round = 0; round < rounds; round++)
+        for (uint32_t kind = 0; kind < FILE_KINDS; kind++) {
+            raw_open(b, (enum file_kind)kind, align_up(FILE_COMMITS * size, BATCH_MAX));
+            for (uint32_t i = 0; i < FILE_COMMITS; i++) {
+                uint64_t began = clock_ns(CLOCK_MONOTONIC);
+                raw_write(b, size);
+                ns[kind][round * FILE_COMMITS + i] = clock_ns(CLOCK_MONOTONIC) - began;
+            }
+            file_close(b->raw_fd);
+        }
+    for (uint32_t kind = 0; kind < FILE_KINDS; kind++) {
+        uint64_t sum = 0;
+        for (uint32_t i = 0; i < count; i++)
+            sum += ns[kind][i];
+        printf("raw commit of %5zu B, %-9s file: p50 %7.1f us, p99 %8.1f us; %6.1f MB/s\n", size,
+               file_kinds[kind], (double)quantile(ns[kind], count, 50) / 1e3,
+               (double)quantile(ns[kind], count, 99) / 1e3,
+               (double)size * count / (double)sum * 1e3);
     }
-    printf("segments made: %u\n", segments);
+}
+
+static void files(struct bench *b)
+{
+    static const size_t sizes[] = {4096, 16 << 10, 64 << 10};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++)
+        files_line(b, sizes[i], b->batches_max < ROUNDS ? 1 : ROUNDS);
+    making(b, true);
 }
 
 /* ---- the index of a full segment */
@@ -547,21 +674,34 @@ static void start(struct bench *b)
     CHECK(workers_create(&b->workers, b->group, &workers) == OK);
     b->seqs = memory_take(CONVERSATIONS * sizeof *b->seqs, MEMORY_STORE);
     b->records = memory_take(RECORDS_MAX * sizeof *b->records, MEMORY_STORE);
-    CHECK(b->seqs != NULL && b->records != NULL);
+    b->raw_data = memory_take_aligned(BATCH_MAX, SEGMENT_BLOCK, MEMORY_STORE);
+    CHECK(b->seqs != NULL && b->records != NULL && b->raw_data != NULL);
+    b->clock_cost_ns = clock_cost();
 }
 
-static void run(struct bench *b, enum mode mode)
+static void beside_raw(struct bench *b, enum mode mode)
 {
     static const size_t bodies[] = {256, 1024};
     static const size_t batches[] = {16 << 10, 64 << 10, 256 << 10, 1 << 20, BATCH_MAX};
     static const uint32_t senders[] = {1, 64, 1024};
-    for (size_t i = 0; i < COUNT_OF(bodies) && (mode == MODE_ALL || mode == MODE_VS_RAW); i++)
+    raw_open(b, FILE_NEW, b->segment_bytes);
+    for (size_t i = 0; i < COUNT_OF(bodies) && mode != MODE_LATENCY; i++)
         for (size_t j = 0; j < COUNT_OF(batches); j++)
-            throughput(b, bodies[i], batches[j]);
-    for (size_t i = 0; i < COUNT_OF(senders) && (mode == MODE_ALL || mode == MODE_LATENCY); i++)
+            if ((b->body == 0 || b->body == bodies[i]) && (b->batch == 0 || b->batch == batches[j]))
+                throughput(b, bodies[i], batches[j]);
+    for (size_t i = 0; i < COUNT_OF(senders) && mode != MODE_VS_RAW; i++)
         latency(b, senders[i]);
+    file_close(b->raw_fd);
+}
+
+static void run(struct bench *b, enum mode mode)
+{
+    if (mode == MODE_ALL || mode == MODE_VS_RAW || mode == MODE_LATENCY)
+        beside_raw(b, mode);
     if (mode == MODE_ALL || mode == MODE_MAKING)
-        making(b);
+        making(b, false);
+    if (mode == MODE_ALL || mode == MODE_FILES)
+        files(b);
     if (mode == MODE_ALL || mode == MODE_INDEX)
         index_lines();
     if (mode == MODE_SENDERS)
@@ -588,6 +728,12 @@ int main(int argc, char **argv)
             mode = MODE_LATENCY;
         } else if (strcmp(argv[i], "--making") == 0) {
             mode = MODE_MAKING;
+        } else if (strcmp(argv[i], "--files") == 0) {
+            mode = MODE_FILES;
+        } else if (strcmp(argv[i], "--body") == 0 && i + 1 < argc) {
+            b.body = strtoul(argv[++i], NULL, 10);
+        } else if (strcmp(argv[i], "--batch") == 0 && i + 1 < argc) {
+            b.batch = strtoul(argv[++i], NULL, 10);
         } else if (strcmp(argv[i], "--index") == 0) {
             mode = MODE_INDEX;
         } else if (strcmp(argv[i], "--senders") == 0 && i + 1 < argc) {
@@ -600,12 +746,10 @@ int main(int argc, char **argv)
     snprintf(b.directory, sizeof b.directory, "%s", directory);
     start(&b);
     clear(&b);
-    if (mode != MODE_SENDERS)
-        raw_open(&b);
     run(&b, mode);
-    if (mode != MODE_SENDERS)
-        raw_close(&b);
+    raw_remove(&b);
     clear(&b);
+    memory_give(b.raw_data, MEMORY_STORE);
     memory_give(b.seqs, MEMORY_STORE);
     memory_give(b.records, MEMORY_STORE);
     workers_destroy(b.workers);

@@ -308,7 +308,19 @@ void mesh_flush(struct mesh *mesh, uint32_t shard)
 
 /* ---- the target's side */
 
-/* ring_next: whether an unread published message is at head; steps over padding. */
+/* ring_message: size of the published message at *at; steps over padding. */
+static uint32_t ring_message(const struct ring *ring, uint64_t *at)
+{
+    const uint8_t *p = ring->data + (*at & (ring->capacity - 1));
+    if (load_u32(p + 4) == KIND_PADDING) {
+        *at += MESH_HEAD_BYTES + load_u32(p);
+        CHECK(*at < ring->published_seen && (*at & (ring->capacity - 1)) == 0);
+        p = ring->data;
+    }
+    return load_u32(p);
+}
+
+/* ring_next: whether an unread published message is at head. */
 static bool ring_next(struct ring *ring, uint64_t *out_head, uint32_t *out_size)
 {
     uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
@@ -317,14 +329,8 @@ static bool ring_next(struct ring *ring, uint64_t *out_head, uint32_t *out_size)
         if (head == ring->published_seen)
             return false;
     }
-    const uint8_t *p = ring->data + (head & (ring->capacity - 1));
-    if (load_u32(p + 4) == KIND_PADDING) {
-        head += MESH_HEAD_BYTES + load_u32(p);
-        CHECK(head < ring->published_seen && (head & (ring->capacity - 1)) == 0);
-        p = ring->data;
-    }
+    *out_size = ring_message(ring, &head);
     *out_head = head;
-    *out_size = load_u32(p);
     return true;
 }
 
@@ -336,6 +342,23 @@ struct bytes mesh_peek(struct mesh *mesh, uint32_t target, uint32_t source, enum
     if (!ring_next(ring, &head, &size))
         return (struct bytes){NULL, 0};
     return bytes_of(ring->data + (head & (ring->capacity - 1)) + MESH_HEAD_BYTES, size);
+}
+
+struct bytes mesh_peek_after(struct mesh *mesh, uint32_t target, uint32_t source,
+                             enum mesh_class class, struct bytes message)
+{
+    const struct ring *ring = ring_of(mesh, source, target, class);
+    if (message.data == NULL)
+        return message;
+    uint64_t mask = ring->capacity - 1;
+    uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+    uint64_t offset = (uint64_t)(message.data - ring->data) - MESH_HEAD_BYTES;
+    uint64_t at = head + ((offset - head) & mask) + cost_of(message.size);
+    CHECK(at <= ring->published_seen);
+    if (at == ring->published_seen)
+        return bytes_of(NULL, 0);
+    uint32_t size = ring_message(ring, &at);
+    return bytes_of(ring->data + (at & mask) + MESH_HEAD_BYTES, size);
 }
 
 void mesh_pop(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class)

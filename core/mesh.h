@@ -72,6 +72,10 @@ void mesh_unpromise(struct mesh *mesh, uint32_t target, uint32_t source, enum me
 
 /* mesh_peek: the oldest unread published message of a ring, or {NULL, 0}; valid until mesh_pop. */
 struct bytes mesh_peek(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class);
+/* mesh_peek_after: the one behind `message`, which came from mesh_peek or here and is not popped;
+ * {NULL, 0}: none is known to be published. Of {NULL, 0}: the same. */
+struct bytes mesh_peek_after(struct mesh *mesh, uint32_t target, uint32_t source,
+                             enum mesh_class class, struct bytes message);
 void mesh_pop(struct mesh *mesh, uint32_t target, uint32_t source, enum mesh_class class);
 
 /* mesh_flush: publish all that the shard and the lanes it drives committed; wake shards that sleep.

@@ -1,7 +1,8 @@
-/* run.c: see run.h. The main thread has an io of its own, only for its clock and sleep; every fleet
- * has its thread. They share the phase (written by main) and the progress (written by the fleet).
+/* run.c: see run.h; keys and what this host can do: run_check.c. The main thread has an io of its
+ * own, only for its clock and sleep; every fleet has its thread. They share the phase (written by
+ * main) and the progress (written by the fleet).
  */
-#include "loadgen/run.h"
+#include "loadgen/run_private.h"
 
 #include "core/file.h"
 #include "core/memory.h"
@@ -9,21 +10,15 @@
 
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 
-#define CONNECTIONS_PER_SOURCE 12000 /* beyond, the kernel's search for a free port gets slow */
-#define HANDSHAKES_PER_SOURCE  16    /* the gateway limits what one address has un-upgraded */
-#define BYTES_PER_CONNECTION   16000 /* both ends with the kernel's part, generously */
-#define PORT_SPARE_PERCENT     90
-#define SETTLE_MS              1000
-#define STOP_S_MAX             60
-#define TICK_MS                100
-#define FAILURES_TO_GIVE_UP    3
-#define TOKEN_LIFETIME_MS      (24u * 3600 * 1000)
-#define RECEIVE_BUFFERS        256
-#define RECEIVE_BUFFER_BYTES   8192
-#define KEY_TEXT_BYTES         64
+#define SETTLE_MS            1000
+#define STOP_S_MAX           60
+#define TICK_MS              100
+#define FAILURES_TO_GIVE_UP  3
+#define TOKEN_LIFETIME_MS    (24u * 3600 * 1000)
+#define RECEIVE_BUFFERS      256
+#define RECEIVE_BUFFER_BYTES 8192
 
 enum thread_state { THREAD_STARTING, THREAD_RUNNING, THREAD_FAILED, THREAD_ENDED };
 
@@ -71,170 +66,6 @@ struct run {
     struct totals printed;
     struct report report;
 };
-
-__attribute__((format(printf, 3, 4))) static enum err explain(char explanation[RUN_EXPLAIN_BYTES],
-                                                              enum err err, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    (void)vsnprintf(explanation, RUN_EXPLAIN_BYTES, format, arguments);
-    va_end(arguments);
-    return err;
-}
-
-/* ---- keys */
-
-static enum err write_file(const char *path, struct bytes data, uint32_t flags,
-                           char explanation[RUN_EXPLAIN_BYTES])
-{
-    int fd;
-    enum err err = file_open(&fd, path, FILE_WRITE | FILE_CREATE | flags);
-    if (err == OK) {
-        err = file_truncate(fd, 0);
-        if (err == OK)
-            err = file_write(fd, 0, data);
-        file_close(fd);
-    }
-    return err == OK ? OK
-                     : explain(explanation, err, "cannot write %s: %s; check directory and space",
-                               path, err_name(err));
-}
-
-static enum err key_read(const char *directory, struct jwt_signer *signer,
-                         char explanation[RUN_EXPLAIN_BYTES])
-{
-    char path[RUN_PATH_BYTES + 32];
-    uint8_t text[KEY_TEXT_BYTES];
-    uint8_t seed[JWT_KEY_BYTES] = {0};
-    size_t done = 0;
-    int fd;
-    (void)snprintf(path, sizeof path, "%s/operator.key", directory);
-    enum err err = file_open(&fd, path, FILE_READ);
-    if (err != OK)
-        return explain(explanation, err, "cannot read %s: %s; make it with: roost-loadgen keys %s",
-                       path, err_name(err), directory);
-    err = file_read(fd, 0, text, sizeof text, &done);
-    file_close(fd);
-    if (err != OK || done != sizeof text)
-        return explain(explanation, ERR_INVALID, "%s is not a key: remove it and make it anew",
-                       path);
-    for (size_t i = 0; i < sizeof text; i++) {
-        const char *digits = "0123456789abcdef";
-        const char *digit = memchr(digits, text[i], 16);
-        if (digit == NULL)
-            return explain(explanation, ERR_INVALID, "%s is not a key: remove it and make it anew",
-                           path);
-        seed[i / 2] = (uint8_t)(seed[i / 2] << 4 | (uint8_t)(digit - digits));
-    }
-    jwt_signer_init(signer, seed);
-    return OK;
-}
-
-static enum err entropy_take(uint8_t *out, size_t size, char explanation[RUN_EXPLAIN_BYTES])
-{
-    int fd;
-    size_t done = 0;
-    enum err err = file_open(&fd, "/dev/urandom", FILE_READ);
-    if (err == OK) {
-        err = file_read(fd, 0, out, size, &done);
-        file_close(fd);
-    }
-    return err == OK && done == size
-               ? OK
-               : explain(explanation, ERR_IO, "cannot read /dev/urandom for a key");
-}
-
-enum err run_keys(const char *directory, char explanation[RUN_EXPLAIN_BYTES])
-{
-    char path[RUN_PATH_BYTES + 32];
-    uint8_t seed[JWT_KEY_BYTES];
-    char text[KEY_TEXT_BYTES + 1];
-    uint8_t json[1024];
-    struct buffer jwks = buffer_of(json, sizeof json);
-    struct jwt_signer signer;
-    int fd;
-    enum err err = file_make_directory(directory);
-    if (err != OK)
-        return explain(explanation, err, "cannot make directory %s: %s", directory, err_name(err));
-    (void)snprintf(path, sizeof path, "%s/operator.key", directory);
-    if (file_open(&fd, path, FILE_READ) == OK) {
-        file_close(fd);
-    } else {
-        TRY(entropy_take(seed, sizeof seed, explanation));
-        for (size_t i = 0; i < sizeof seed; i++)
-            (void)snprintf(text + 2 * i, 3, "%02x", seed[i]);
-        TRY(write_file(path, bytes_of(text, KEY_TEXT_BYTES), FILE_PRIVATE, explanation));
-    }
-    TRY(key_read(directory, &signer, explanation));
-    err = jwks_encode(&jwks, &signer, RUN_KEY_ID);
-    if (err != OK)
-        return explain(explanation, err, "cannot encode the key set: %s", err_name(err));
-    (void)snprintf(path, sizeof path, "%s/jwks.json", directory);
-    return write_file(path, buffer_bytes(&jwks), 0, explanation);
-}
-
-/* ---- can this host do it */
-
-static bool is_loopback(const struct io_address *address)
-{
-    static const uint8_t mapped[13] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127};
-    return memcmp(address->ip, mapped, sizeof mapped) == 0;
-}
-
-/* sources_needed: how many 127.0.0.x to connect from; 0: not loopback, the kernel chooses. */
-static uint32_t sources_needed(const struct run_options *options, const struct io_address *target)
-{
-    if (!is_loopback(target))
-        return 0;
-    uint32_t by_ports = options->connections / CONNECTIONS_PER_SOURCE + 1;
-    uint32_t by_handshakes = options->handshakes / HANDSHAKES_PER_SOURCE + 1;
-    uint32_t count = by_ports > by_handshakes ? by_ports : by_handshakes;
-    return count < FLEET_SOURCES_MAX ? count : FLEET_SOURCES_MAX;
-}
-
-static enum err check_ports(const struct run_options *options, const struct io_address *target,
-                            const struct host_limits *limits, char explanation[RUN_EXPLAIN_BYTES])
-{
-    if (limits->port_first == 0 || limits->port_last < limits->port_first)
-        return OK; /* not readable: connecting will tell */
-    uint32_t sources = sources_needed(options, target);
-    uint64_t ports = (uint64_t)(limits->port_last - limits->port_first + 1) *
-                     (sources == 0 ? 1 : sources) * PORT_SPARE_PERCENT / 100;
-    if (ports >= options->connections)
-        return OK;
-    return explain(explanation, ERR_INVALID,
-                   "%" PRIu32 " connections need more local ports than %" PRIu32 "-%" PRIu32
-                   " gives from %" PRIu32
-                   " address(es): as root: sysctl net.ipv4.ip_local_port_range=\"1024 65535\"",
-                   options->connections, limits->port_first, limits->port_last,
-                   sources == 0 ? 1 : sources);
-}
-
-enum err run_check(const struct run_options *options, char explanation[RUN_EXPLAIN_BYTES])
-{
-    struct io_address target;
-    struct host_limits limits;
-    struct jwt_signer signer;
-    if (address_parse(&target, options->target) != OK)
-        return explain(explanation, ERR_INVALID,
-                       "--target %s is not an address with a port, such as 127.0.0.1:8443",
-                       options->target);
-    TRY(key_read(options->keys, &signer, explanation));
-    host_limits_read(&limits);
-    if (limits.descriptors != 0 && limits.descriptors < 1024)
-        return explain(explanation, ERR_NO_DESCRIPTORS,
-                       "at most %" PRIu64
-                       " open files are allowed, 1024 are needed: raise it with ulimit -n 1024",
-                       limits.descriptors);
-    uint64_t needed = (uint64_t)options->connections *
-                      (is_loopback(&target) ? BYTES_PER_CONNECTION : BYTES_PER_CONNECTION / 2);
-    if (limits.memory_available != 0 && limits.memory_available < needed)
-        return explain(explanation, ERR_NO_MEMORY,
-                       "%" PRIu32 " connections need about %" PRIu64 " MiB of memory, %" PRIu64
-                       " MiB are available: use fewer with --connections, or free memory",
-                       options->connections, needed >> 20, limits.memory_available >> 20);
-    return check_ports(options, &target, &limits, explanation);
-}
 
 /* ---- threads */
 
@@ -315,8 +146,8 @@ static void *thread_main(void *context)
         err = fleet_create(&thread->fleet, thread->io, &thread->options);
     if (err != OK) {
         const char *reason = thread->io == NULL ? "" : io_explain(thread->io);
-        (void)explain(thread->explanation, err, "thread %" PRIu32 " cannot start: %s %s",
-                      thread->index, err_name(err), reason);
+        (void)run_explain(thread->explanation, err, "thread %" PRIu32 " cannot start: %s %s",
+                          thread->index, err_name(err), reason);
         atomic_store(&thread->state, THREAD_FAILED);
         return NULL;
     }
@@ -335,7 +166,7 @@ static enum err threads_start(struct run *run, char explanation[RUN_EXPLAIN_BYTE
         thread->index = i;
         fill_fleet_options(run, &thread->options, i);
         if (pthread_create(&thread->id, NULL, thread_main, thread) != 0)
-            return explain(explanation, ERR_NO_MEMORY, "cannot start thread %" PRIu32, i);
+            return run_explain(explanation, ERR_NO_MEMORY, "cannot start thread %" PRIu32, i);
         run->thread_count++;
     }
     for (uint32_t i = 0; i < run->thread_count; i++) {
@@ -344,7 +175,7 @@ static enum err threads_start(struct run *run, char explanation[RUN_EXPLAIN_BYTE
             (void)io_poll(run->io, &(struct io_event){0}, 1,
                           io_now_ns(run->io) + TICK_MS * NS_PER_MS);
         if (state == THREAD_FAILED)
-            return explain(explanation, ERR_UNSUPPORTED, "%s", run->threads[i].explanation);
+            return run_explain(explanation, ERR_UNSUPPORTED, "%s", run->threads[i].explanation);
     }
     return OK;
 }
@@ -460,12 +291,12 @@ static enum err phase_connect(struct run *run, char explanation[RUN_EXPLAIN_BYTE
     do {
         at = tick(run, "connect");
         if (at.established == 0 && at.failed >= FAILURES_TO_GIVE_UP)
-            return explain(explanation, ERR_CLOSED, "no connection to %s: %s", options->target,
-                           first_failure(run));
+            return run_explain(explanation, ERR_CLOSED, "no connection to %s: %s", options->target,
+                               first_failure(run));
     } while (at.established < options->connections && io_now_ns(run->io) < end);
     if (at.established == 0)
-        return explain(explanation, ERR_TIMEOUT, "no connection to %s within %" PRIu32 " s",
-                       options->target, options->connect_timeout_s);
+        return run_explain(explanation, ERR_TIMEOUT, "no connection to %s within %" PRIu32 " s",
+                           options->target, options->connect_timeout_s);
     run->report.has_connect = true;
     run->report.connect_s = (double)(io_now_ns(run->io) - begin) / (double)NS_PER_S;
     return OK;
@@ -578,23 +409,23 @@ static enum err report_write(struct run *run, char explanation[RUN_EXPLAIN_BYTES
     uint8_t *memory = memory_take(REPORT_BYTES_MAX, MEMORY_CORE);
     struct buffer out = buffer_of(memory, REPORT_BYTES_MAX);
     if (memory == NULL)
-        return explain(explanation, ERR_NO_MEMORY, "no memory for the report");
+        return run_explain(explanation, ERR_NO_MEMORY, "no memory for the report");
     enum err err = report_text(&out, &run->report);
     CHECK(err == OK); /* REPORT_BYTES_MAX is a bound */
     printf("\n%.*s", (int)out.size, (const char *)out.data);
     if (directory[0] != '\0') {
         err = file_make_directory(directory);
         if (err != OK)
-            (void)explain(explanation, err, "cannot make directory %s: %s", directory,
-                          err_name(err));
+            (void)run_explain(explanation, err, "cannot make directory %s: %s", directory,
+                              err_name(err));
         (void)snprintf(path, sizeof path, "%s/report.txt", directory);
         if (err == OK)
-            err = write_file(path, buffer_bytes(&out), 0, explanation);
+            err = run_write_file(path, buffer_bytes(&out), 0, explanation);
         out.size = 0;
         CHECK(report_json(&out, &run->report) == OK);
         (void)snprintf(path, sizeof path, "%s/report.json", directory);
         if (err == OK)
-            err = write_file(path, buffer_bytes(&out), 0, explanation);
+            err = run_write_file(path, buffer_bytes(&out), 0, explanation);
     }
     memory_give(memory, MEMORY_CORE);
     return err;
@@ -604,7 +435,7 @@ static enum err report_write(struct run *run, char explanation[RUN_EXPLAIN_BYTES
 
 static enum err sources_make(struct run *run)
 {
-    run->source_count = sources_needed(run->options, &run->target);
+    run->source_count = run_sources_needed(run->options, &run->target);
     if (run->source_count == 0)
         return OK;
     run->sources = memory_take_zeroed(run->source_count * sizeof *run->sources, MEMORY_CORE);
@@ -631,21 +462,21 @@ static enum err run_prepare(struct run *run, char explanation[RUN_EXPLAIN_BYTES]
                             .buffer_bytes = 4096,
                             .files_max = 1,
                             .cpu = -1};
-    TRY(key_read(options->keys, &run->signer, explanation));
+    TRY(run_key_read(options->keys, &run->signer, explanation));
     enum err err = address_parse(&run->target, options->target);
     if (err == OK)
         err = sources_make(run);
     if (err != OK)
-        return explain(explanation, err, "cannot prepare addresses: %s", err_name(err));
+        return run_explain(explanation, err, "cannot prepare addresses: %s", err_name(err));
     if (tls_context_create_client(&run->tls_context, options->ca[0] == '\0' ? NULL : options->ca,
                                   &reason) != OK)
-        return explain(explanation, ERR_INVALID, "%s", reason);
+        return run_explain(explanation, ERR_INVALID, "%s", reason);
     err = io_group_create(&run->group, options->threads + 1);
     if (err == OK)
         err = io_create(&run->io, run->group, &io);
     if (err != OK)
-        return explain(explanation, err, "cannot use io_uring: %s %s", err_name(err),
-                       run->io == NULL ? "" : io_explain(run->io));
+        return run_explain(explanation, err, "cannot use io_uring: %s %s", err_name(err),
+                           run->io == NULL ? "" : io_explain(run->io));
     host_machine_read(&run->report.machine);
     run->report.options =
         (struct report_options){.connections = options->connections,
@@ -657,7 +488,7 @@ static enum err run_prepare(struct run *run, char explanation[RUN_EXPLAIN_BYTES]
                                 .handshakes_max = options->handshakes,
                                 .sources = run->source_count == 0 ? 1 : run->source_count,
                                 .encoding = options->json ? SUBPROTOCOL_JSON : SUBPROTOCOL_PROTO,
-                                .local = is_loopback(&run->target)};
+                                .local = run_is_loopback(&run->target)};
     run->report.loadgen_version = ROOST_VERSION;
     run->report.gateway_version = options->gateway_version;
     run->report.tls_library = tls_library();
@@ -700,7 +531,7 @@ enum err run(const struct run_options *options, bool *pass, char explanation[RUN
 {
     struct run *run = memory_take_zeroed(sizeof *run, MEMORY_CORE);
     if (run == NULL)
-        return explain(explanation, ERR_NO_MEMORY, "no memory");
+        return run_explain(explanation, ERR_NO_MEMORY, "no memory");
     run->options = options;
     enum err err = run_prepare(run, explanation);
     if (err == OK)

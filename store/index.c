@@ -48,6 +48,8 @@ enum err index_create(struct index **out, const struct segment_key *key, uint64_
     uint32_t records_max = (uint32_t)(segment_bytes / RECORD_HEADER_BYTES) + 1;
     uint32_t extent_max = LINK_CELLS + RECORD_CELLS * EXTENT_ROOM_MAX;
     index->hash = (struct hash_key){key->nonce, key->id};
+    for (uint32_t i = 0; i < COUNT_OF(index->expected); i++)
+        index->expected[i].hash = hash_u128(&index->hash, 0, 0); /* that of its id, as always */
     index->mask = buckets - 1;
     index->run_pages_max = records_max / INDEX_PAGE_RUNS + 1;
     index->cell_pages_max = records_max / ((INDEX_PAGE_CELLS - extent_max) / CELLS_MOST) + 1;
@@ -272,14 +274,64 @@ static enum err extent_take(struct index *index, uint32_t *extent, uint32_t room
 
 /* ---- adding */
 
+/* run_fetch: the bucket's first run, as a rule the only one. */
+static void run_fetch(const struct index *index, uint32_t bucket)
+{
+    uint32_t at = index->buckets[bucket];
+    if (at == INDEX_NONE)
+        return;
+    const struct index_run *run = index_run(index, at);
+    __builtin_prefetch(run, 1);
+    __builtin_prefetch(&run->used, 1); /* it may lie across two lines */
+}
+
+/* cells_fetch: where that run's next record will stand. */
+static void cells_fetch(const struct index *index, uint32_t bucket)
+{
+    uint32_t at = index->buckets[bucket];
+    if (at == INDEX_NONE)
+        return;
+    const struct index_run *run = index_run(index, at);
+    uint32_t room = extent_room(run->count - run->used);
+    if (run->count == 1 || run->used == room)
+        return; /* in a new extent */
+    __builtin_prefetch(extent_place(index, run->at, run->used), 1);
+    __builtin_prefetch(extent_print(index, run->at, room, run->used), 1);
+}
+
+void index_expect(struct index *index, struct conversation_id conversation)
+{
+    const struct index_expected *before =
+        &index->expected[index->expect_count++ % COUNT_OF(index->expected)];
+    struct index_expected *now = &index->expected[index->expect_count % COUNT_OF(index->expected)];
+    run_fetch(index, (uint32_t)before->hash & index->mask);
+    *now = (struct index_expected){conversation,
+                                   hash_u128(&index->hash, conversation.hi, conversation.lo)};
+    __builtin_prefetch(&index->buckets[(uint32_t)now->hash & index->mask]);
+}
+
+/* hash_of: of the conversation's id; *expected: its run was fetched. */
+static uint64_t hash_of(const struct index *index, struct conversation_id id, bool *expected)
+{
+    for (uint32_t i = 0; i < COUNT_OF(index->expected); i++) {
+        *expected = conversation_id_equal(index->expected[i].id, id);
+        if (*expected)
+            return index->expected[i].hash;
+    }
+    return hash_u128(&index->hash, id.hi, id.lo);
+}
+
 struct index_place index_prepare(const struct index *index, const struct log_record *record)
 {
     struct index_place place = {0};
     if (!record_has_seq(record->kind))
         return place;
-    uint64_t of = hash_u128(&index->hash, record->conversation.hi, record->conversation.lo);
+    uint64_t of = hash_of(index, record->conversation, &place.expected);
     place.bucket = (uint32_t)of & index->mask;
-    __builtin_prefetch(&index->buckets[place.bucket]);
+    if (place.expected)
+        cells_fetch(index, place.bucket);
+    else
+        __builtin_prefetch(&index->buckets[place.bucket]);
     if (message_id_given(record->message_id))
         place.print =
             print_of(of, index->hash.k1, record->sender, record->device, record->message_id);
@@ -288,12 +340,8 @@ struct index_place index_prepare(const struct index *index, const struct log_rec
 
 void index_approach(const struct index *index, const struct index_place *place)
 {
-    uint32_t at = index->buckets[place->bucket];
-    if (at == INDEX_NONE)
-        return;
-    const struct index_run *run = index_run(index, at);
-    __builtin_prefetch(run, 1);
-    __builtin_prefetch(&run->used, 1); /* it may lie across two lines */
+    if (!place->expected)
+        run_fetch(index, place->bucket);
 }
 
 /* run_add: a run of one record. */

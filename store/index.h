@@ -38,10 +38,18 @@ struct index_large {
     uint32_t size;
 };
 
+/* index_expected: a conversation that index_expect named, and the hash of its id. */
+struct index_expected {
+    struct conversation_id id;
+    uint64_t hash;
+};
+
 struct index {
     /* private */
     struct hash_key hash;
-    struct index_run **runs; /* pages */
+    struct index_expected expected[4]; /* the newest ones, in turn */
+    uint32_t expect_count;             /* wraps */
+    struct index_run **runs;           /* pages */
     uint16_t **cells;
     struct index_large **larges;
     uint32_t *buckets;
@@ -74,7 +82,11 @@ void index_destroy(struct index *index);
 struct index_place {
     uint32_t bucket;
     uint32_t print;
+    bool expected;
 };
+/* index_expect: the record after the next one will be of that conversation: a hint; of one that is
+ * expected in time index_add_at finds all it looks at in the processor's cache. */
+void index_expect(struct index *index, struct conversation_id conversation);
 /* index_prepare, index_approach, index_add_at: index_add in three steps. The first two have memory
  * fetched for the next one, so that a caller with other work to do between them does not wait for
  * it. */

@@ -321,6 +321,11 @@ enum err log_append(struct log *log, const struct log_record *record, uint64_t c
     return OK;
 }
 
+void log_expect(struct log *log, struct conversation_id conversation)
+{
+    index_expect(log->segments[log->active]->index, conversation);
+}
+
 static void batch_encode(struct log *log, const struct lane_batch *batch, size_t padded)
 {
     struct batch_header header = {

@@ -130,6 +130,9 @@ void log_abandon(struct log *log);
  * turn, after log_flush. ERR_TOO_BIG; ERR_INVALID: a conversation's sequence numbers must ascend.
  */
 MUST_USE enum err log_append(struct log *log, const struct log_record *record, uint64_t cookie);
+/* log_expect: the record after the next to be appended will be of that conversation: a hint, for
+ * the sake of the processor's cache. Nothing comes of a wrong one. */
+void log_expect(struct log *log, struct conversation_id conversation);
 /* log_flush: start a batch if something is gathered and none is in flight. Call once a turn. */
 void log_flush(struct log *log);
 /* log_on_file: an IO_FILE_DONE whose op->owner is the log's (log_owns). */

@@ -1,22 +1,4 @@
-/* account.c: accounts as rows of the catalog.
- *
- * Keys are big-endian, so that key order is id order; values are little-endian and begin with a
- * version, now 1; a higher one is ERR_NEWER, another length than the version says ERR_CORRUPT.
- *
- * CATALOG_USERS        key: user id 8
- *   0 version 1 | 1 realm 4 | 5 created, ms since 1970 8 | 13 last device number given 4
- *   17 password hash's length 1, its text (argon2 encoded; empty: an operator's user)
- *   .. name's length 1, its UTF-8
- * CATALOG_USER_NAMES   key: realm 4, name
- *   0 version 1 | 1 user id 8
- * CATALOG_DEVICES      key: user id 8, device number 4
- *   0 version 1 | 1 flags 1 (bit 0: logged out) | 2 login generation 8
- *   10 last login, refresh or noted use, ms 8 | 18 refresh token expires, ms 8 (0: has none)
- *   26 operators' tokens are refused up to this expiry, ms 8
- *   34 SHA-256 of the refresh token's first 16 bytes 32 | 66 SHA-256 of all its 32 bytes 32
- *   98 device key's length 1, its UTF-8
- * CATALOG_DEVICE_KEYS  key: user id 8, device key
- *   0 version 1 | 1 device number 4
+/* account.c: the rules of accounts; their rows: account_rows.c.
  *
  * Refresh tokens: 32 bytes. The first half names the login and stays; the second half is new with
  * every refresh. A token whose first half fits and whose whole does not was used before, however
@@ -28,252 +10,13 @@
 #include "gateway/chat/account.h"
 
 #include "core/text.h"
+#include "gateway/chat/account_rows.h"
 
 #include <openssl/mem.h>
-#include <openssl/sha.h>
 
-#define ROW_VERSION       1
-#define FAMILY_BYTES      (REFRESH_TOKEN_BYTES / 2)
-#define DEVICE_LOGGED_OUT 1
-#define USER_ROW_MAX      (19 + ACCOUNT_HASH_TEXT_BYTES + JWT_NAME_BYTES_MAX)
-#define DEVICE_ROW_MAX    (99 + JWT_NAME_BYTES_MAX)
-#define KEY_BYTES_MAX     (8 + JWT_NAME_BYTES_MAX)
-#define USER_PROBES       16 /* ids tried from a random one on; the first practically always fits */
-#define USE_NOTED_PARTS   4  /* an operator's device notes its use once per this part of its life */
-
-struct user_row {
-    struct realm_id realm;
-    uint64_t created_ms;
-    uint32_t device_last;
-    struct bytes hash; /* borrowed from the transaction or the caller */
-    struct bytes name;
-};
-
-struct device_row {
-    uint8_t flags;
-    uint64_t generation;
-    uint64_t used_ms;
-    uint64_t refresh_expires_ms;
-    uint64_t refused_until_ms;
-    uint8_t family_hash[SHA256_DIGEST_LENGTH];
-    uint8_t token_hash[SHA256_DIGEST_LENGTH];
-    uint8_t key_size;
-    char key[JWT_NAME_BYTES_MAX];
-};
-
-/* ---- keys */
-
-struct key {
-    uint8_t data[KEY_BYTES_MAX];
-    size_t size;
-};
-
-static struct bytes key_bytes(const struct key *key)
-{
-    return bytes_of(key->data, key->size);
-}
-
-static void key_put(struct key *key, const void *data, size_t size)
-{
-    CHECK(size <= sizeof key->data - key->size);
-    memcpy(key->data + key->size, data, size);
-    key->size += size;
-}
-
-static struct key key_user(struct user_id user)
-{
-    struct key key = {.size = 0};
-    uint64_t big = __builtin_bswap64(user.v);
-    key_put(&key, &big, sizeof big);
-    return key;
-}
-
-static struct key key_device(struct user_id user, struct device_id device)
-{
-    struct key key = key_user(user);
-    uint32_t big = __builtin_bswap32(device.v);
-    key_put(&key, &big, sizeof big);
-    return key;
-}
-
-static struct key key_device_key(struct user_id user, struct bytes device_key)
-{
-    struct key key = key_user(user);
-    key_put(&key, device_key.data, device_key.size);
-    return key;
-}
-
-static struct key key_name(struct realm_id realm, const char *name)
-{
-    struct key key = {.size = 0};
-    uint32_t big = __builtin_bswap32(realm.v);
-    key_put(&key, &big, sizeof big);
-    key_put(&key, name, strlen(name));
-    return key;
-}
-
-/* ---- rows */
-
-static enum err version_check(struct reader *r)
-{
-    uint8_t version = reader_u8(r);
-    if (r->failed || version == 0)
-        return ERR_CORRUPT;
-    return version > ROW_VERSION ? ERR_NEWER : OK;
-}
-
-static enum err end_check(const struct reader *r)
-{
-    return r->failed || r->rest.size != 0 ? ERR_CORRUPT : OK;
-}
-
-static enum err user_decode(struct user_row *out, struct bytes value)
-{
-    struct reader r = reader_of(value);
-    TRY(version_check(&r));
-    out->realm.v = reader_u32(&r);
-    out->created_ms = reader_u64(&r);
-    out->device_last = reader_u32(&r);
-    out->hash = reader_bytes(&r, reader_u8(&r));
-    out->name = reader_bytes(&r, reader_u8(&r));
-    TRY(end_check(&r));
-    return out->name.size == 0 || out->name.size > JWT_NAME_BYTES_MAX ? ERR_CORRUPT : OK;
-}
-
-/* user_encode: into room for USER_ROW_MAX bytes; never fails on rows within their bounds. */
-static void user_encode(struct buffer *out, const struct user_row *row)
-{
-    CHECK(row->hash.size < ACCOUNT_HASH_TEXT_BYTES && row->name.size <= JWT_NAME_BYTES_MAX);
-    enum err err = buffer_put_u8(out, ROW_VERSION);
-    err = err != OK ? err : buffer_put_u32(out, row->realm.v);
-    err = err != OK ? err : buffer_put_u64(out, row->created_ms);
-    err = err != OK ? err : buffer_put_u32(out, row->device_last);
-    err = err != OK ? err : buffer_put_u8(out, (uint8_t)row->hash.size);
-    err = err != OK ? err : buffer_append(out, row->hash);
-    err = err != OK ? err : buffer_put_u8(out, (uint8_t)row->name.size);
-    err = err != OK ? err : buffer_append(out, row->name);
-    CHECK(err == OK);
-}
-
-static enum err user_get(struct catalog_txn *txn, struct user_row *out, struct user_id user)
-{
-    struct key key = key_user(user);
-    struct bytes value;
-    TRY(catalog_get(txn, CATALOG_USERS, key_bytes(&key), &value));
-    return user_decode(out, value);
-}
-
-static enum err user_put(struct catalog_txn *txn, struct user_id user, const struct user_row *row)
-{
-    uint8_t data[USER_ROW_MAX];
-    struct buffer out = buffer_of(data, sizeof data);
-    struct key key = key_user(user);
-    user_encode(&out, row);
-    return catalog_put(txn, CATALOG_USERS, key_bytes(&key), buffer_bytes(&out));
-}
-
-static enum err name_get(struct catalog_txn *txn, struct user_id *out, struct realm_id realm,
-                         const char *name)
-{
-    struct key key = key_name(realm, name);
-    struct bytes value;
-    TRY(catalog_get(txn, CATALOG_USER_NAMES, key_bytes(&key), &value));
-    struct reader r = reader_of(value);
-    TRY(version_check(&r));
-    out->v = reader_u64(&r);
-    return end_check(&r);
-}
-
-static enum err name_put(struct catalog_txn *txn, struct realm_id realm, const char *name,
-                         struct user_id user)
-{
-    uint8_t value[9] = {ROW_VERSION};
-    struct key key = key_name(realm, name);
-    store_u64(value + 1, user.v);
-    return catalog_put(txn, CATALOG_USER_NAMES, key_bytes(&key), bytes_of(value, sizeof value));
-}
-
-static enum err device_decode(struct device_row *out, struct bytes value)
-{
-    struct reader r = reader_of(value);
-    TRY(version_check(&r));
-    out->flags = reader_u8(&r);
-    out->generation = reader_u64(&r);
-    out->used_ms = reader_u64(&r);
-    out->refresh_expires_ms = reader_u64(&r);
-    out->refused_until_ms = reader_u64(&r);
-    struct bytes family = reader_bytes(&r, sizeof out->family_hash);
-    struct bytes token = reader_bytes(&r, sizeof out->token_hash);
-    out->key_size = reader_u8(&r);
-    struct bytes key = reader_bytes(&r, out->key_size);
-    TRY(end_check(&r));
-    if (key.size == 0 || key.size > sizeof out->key)
-        return ERR_CORRUPT;
-    memcpy(out->family_hash, family.data, sizeof out->family_hash);
-    memcpy(out->token_hash, token.data, sizeof out->token_hash);
-    memcpy(out->key, key.data, key.size);
-    return OK;
-}
-
-static enum err device_get(struct catalog_txn *txn, struct device_row *out, struct user_id user,
-                           struct device_id device)
-{
-    struct key key = key_device(user, device);
-    struct bytes value;
-    TRY(catalog_get(txn, CATALOG_DEVICES, key_bytes(&key), &value));
-    return device_decode(out, value);
-}
-
-static enum err device_put(struct catalog_txn *txn, struct user_id user, struct device_id device,
-                           const struct device_row *row)
-{
-    uint8_t data[DEVICE_ROW_MAX];
-    struct buffer out = buffer_of(data, sizeof data);
-    enum err err = buffer_put_u8(&out, ROW_VERSION);
-    err = err != OK ? err : buffer_put_u8(&out, row->flags);
-    err = err != OK ? err : buffer_put_u64(&out, row->generation);
-    err = err != OK ? err : buffer_put_u64(&out, row->used_ms);
-    err = err != OK ? err : buffer_put_u64(&out, row->refresh_expires_ms);
-    err = err != OK ? err : buffer_put_u64(&out, row->refused_until_ms);
-    err = err != OK ? err : buffer_append(&out, bytes_of(row->family_hash, 32));
-    err = err != OK ? err : buffer_append(&out, bytes_of(row->token_hash, 32));
-    err = err != OK ? err : buffer_put_u8(&out, row->key_size);
-    err = err != OK ? err : buffer_append(&out, bytes_of(row->key, row->key_size));
-    CHECK(err == OK);
-    struct key key = key_device(user, device);
-    return catalog_put(txn, CATALOG_DEVICES, key_bytes(&key), buffer_bytes(&out));
-}
-
-static enum err device_find(struct catalog_txn *txn, struct device_id *out, struct user_id user,
-                            struct bytes device_key)
-{
-    struct key key = key_device_key(user, device_key);
-    struct bytes value;
-    TRY(catalog_get(txn, CATALOG_DEVICE_KEYS, key_bytes(&key), &value));
-    struct reader r = reader_of(value);
-    TRY(version_check(&r));
-    out->v = reader_u32(&r);
-    return end_check(&r);
-}
-
-static enum err device_key_put(struct catalog_txn *txn, struct user_id user,
-                               struct bytes device_key, struct device_id device)
-{
-    uint8_t value[5] = {ROW_VERSION};
-    struct key key = key_device_key(user, device_key);
-    store_u32(value + 1, device.v);
-    return catalog_put(txn, CATALOG_DEVICE_KEYS, key_bytes(&key), bytes_of(value, sizeof value));
-}
-
-/* device_delete: its row and that of its key. */
-static enum err device_delete(struct catalog_txn *txn, struct user_id user, struct device_id device,
-                              struct bytes device_key)
-{
-    struct key row = key_device(user, device);
-    struct key name = key_device_key(user, device_key);
-    TRY(catalog_delete(txn, CATALOG_DEVICES, key_bytes(&row)));
-    return catalog_delete(txn, CATALOG_DEVICE_KEYS, key_bytes(&name));
-}
+#define FAMILY_BYTES    (REFRESH_TOKEN_BYTES / 2)
+#define USER_PROBES     16 /* ids tried from a random one on; the first practically always fits */
+#define USE_NOTED_PARTS 4  /* an operator's device notes its use once per this part of its life */
 
 /* ---- names */
 
@@ -321,9 +64,10 @@ static enum err user_pick(struct catalog_txn *txn, struct user_id *out, const ui
 {
     uint64_t v = load_u64(random) & INT64_MAX;
     for (int i = 0; i < USER_PROBES; i++, v = (v + 1) & INT64_MAX) {
-        struct key key = key_user((struct user_id){v});
+        struct account_key key = account_key_user((struct user_id){v});
         struct bytes value;
-        enum err err = v == 0 ? OK : catalog_get(txn, CATALOG_USERS, key_bytes(&key), &value);
+        enum err err =
+            v == 0 ? OK : catalog_get(txn, CATALOG_USERS, account_key_bytes(&key), &value);
         if (err == ERR_NOT_FOUND) {
             out->v = v;
             return OK;
@@ -349,8 +93,8 @@ enum err account_create(struct catalog_txn *txn, struct user_id *user, struct re
                            .created_ms = now_ms,
                            .hash = bytes_of_text(password_hash),
                            .name = bytes_of_text(name)};
-    TRY(user_put(txn, id, &row));
-    TRY(name_put(txn, realm, name, id));
+    TRY(user_row_put(txn, id, &row));
+    TRY(name_row_put(txn, realm, name, id));
     *user = id;
     return OK;
 }
@@ -360,14 +104,14 @@ enum err account_find(struct catalog_txn *txn, struct user_id *user, struct real
 {
     if (label_check(name) != OK)
         return ERR_NOT_FOUND;
-    return name_get(txn, user, realm, name);
+    return name_row_get(txn, user, realm, name);
 }
 
 enum err account_name(struct catalog_txn *txn, struct realm_id *realm,
                       char name[JWT_NAME_BYTES_MAX + 1], struct user_id user)
 {
     struct user_row row;
-    TRY(user_get(txn, &row, user));
+    TRY(user_row_get(txn, &row, user));
     *realm = row.realm;
     name_copy(name, row.name);
     return OK;
@@ -378,7 +122,7 @@ enum err account_password_hash(struct catalog_txn *txn, struct realm_id realm, c
 {
     struct user_row row;
     TRY(account_find(txn, user, realm, name));
-    TRY(user_get(txn, &row, *user));
+    TRY(user_row_get(txn, &row, *user));
     if (row.hash.size == 0)
         return ERR_NOT_FOUND;
     if (row.hash.size >= ACCOUNT_HASH_TEXT_BYTES)
@@ -393,7 +137,7 @@ enum err account_password_replace(struct catalog_txn *txn, struct user_id user, 
 {
     struct user_row row;
     char name[JWT_NAME_BYTES_MAX];
-    TRY(user_get(txn, &row, user));
+    TRY(user_row_get(txn, &row, user));
     if (!bytes_equal(row.hash, bytes_of_text(old)))
         return OK;
     if (strlen(new) >= ACCOUNT_HASH_TEXT_BYTES)
@@ -401,7 +145,7 @@ enum err account_password_replace(struct catalog_txn *txn, struct user_id user, 
     memcpy(name, row.name.data, row.name.size); /* what row borrows ends with the next write */
     row.name.data = (const uint8_t *)name;
     row.hash = bytes_of_text(new);
-    return user_put(txn, user, &row);
+    return user_row_put(txn, user, &row);
 }
 
 /* ---- devices */
@@ -424,7 +168,7 @@ static enum err device_counted(void *context, struct bytes key, struct bytes val
     struct device_row row;
     if (key.size != 12)
         return ERR_CORRUPT;
-    TRY(device_decode(&row, value));
+    TRY(device_row_decode(&row, value));
     count->rows++;
     struct device_id device = {__builtin_bswap32(load_u32(key.data + 8))};
     if ((row.flags & DEVICE_LOGGED_OUT) == 0 && row.used_ms >= count->live_since_ms) {
@@ -446,10 +190,10 @@ static enum err devices_count(struct catalog_txn *txn, struct device_count *out,
                               uint64_t now_ms)
 {
     uint64_t life = policy->refresh_lifetime_ms;
-    struct key prefix = key_user(user);
+    struct account_key prefix = account_key_user(user);
     memset(out, 0, sizeof *out);
     out->live_since_ms = now_ms > life ? now_ms - life : 0;
-    return catalog_scan(txn, CATALOG_DEVICES, key_bytes(&prefix), device_counted, out);
+    return catalog_scan(txn, CATALOG_DEVICES, account_key_bytes(&prefix), device_counted, out);
 }
 
 static void device_log_out(struct device_row *row)
@@ -471,11 +215,11 @@ static enum err device_place(struct catalog_txn *txn, struct ended_login *replac
         return OK;
     if (replaced == NULL || count->stalest.v == 0)
         return ERR_FULL;
-    enum err err = device_get(txn, &row, user, count->stalest);
+    enum err err = device_row_get(txn, &row, user, count->stalest);
     TRY(err == ERR_NOT_FOUND ? ERR_CORRUPT : err);
     device_log_out(&row);
     *replaced = (struct ended_login){count->stalest, row.generation};
-    return device_put(txn, user, count->stalest, &row);
+    return device_row_put(txn, user, count->stalest, &row);
 }
 
 /* device_make_room: for a new device beside those that are live. Twice devices_max rows are kept,
@@ -489,7 +233,7 @@ static enum err device_make_room(struct catalog_txn *txn, struct ended_login *re
     TRY(device_place(txn, replaced, user, &count, policy));
     if (count.rows < 2 * policy->devices_max || count.oldest.v == 0)
         return OK;
-    return device_delete(txn, user, count.oldest, count.oldest_key);
+    return device_row_delete(txn, user, count.oldest, count.oldest_key);
 }
 
 /* device_add: the next number for a new key; the row itself is the caller's to put. */
@@ -500,7 +244,7 @@ static enum err device_add(struct catalog_txn *txn, struct device_id *device,
 {
     struct user_row owner;
     TRY(device_make_room(txn, replaced, user, policy, now_ms));
-    TRY(user_get(txn, &owner, user));
+    TRY(user_row_get(txn, &owner, user));
     /* what owner borrows ends with the next write */
     char hash[ACCOUNT_HASH_TEXT_BYTES], name[JWT_NAME_BYTES_MAX];
     memcpy(hash, owner.hash.data, owner.hash.size);
@@ -510,9 +254,9 @@ static enum err device_add(struct catalog_txn *txn, struct device_id *device,
     if (owner.device_last == UINT32_MAX)
         return ERR_FULL;
     device->v = ++owner.device_last;
-    TRY(user_put(txn, user, &owner));
+    TRY(user_row_put(txn, user, &owner));
     struct bytes key_text = bytes_of_text(device_key);
-    TRY(device_key_put(txn, user, key_text, *device));
+    TRY(device_key_row_put(txn, user, key_text, *device));
     memset(row, 0, sizeof *row);
     row->key_size = (uint8_t)key_text.size;
     memcpy(row->key, key_text.data, key_text.size);
@@ -526,11 +270,11 @@ static enum err device_for_login(struct catalog_txn *txn, struct device_id *devi
                                  struct user_id user, const char *device_key,
                                  const struct account_policy *policy, uint64_t now_ms)
 {
-    enum err err = device_find(txn, device, user, bytes_of_text(device_key));
+    enum err err = device_key_row_get(txn, device, user, bytes_of_text(device_key));
     if (err == ERR_NOT_FOUND)
         return device_add(txn, device, row, replaced, user, device_key, policy, now_ms);
     TRY(err);
-    err = device_get(txn, row, user, *device);
+    err = device_row_get(txn, row, user, *device);
     TRY(err == ERR_NOT_FOUND ? ERR_CORRUPT : err);
     struct device_count count;
     TRY(devices_count(txn, &count, user, policy, now_ms));
@@ -569,7 +313,7 @@ enum err account_login(struct catalog_txn *txn, struct identity *out, struct end
     if (replaced != NULL)
         *replaced = (struct ended_login){0};
     TRY(label_check(device_key));
-    TRY(user_get(txn, &owner, user));
+    TRY(user_row_get(txn, &owner, user));
     TRY(device_for_login(txn, &device, &row, replaced, user, device_key, policy, now_ms));
     row.flags = 0;
     row.generation++;
@@ -577,7 +321,7 @@ enum err account_login(struct catalog_txn *txn, struct identity *out, struct end
     row.refresh_expires_ms = now_ms + policy->refresh_lifetime_ms;
     token_hashes(&row, refresh_token);
     TRY(identify(txn, out, user, device, &row));
-    return device_put(txn, user, device, &row);
+    return device_row_put(txn, user, device, &row);
 }
 
 /* ---- refresh and logout */
@@ -606,7 +350,7 @@ enum err account_refresh(struct catalog_txn *txn, struct identity *out,
     struct device_id device;
     struct device_row row, offered;
     account_refresh_decode(&user, &device, old_token);
-    enum err err = device_get(txn, &row, user, device);
+    enum err err = device_row_get(txn, &row, user, device);
     if (err != OK)
         return err == ERR_NOT_FOUND ? ERR_DENIED : err;
     token_hashes(&offered, old_token + 12);
@@ -616,7 +360,7 @@ enum err account_refresh(struct catalog_txn *txn, struct identity *out,
     if (CRYPTO_memcmp(row.token_hash, offered.token_hash, sizeof row.token_hash) != 0) {
         device_log_out(&row);
         TRY(identify(txn, out, user, device, &row));
-        TRY(device_put(txn, user, device, &row));
+        TRY(device_row_put(txn, user, device, &row));
         return ERR_CONFLICT;
     }
     if (now_ms >= row.refresh_expires_ms)
@@ -626,20 +370,20 @@ enum err account_refresh(struct catalog_txn *txn, struct identity *out,
     row.used_ms = now_ms;
     row.refresh_expires_ms = now_ms + policy->refresh_lifetime_ms;
     TRY(identify(txn, out, user, device, &row));
-    return device_put(txn, user, device, &row);
+    return device_row_put(txn, user, device, &row);
 }
 
 enum err account_logout(struct catalog_txn *txn, struct user_id user, struct device_id device,
                         uint64_t token_expires_ms, uint64_t *generation)
 {
     struct device_row row;
-    TRY(device_get(txn, &row, user, device));
+    TRY(device_row_get(txn, &row, user, device));
     if ((row.flags & DEVICE_LOGGED_OUT) == 0)
         device_log_out(&row);
     *generation = row.generation; /* the next login has a higher one */
     if (token_expires_ms > row.refused_until_ms)
         row.refused_until_ms = token_expires_ms;
-    return device_put(txn, user, device, &row);
+    return device_row_put(txn, user, device, &row);
 }
 
 /* ---- access tokens */
@@ -648,7 +392,7 @@ static enum err authenticate_local(struct catalog_txn *txn, struct identity *out
                                    const struct jwt_claims *claims)
 {
     struct device_row row;
-    enum err err = device_get(txn, &row, claims->user, claims->device);
+    enum err err = device_row_get(txn, &row, claims->user, claims->device);
     if (err != OK)
         return err == ERR_NOT_FOUND ? ERR_DENIED : err;
     if ((row.flags & DEVICE_LOGGED_OUT) != 0 || row.generation != claims->generation)
@@ -675,7 +419,7 @@ static enum err user_of_operator(struct catalog_txn *txn, struct user_id *user,
                      : ERR_AGAIN;
     }
     TRY(err);
-    err = user_get(txn, &row, *user);
+    err = user_row_get(txn, &row, *user);
     TRY(err == ERR_NOT_FOUND ? ERR_CORRUPT : err);
     return row.hash.size == 0 ? OK : ERR_DENIED; /* the name has a password: not the operator's */
 }
@@ -692,9 +436,9 @@ static enum err authenticate_operator(struct catalog_txn *txn, struct identity *
     key = key == NULL || key[0] == '\0' ? "default" : key;
     TRY(label_check(key));
     TRY(user_of_operator(txn, &user, claims, policy, write, random_user, now_ms));
-    enum err err = device_find(txn, &device, user, bytes_of_text(key));
+    enum err err = device_key_row_get(txn, &device, user, bytes_of_text(key));
     if (err == OK)
-        err = device_get(txn, &row, user, device);
+        err = device_row_get(txn, &row, user, device);
     if (err != OK && err != ERR_NOT_FOUND)
         return err;
     if (err == OK) {
@@ -713,7 +457,7 @@ static enum err authenticate_operator(struct catalog_txn *txn, struct identity *
     row.flags = 0;
     row.used_ms = now_ms;
     TRY(identify(txn, out, user, device, &row));
-    return device_put(txn, user, device, &row);
+    return device_row_put(txn, user, device, &row);
 }
 
 enum err account_authenticate(struct catalog_txn *txn, struct identity *out,
@@ -740,7 +484,7 @@ static enum err list_device(void *context, struct bytes key, struct bytes value)
     struct device_row row;
     if (key.size != 12)
         return ERR_CORRUPT;
-    TRY(device_decode(&row, value));
+    TRY(device_row_decode(&row, value));
     if ((row.flags & DEVICE_LOGGED_OUT) != 0)
         return OK;
     if (list->count == list->capacity)
@@ -755,8 +499,8 @@ enum err account_devices(struct catalog_txn *txn, struct user_id user, struct de
                          size_t capacity, uint32_t *count)
 {
     struct device_list list = {devices, capacity, 0};
-    struct key prefix = key_user(user);
-    TRY(catalog_scan(txn, CATALOG_DEVICES, key_bytes(&prefix), list_device, &list));
+    struct account_key prefix = account_key_user(user);
+    TRY(catalog_scan(txn, CATALOG_DEVICES, account_key_bytes(&prefix), list_device, &list));
     *count = list.count;
     return OK;
 }

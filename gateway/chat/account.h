@@ -2,8 +2,7 @@
  * inside catalog transactions, on worker threads; no I/O of their own, no clock (time is an
  * argument).
  * Flow:       api/auth (passwords, refresh), flow's hello (tokens) → here → catalog
- * Owns:       the row formats of CATALOG_USERS, _USER_NAMES, _DEVICES, _DEVICE_KEYS (byte by byte
- *             in account.c)
+ * Owns:       the rows of CATALOG_USERS, _USER_NAMES, _DEVICES, _DEVICE_KEYS (account_rows.h)
  * Invariants: a name belongs to one user of its realm, made here with a password or by an
  *             operator's token, never both: an operator's token for a name that has a password is
  *             refused, so that nobody can register a name of an operator's user first and share it;

@@ -52,8 +52,8 @@ struct output {
     bool sending;
 };
 
-/* backlog: input that could not be worked off yet: a frame from its `next` request on, then
- * plaintext behind it. */
+/* backlog: input that could not be worked off yet: a frame, in ENCODING_PROTO, from its `next`
+ * request on, then plaintext behind it. */
 struct backlog {
     struct buffer frame;
     struct buffer plain;

@@ -52,25 +52,30 @@ void ingress_retry_stalled(struct shard *shard)
     }
 }
 
+static void refuse_frame(struct shard *shard, struct connection *connection, enum err err)
+{
+    shard_count(shard, METRIC_PROTOCOL_ERRORS, 1);
+    if (err == ERR_NO_MEMORY)
+        ingress_fail(shard, connection, CODE_OVERLOADED, 1000, "out of memory");
+    else if (err == ERR_INVALID)
+        ingress_fail(shard, connection, CODE_MALFORMED, 0, "the frame is not a valid ClientFrame");
+    else
+        ingress_fail(shard, connection, CODE_TOO_BIG, 0,
+                     "the frame holds more requests than welcome allows");
+}
+
 /* One protocol frame, from its request `next` on. ERR_AGAIN: the rest of the frame is in the
- * backlog, stop here. */
+ * backlog, in binary: it may be tried many times, and JSON costs as much each time. Stop here. */
 static enum err take_frame(struct shard *shard, struct connection *connection, struct bytes frame,
-                           uint32_t next)
+                           enum encoding encoding, uint32_t next)
 {
     struct buffer scratch = buffer_of(shard->scratch, shard->scratch_bytes);
     size_t count = shard->gateway->config->requests_per_frame;
-    enum err err = protocol_decode_requests(shard->requests, &count, frame,
-                                            (enum encoding)connection->encoding, &scratch);
+    enum err err = protocol_requests_to_binary(&frame, encoding, &scratch);
+    if (err == OK)
+        err = protocol_decode_requests(shard->requests, &count, frame, ENCODING_PROTO, &scratch);
     if (err != OK) {
-        shard_count(shard, METRIC_PROTOCOL_ERRORS, 1);
-        if (err == ERR_NO_MEMORY)
-            ingress_fail(shard, connection, CODE_OVERLOADED, 1000, "out of memory");
-        else if (err == ERR_INVALID)
-            ingress_fail(shard, connection, CODE_MALFORMED, 0,
-                         "the frame is not a valid ClientFrame");
-        else
-            ingress_fail(shard, connection, CODE_TOO_BIG, 0,
-                         "the frame holds more requests than welcome allows");
+        refuse_frame(shard, connection, err);
         return ERR_AGAIN;
     }
     for (uint32_t i = next; i < count; i++) {
@@ -129,7 +134,7 @@ static enum err take_message(struct shard *shard, struct connection *connection,
         connection_close(shard, connection);
         return ERR_AGAIN;
     }
-    return take_frame(shard, connection, message->data, 0);
+    return take_frame(shard, connection, message->data, (enum encoding)connection->encoding, 0);
 }
 
 static void take_websocket(struct shard *shard, struct connection *connection, struct bytes plain)
@@ -356,7 +361,8 @@ void ingress_go_on(struct shard *shard, struct connection *connection)
     if (backlog != NULL) {
         enum err err = OK;
         if (backlog->has_frame)
-            err = take_frame(shard, connection, buffer_bytes(&backlog->frame), backlog->next);
+            err = take_frame(shard, connection, buffer_bytes(&backlog->frame), ENCODING_PROTO,
+                             backlog->next);
         if (connection->state != CONNECTION_CLOSING && connection->state != CONNECTION_DEAD &&
             backlog->plain.size != 0) {
             if (err == OK)

@@ -125,6 +125,16 @@ static enum err on_message(struct shard *shard, struct lane *lane, struct bytes 
     return lane_on_find(shard->gateway->config, lane, (const void *)message.data);
 }
 
+/* expect: the append after the next one is on its way already: the log is told. */
+static void expect(struct mesh *mesh, struct lane *lane, uint32_t source, struct bytes message)
+{
+    for (int i = 0; i < 2; i++)
+        message = mesh_peek_after(mesh, lane->node, source, MESH_LOG, message);
+    const struct border_append *append = (const void *)message.data;
+    if (append != NULL && append->border.kind == BORDER_APPEND)
+        log_expect(lane->log, append->conversation);
+}
+
 bool lane_on_messages(struct shard *shard)
 {
     struct mesh *mesh = shard->gateway->mesh;
@@ -135,6 +145,7 @@ bool lane_on_messages(struct shard *shard)
         for (uint32_t source = 0; source < shard->gateway->shard_count; source++) {
             struct bytes message;
             while ((message = mesh_peek(mesh, lane->node, source, MESH_LOG)).size != 0) {
+                expect(mesh, lane, source, message);
                 if (on_message(shard, lane, message) != OK)
                     break;
                 mesh_pop(mesh, lane->node, source, MESH_LOG);

@@ -30,19 +30,33 @@ static enum err decode_frame(uint8_t *out, size_t size, size_t *count, struct by
     return OK;
 }
 
+/* to_binary: *frame is in scratch then, if it was JSON. */
+static enum err to_binary(struct bytes *frame, const struct schema_message *schema,
+                          enum encoding encoding, struct buffer *scratch)
+{
+    if (encoding == ENCODING_PROTO)
+        return OK;
+    size_t start = scratch->size;
+    TRY(json_to_binary(scratch, schema, *frame));
+    *frame = bytes_of(scratch->data + start, scratch->size - start);
+    return OK;
+}
+
 static enum err decode(void *out, size_t size, size_t *count, struct bytes frame,
                        const struct schema_message *schema, enum encoding encoding,
                        struct buffer *scratch)
 {
-    if (encoding == ENCODING_PROTO)
-        return decode_frame(out, size, count, frame, schema, scratch);
-    size_t start = scratch->size;
     size_t room = *count;
     *count = 0;
-    TRY(json_to_binary(scratch, schema, frame));
+    TRY(to_binary(&frame, schema, encoding, scratch));
     *count = room;
-    frame = bytes_of(scratch->data + start, scratch->size - start);
     return decode_frame(out, size, count, frame, schema, scratch);
+}
+
+enum err protocol_requests_to_binary(struct bytes *frame, enum encoding encoding,
+                                     struct buffer *scratch)
+{
+    return to_binary(frame, &schema_client_frame, encoding, scratch);
 }
 
 enum err protocol_decode_requests(struct request *out, size_t *count, struct bytes frame,

@@ -335,6 +335,11 @@ struct event {
  * bytes (JSON text, base64, repeated fields). */
 MUST_USE enum err protocol_decode_requests(struct request *out, size_t *count, struct bytes frame,
                                            enum encoding encoding, struct buffer *scratch);
+/* protocol_requests_to_binary: *frame, a ClientFrame of that encoding, becomes the same one in
+ * ENCODING_PROTO, a JSON one in the scratch: what must be decoded again later is parsed once. Fails
+ * as protocol_decode_requests does on the frame's text. */
+MUST_USE enum err protocol_requests_to_binary(struct bytes *frame, enum encoding encoding,
+                                              struct buffer *scratch);
 /* protocol_decode_events: the client's side of it. */
 MUST_USE enum err protocol_decode_events(struct event *out, size_t *count, struct bytes frame,
                                          enum encoding encoding, struct buffer *scratch);

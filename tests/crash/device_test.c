@@ -1,5 +1,6 @@
 /* device_test.c: see device_test.h. Two generations of writes of any length and place, the second
- * of them after a cut, half of it flushed; then cuts of every kind. */
+ * of them after a cut, half of it flushed, on one
+ * disk or two; then cuts of every kind. */
 #include "tests/crash/device_test.h"
 
 #include "tests/crash/device.h"
@@ -16,7 +17,8 @@ struct disk {
     uint8_t flushed[SECTORS];
     uint8_t newest[SECTORS];
     uint8_t value;
-    bool aligned; /* writes are of whole blocks, and are torn between them only */
+    uint64_t split; /* sectors of the first disk */
+    bool aligned;   /* writes are of whole blocks, and are torn between them only */
     uint64_t random;
 };
 
@@ -31,7 +33,8 @@ static void write_some(struct disk *disk)
     static uint8_t data[SECTORS * DEVICE_SECTOR];
     for (uint32_t i = 0; i < WRITES; i++) {
         uint64_t from = draw(disk, SECTORS);
-        uint64_t count = 1 + draw(disk, SECTORS - from);
+        uint64_t end = from < disk->split ? disk->split : SECTORS;
+        uint64_t count = 1 + draw(disk, end - from);
         if (disk->aligned) {
             from -= from % PER_BLOCK;
             count += PER_BLOCK - 1 - (count + PER_BLOCK - 1) % PER_BLOCK;
@@ -41,8 +44,11 @@ static void write_some(struct disk *disk)
         CHECK(device_write(&disk->device, from * DEVICE_SECTOR, data, count * DEVICE_SECTOR) == 0);
         if (draw(disk, WRITES) != 0)
             continue;
-        CHECK(device_flush(&disk->device) == 0);
-        memcpy(disk->flushed, disk->newest, sizeof disk->flushed);
+        uint64_t flushed = draw(disk, SECTORS);
+        uint64_t begin = flushed < disk->split ? 0 : disk->split;
+        end = flushed < disk->split ? disk->split : SECTORS;
+        CHECK(device_flush(&disk->device, flushed * DEVICE_SECTOR) == 0);
+        memcpy(disk->flushed + begin, disk->newest + begin, end - begin);
     }
 }
 
@@ -63,7 +69,8 @@ static void compare(struct disk *disk, bool all)
 static void round_of(struct disk *disk, bool blocks, bool aligned)
 {
     disk->aligned = aligned;
-    device_init(&disk->device, SECTORS * DEVICE_SECTOR);
+    disk->split = (1 + draw(disk, BLOCKS)) * PER_BLOCK; /* BLOCKS: there is one only */
+    device_init(&disk->device, SECTORS * DEVICE_SECTOR, disk->split * DEVICE_SECTOR);
     memset(disk->flushed, 0, sizeof disk->flushed);
     memset(disk->newest, 0, sizeof disk->newest);
     disk->value = 0;

@@ -14,7 +14,13 @@
 #define ORDER_BYTES 8192
 #define TEXTS_MAX   32
 
-enum order { ORDER_MKFS = 'k', ORDER_MOUNT = 'm', ORDER_UNMOUNT = 'u', ORDER_RUN = 'r' };
+enum order {
+    ORDER_MKFS = 'k',
+    ORDER_MOUNT = 'm',
+    ORDER_DIRECT = 'd',
+    ORDER_UNMOUNT = 'u',
+    ORDER_RUN = 'r'
+};
 
 /* ---- in the child */
 
@@ -49,34 +55,72 @@ static int run(char *order)
     return status;
 }
 
+static bool make_all(struct hands *hands)
+{
+    bool good = true;
+    for (uint32_t i = 0; i < hands->count && good; i++)
+        good = host_mkfs(hands->disks[i].filesystem, hands->disks[i].loop_paths[0]);
+    return good;
+}
+
+static bool unmount(struct hands *hands, uint32_t count)
+{
+    bool good = true;
+    for (uint32_t i = 0; i < count; i++)
+        good = host_unmount(hands->disks[i].mounted) && good;
+    return good;
+}
+
+static bool mount_all(struct hands *hands, bool direct)
+{
+    for (uint32_t i = 0; i < hands->count; i++) {
+        const struct hands_disk *disk = &hands->disks[i];
+        if (host_loop_forget(disk->loops[direct]) &&
+            host_mount(disk->filesystem, disk->loop_paths[direct], disk->mounted))
+            continue;
+        (void)unmount(hands, i);
+        return false;
+    }
+    return true;
+}
+
 static int obey(struct hands *hands, char *order)
 {
     switch ((enum order)order[0]) {
     case ORDER_MKFS:
-        return host_mkfs(hands->filesystem, hands->loop_path) ? 0 : -1;
+        return make_all(hands) ? 0 : -1;
     case ORDER_MOUNT:
-        return host_loop_forget(hands->loop) &&
-                       host_mount(hands->filesystem, hands->loop_path, hands->mounted)
-                   ? 0
-                   : -1;
+        return mount_all(hands, false) ? 0 : -1;
+    case ORDER_DIRECT:
+        return mount_all(hands, true) ? 0 : -1;
     case ORDER_UNMOUNT:
-        return host_unmount(hands->mounted) ? 0 : -1;
+        return unmount(hands, hands->count) ? 0 : -1;
     case ORDER_RUN:
         return run(order);
     }
     return -1;
 }
 
-static void child(struct hands *hands, struct serve *serve)
+/* attach: both loop devices of a disk. */
+static bool attach(struct hands_disk *disk, const struct device *device, bool second)
+{
+    char memory[40];
+    uint64_t begin = second ? device->split : 0;
+    uint64_t bytes = second ? device->bytes - device->split : device->split;
+    snprintf(memory, sizeof memory, "/proc/self/fd/%d", device->memory);
+    disk->loops[0] = host_loop(disk->file, 0, bytes, disk->loop_paths[0]);
+    disk->loops[1] = host_loop(memory, begin, bytes, disk->loop_paths[1]);
+    return disk->loops[0] >= 0 && disk->loops[1] >= 0;
+}
+
+static void child(struct hands *hands, struct serve *serve, const struct device *device)
 {
     static char order[ORDER_BYTES];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     serve_forked(serve);
-    int status = -1;
-    if (host_private())
-        hands->loop = host_loop(hands->file, hands->loop_path);
-    if (hands->loop >= 0)
-        status = 0;
+    int status = host_private() ? 0 : -1;
+    for (uint32_t i = 0; i < hands->count && status == 0; i++)
+        status = attach(&hands->disks[i], device, i != 0) ? 0 : -1;
     while (send(hands->answers, &status, sizeof status, 0) == sizeof status &&
            recv(hands->orders, order, sizeof order, 0) > 0)
         status = obey(hands, order);
@@ -93,17 +137,16 @@ static int answer(struct hands *hands)
     return status;
 }
 
-bool hands_start(struct hands *hands, struct serve *serve)
+bool hands_start(struct hands *hands, struct serve *serve, const struct device *device)
 {
     int pair[2];
-    hands->loop = -1;
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
     hands->pid = fork();
     CHECK(hands->pid >= 0);
     hands->orders = hands->answers = pair[hands->pid == 0];
     close(pair[hands->pid != 0]);
     if (hands->pid == 0)
-        child(hands, serve);
+        child(hands, serve, device);
     return answer(hands) == 0;
 }
 
@@ -129,9 +172,9 @@ bool hands_mkfs(struct hands *hands)
     return give_short(hands, ORDER_MKFS);
 }
 
-bool hands_mount(struct hands *hands)
+bool hands_mount(struct hands *hands, bool direct)
 {
-    return give_short(hands, ORDER_MOUNT);
+    return give_short(hands, direct ? ORDER_DIRECT : ORDER_MOUNT);
 }
 
 bool hands_unmount(struct hands *hands)

@@ -51,7 +51,7 @@ bool host_directory(const char *path)
     return mkdir(path, 0755) == 0 || errno == EEXIST || fails("mkdir", path);
 }
 
-static int loop_attach(int file, char path[HOST_PATH_BYTES])
+static int loop_attach(int file, uint64_t offset, uint64_t bytes, char path[HOST_PATH_BYTES])
 {
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
     int number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
@@ -64,20 +64,22 @@ static int loop_attach(int file, char path[HOST_PATH_BYTES])
     if (loop < 0)
         return -1;
     struct loop_config config = {
-        .fd = (uint32_t)file, .block_size = 512, .info.lo_flags = LO_FLAGS_AUTOCLEAR};
+        .fd = (uint32_t)file,
+        .block_size = 512,
+        .info = {.lo_flags = LO_FLAGS_AUTOCLEAR, .lo_offset = offset, .lo_sizelimit = bytes}};
     if (ioctl(loop, LOOP_CONFIGURE, &config) == 0)
         return loop;
     close(loop);
     return -1;
 }
 
-int host_loop(const char *path_file, char path[HOST_PATH_BYTES])
+int host_loop(const char *path_file, uint64_t offset, uint64_t bytes, char path[HOST_PATH_BYTES])
 {
     int loop = -1;
     int file = open(path_file, O_RDWR | O_CLOEXEC);
     /* another process may take the free one first */
     for (uint32_t i = 0; file >= 0 && loop < 0 && i < LOOP_TRIES; i++)
-        loop = loop_attach(file, path);
+        loop = loop_attach(file, offset, bytes, path);
     if (loop < 0)
         fails("loop device on", path_file);
     if (file >= 0)

@@ -3,7 +3,7 @@
  *
  * xfs notices a metadata block of its own that is torn inside, and then does not mount (EBADMSG,
  * EUCLEAN); that is its promise, not ours. A point that does not mount is repeated with whole
- * blocks, must mount then, and is counted: more than one in 20 fails the lab. */
+ * blocks, must mount then, and is counted: more than one in 20, and three, fail the lab. */
 #include "tests/crash/lab.h"
 
 #include "tests/crash/hands.h"
@@ -19,7 +19,8 @@
 #define CONTROL_LOSES  99u /* of 100 */
 #define UNENDED        -1  /* status of a check */
 #define UNMOUNTED      -2  /* … the disk did not mount */
-#define TORN_EVERY     20u /* most points that may need whole blocks */
+#define TORN_EVERY     20u /* most points that may need whole blocks, and TORN_FEW more */
+#define TORN_FEW       3u
 
 static const char first_cut[] = "first-cut";
 static const char second_cut[] = "second-cut";
@@ -30,8 +31,6 @@ struct lab {
     struct serve *serve;
     struct hands hands;
     char served[HOST_PATH_BYTES];
-    char mounted[HOST_PATH_BYTES];
-    char disk[HOST_PATH_BYTES];
     char control[HOST_PATH_BYTES];
     char output[HOST_PATH_BYTES];
     struct point *points;
@@ -49,30 +48,38 @@ static void path_of(char out[HOST_PATH_BYTES], const char *directory, const char
 
 /* ---- setting up */
 
+/* add_disk: false: its directory cannot be made. */
+static bool add_disk(struct lab *lab, const char *filesystem, const char *served,
+                     const char *mounted, const char *variable)
+{
+    struct hands_disk *disk = &lab->hands.disks[lab->hands.count++];
+    disk->filesystem = filesystem;
+    path_of(disk->file, lab->options->directory, served);
+    path_of(disk->mounted, lab->options->directory, mounted);
+    setenv(variable, disk->mounted, 1);
+    return host_directory(disk->mounted);
+}
+
 static bool lab_start(struct lab *lab)
 {
     const struct lab_options *options = lab->options;
     path_of(lab->served, options->directory, "served");
-    path_of(lab->mounted, options->directory, "mounted");
-    path_of(lab->disk, options->directory, "served/disk");
     path_of(lab->control, options->directory, "served/control");
     path_of(lab->output, options->directory, "output");
     lab->random = (options->seed + 1) * 0x9e3779b97f4a7c15ull | 1;
-    device_init(&lab->device, options->disk_bytes);
+    device_init(&lab->device, options->disk_bytes + options->cold_bytes, options->disk_bytes);
     if (!host_private() || !host_directory(options->directory) || !host_directory(lab->served) ||
-        !host_directory(lab->mounted))
+        !add_disk(lab, options->filesystem, "served/disk", "mounted", "CRASH_MOUNT") ||
+        (options->cold != NULL &&
+         !add_disk(lab, options->cold, "served/cold", "mounted-cold", "CRASH_COLD")))
         return false;
     lab->serve = serve_start(&lab->device, lab->served);
     if (lab->serve == NULL)
         return false;
-    setenv("CRASH_MOUNT", lab->mounted, 1);
     setenv("CRASH_CONTROL", lab->control, 1);
     setenv("CRASH_SCRATCH", options->directory, 1);
-    lab->hands.filesystem = options->filesystem;
-    lab->hands.file = lab->disk;
-    lab->hands.mounted = lab->mounted;
-    return hands_start(&lab->hands, lab->serve) && hands_mkfs(&lab->hands) &&
-           hands_mount(&lab->hands);
+    return hands_start(&lab->hands, lab->serve, &lab->device) && hands_mkfs(&lab->hands) &&
+           hands_mount(&lab->hands, false);
 }
 
 static void lab_stop(struct lab *lab)
@@ -119,7 +126,8 @@ static bool record(struct lab *lab)
     const char *const variables[] = {skip, NULL};
     snprintf(skip, sizeof skip, "CRASH_SKIP=%s", skip_name(lab->options->control));
     device_begin(&lab->device);
-    int status = run(lab, lab->options->write, "write", variables, lab->output);
+    int status = run(lab, lab->options->write, lab->options->repair ? "spoil" : "write", variables,
+                     lab->output);
     device_end(&lab->device);
     if (status != 0) {
         printf("%s: the load ended with %d, its output:\n", lab->options->name, status);
@@ -137,18 +145,24 @@ static bool record(struct lab *lab)
 
 /* ---- points */
 
-/* check: the status of the check on what is served now; UNMOUNTED; UNENDED. */
-static int check(struct lab *lab, const struct point *point, bool again)
+/* check: the status of the check on what is served now; UNMOUNTED; UNENDED. direct: what it writes
+ * need not be remembered. */
+static int check(struct lab *lab, const struct point *point, bool again, bool direct)
 {
     char seed[40];
     char mark[MARK_BYTES + 16];
     const char *const variables[] = {seed, mark, again ? "CRASH_AGAIN=1" : "CRASH_AGAIN=0", NULL};
     snprintf(seed, sizeof seed, "CRASH_SEED=%" PRIu64, point->seed);
     snprintf(mark, sizeof mark, "CRASH_MARK=%s", point->mark);
-    if (!hands_mount(&lab->hands))
-        return UNMOUNTED;
-    int status = run(lab, lab->options->check, "check", variables, lab->output);
-    return hands_unmount(&lab->hands) ? status : UNENDED;
+    int status = UNMOUNTED;
+    if (hands_mount(&lab->hands, direct)) {
+        status = run(lab, lab->options->check, lab->options->repair ? "mend" : "check", variables,
+                     lab->output);
+        status = hands_unmount(&lab->hands) ? status : UNENDED;
+    }
+    if (direct)
+        device_compare(&lab->device);
+    return status;
 }
 
 static void report(struct lab *lab, const struct point *point, int status, const char *when)
@@ -187,7 +201,7 @@ static int try_cuts(struct lab *lab, struct point *point, bool again, const char
 {
     *when = first_cut;
     point->mark = device_cut(&lab->device, point->at, point->survival, point->seed);
-    int status = check(lab, point, false);
+    int status = check(lab, point, false, !again);
     if (!again || status != CHECK_KEPT)
         return status;
     *when = second_cut;
@@ -195,7 +209,7 @@ static int try_cuts(struct lab *lab, struct point *point, bool again, const char
     point->second_seed = points_random(&lab->random, 1u << 30);
     device_cut_again(&lab->device, point->at, point->survival, point->seed, point->second,
                      point->second_seed);
-    return check(lab, point, true);
+    return check(lab, point, true, true);
 }
 
 static void try_point(struct lab *lab, struct point *point, bool again)
@@ -222,8 +236,9 @@ static bool verdict(const struct lab *lab)
                " did not start or served nonsense; %" PRIu64
                " did not mount until blocks were whole\n",
                options->name, points, lab->again, lab->lost, lab->bad, lab->torn);
-        bool fair = points_table(lab->points, points, options->name);
-        return lab->lost == 0 && lab->bad == 0 && lab->torn <= 1 + points / TORN_EVERY && fair;
+        bool fair = points_table(lab->points, points, options->name, options->repair);
+        return lab->lost == 0 && lab->bad == 0 && lab->torn <= TORN_FEW + points / TORN_EVERY &&
+               fair;
     }
     uint64_t lose = lab->lost + lab->bad;
     bool good = lose * 100 >= points * CONTROL_LOSES;
@@ -249,7 +264,8 @@ int lab_run(const struct lab_options *options)
         return skipped(lab);
     if (!record(lab))
         return 1;
-    lab->points = points_draw(&lab->device.record, options->points, options->control, &lab->random);
+    lab->points = points_draw(&lab->device.record, options->points, options->control,
+                              options->cold != NULL, &lab->random);
     for (uint64_t i = 0; i < options->points && lab->points != NULL; i++)
         try_point(lab, &lab->points[i], i % AGAIN_EVERY == 0 && options->control == SKIP_NONE);
     bool good = lab->points != NULL && verdict(lab);

@@ -1,7 +1,7 @@
 /* lab.h: record a load once, cut the power many times, check what is there.
  * Flow:       main.c → here → device.h, serve.h, hands.h; the load and the check are processes
  * Failure:    1, with what was lost, where (seed, point, survival) and the saved image
- * Bounds:     one point takes about a mount, a recovery and an unmount: 60 to 150 ms */
+ * Bounds:     one point takes about a mount, a recovery and an unmount: 60 to 90 ms of CPU */
 #ifndef TESTS_CRASH_LAB_H
 #define TESTS_CRASH_LAB_H
 
@@ -9,12 +9,15 @@
 
 struct lab_options {
     const char *filesystem; /* "ext4", "xfs" */
+    const char *cold;       /* the same for the cold directory, on a disk of its own; NULL: none */
     const char *name;       /* for messages and directories */
     const char *write;      /* shell command; NULL: writer_write */
     const char *check;      /* NULL: writer_check */
+    bool repair;            /* repair_write and repair_check instead of these */
     char *self;             /* our own binary */
     const char *directory;  /* scratch */
     uint64_t disk_bytes;
+    uint64_t cold_bytes;
     uint64_t points;
     uint64_t seed;
     enum skip control; /* a negative control: 99 of 100 points must lose */

@@ -159,7 +159,8 @@ struct load *load_create(void)
     CHECK(load != NULL);
     const char *mount = load_environment("CRASH_MOUNT");
     snprintf(load->directory, sizeof load->directory, "%s/log", mount);
-    snprintf(load->cold, sizeof load->cold, "%s/cold", mount);
+    const char *cold = getenv("CRASH_COLD"); /* another file system */
+    snprintf(load->cold, sizeof load->cold, "%s/cold", cold == NULL ? mount : cold);
     struct io_options io = {.count = 1,
                             .connections_max = 1,
                             .buffers_count = 1,
@@ -355,14 +356,15 @@ static bool take_page(struct load *load, struct log_read *read, uint8_t *states,
     }
     if (read->err == OK)
         return true;
-    if (read->err != ERR_EXPIRED || read->missing_from != *seq || read->missing_to < *seq ||
+    bool said = read->err == ERR_EXPIRED || (read->err == ERR_CORRUPT && load->damaged);
+    if (!said || read->missing_from != *seq || read->missing_to < *seq ||
         number_of(c, read->missing_to) >= LOAD_RECORDS_MAX) {
         printf("conversation %" PRIu64 " at %" PRIu64 ": %s, %" PRIu64 " to %" PRIu64 "\n", c, *seq,
                err_name(read->err), read->missing_from, read->missing_to);
         return false;
     }
     for (; *seq <= read->missing_to; ++*seq)
-        states[number_of(c, *seq)] = LOAD_GONE;
+        states[number_of(c, *seq)] = read->err == ERR_EXPIRED ? LOAD_GONE : LOAD_MISSING;
     return true;
 }
 

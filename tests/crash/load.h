@@ -53,6 +53,7 @@ struct load {
     uint8_t body[LOAD_BODY_MAX];
     uint8_t mark[8];
     uint8_t out[1 << 20];
+    bool damaged; /* reads may find damage: what they miss is missing */
 };
 
 struct load *load_create(void);

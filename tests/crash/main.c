@@ -1,13 +1,16 @@
 /* main.c: the crash lab's command line; tests/README.md says how it is used.
- *   crash lab [--fs ext4|xfs] [--points N] [--seed S] [--control sync|file|directory]
- *             [--dir DIR] [--name NAME] [--write COMMAND --check COMMAND]
+ *   crash lab [--fs ext4|xfs] [--cold ext4|xfs] [--points N] [--seed S] [--control
+ * sync|file|directory]
+ *             [--repair] [--dir DIR] [--name NAME] [--write COMMAND --check COMMAND]
  *                                               0: nothing lost; 1: else; 77: host cannot
  *   crash with [--fs …] [--dir …] --write COMMAND   a command on a disk that can fail; its status
  *   crash self                                    the disk itself keeps its promises
- *   crash write, crash check                      what the lab starts itself (writer.h) */
+ *   crash write, check, spoil, mend               what the lab starts itself (writer.h, repair.h)
+ */
 #include "tests/crash/device_test.h"
 #include "tests/crash/host.h"
 #include "tests/crash/lab.h"
+#include "tests/crash/repair.h"
 #include "tests/crash/writer.h"
 
 #include <stdio.h>
@@ -25,6 +28,11 @@ static const char *value_of(int count, char **values, int *at)
     return values[++*at];
 }
 
+static uint64_t bytes_for(const char *filesystem)
+{
+    return strcmp(filesystem, "xfs") == 0 ? XFS_BYTES : EXT4_BYTES;
+}
+
 static struct lab_options options_of(int count, char **values)
 {
     struct lab_options options = {
@@ -33,6 +41,8 @@ static struct lab_options options_of(int count, char **values)
         const char *key = values[i];
         if (strcmp(key, "--fs") == 0)
             options.filesystem = value_of(count, values, &i);
+        else if (strcmp(key, "--cold") == 0)
+            options.cold = value_of(count, values, &i);
         else if (strcmp(key, "--points") == 0)
             options.points = strtoull(value_of(count, values, &i), NULL, 10);
         else if (strcmp(key, "--seed") == 0)
@@ -45,6 +55,8 @@ static struct lab_options options_of(int count, char **values)
             options.write = value_of(count, values, &i);
         else if (strcmp(key, "--check") == 0)
             options.check = value_of(count, values, &i);
+        else if (strcmp(key, "--repair") == 0)
+            options.repair = true;
         else if (strcmp(key, "--control") == 0)
             options.control = skip_parse(value_of(count, values, &i));
         else {
@@ -58,7 +70,8 @@ static struct lab_options options_of(int count, char **values)
     }
     options.self = values[0];
     options.name = options.name == NULL ? options.filesystem : options.name;
-    options.disk_bytes = strcmp(options.filesystem, "xfs") == 0 ? XFS_BYTES : EXT4_BYTES;
+    options.disk_bytes = bytes_for(options.filesystem);
+    options.cold_bytes = options.cold == NULL ? 0 : bytes_for(options.cold);
     return options;
 }
 
@@ -67,13 +80,17 @@ int main(int count, char **values)
     const char *what = count > 1 ? values[1] : "";
     if (strcmp(what, "write") == 0)
         return writer_write();
+    if (strcmp(what, "spoil") == 0)
+        return writer_repair();
+    if (strcmp(what, "mend") == 0)
+        return repair_check();
     if (strcmp(what, "check") == 0)
         return writer_check();
     if (strcmp(what, "self") == 0)
         return device_test();
     bool lab = strcmp(what, "lab") == 0;
     if (!lab && strcmp(what, "with") != 0) {
-        fprintf(stderr, "crash lab|with|self|write|check (tests/crash/main.c)\n");
+        fprintf(stderr, "crash lab|with|self (tests/crash/main.c)\n");
         return 2;
     }
     struct lab_options options = options_of(count, values);

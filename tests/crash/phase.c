@@ -30,6 +30,11 @@ const char *phase_name(enum phase phase)
         [PHASE_MOVE_WRITE] = "to the cold tier: writing",
         [PHASE_MOVE_NAME] = "to the cold tier: naming",
         [PHASE_MOVE_CLEAR] = "to the cold tier: clearing",
+        [PHASE_REPAIR_COPY] = "repair: into quarantine",
+        [PHASE_REPAIR_MEND] = "repair: segment in place",
+        [PHASE_REPAIR_WRITE] = "repair of archives: writing",
+        [PHASE_REPAIR_NAME] = "repair of archives: naming",
+        [PHASE_REPAIR_CLEAR] = "repair of archives: clearing",
     };
     return names[phase];
 }

@@ -1,13 +1,13 @@
 /* phase.h: what a store is just doing to its files, as the marks of a recording say it.
  * Flow:       tap.c writes the line → device.h → lab.c draws and counts points by it
- * Format:     a mark of writer.c is one line:
+ * Format:     a mark of writer.c is one line (repair.h has its own):
  *               acked=N checkpoint=POSITION below=M clock=MS told=T told_below=B gone=G seen=S
  *               phases=HEX owed=O
- *             records 0 … N-1 are acknowledged, 0 … M-1 stand below the checkpoint, and so does
- *             what devices said behind records 0 … T-1 and 0 … B-1; no clock went beyond MS, the
- * first G of the list of what was read as gone stay so (the file "gone" in CRASH_SCRATCH); bit p of
- * HEX is phase p, several at a time; O: what a control owes (tap.c), S: the same when the newest of
- * G went */
+ *             records 0 … N-1 are acknowledged, 0 … M-1 stand below the checkpoint, and so do what
+ *             devices said behind records 0 … T-1 and 0 … B-1; no clock went beyond MS, the first G
+ *             of the list of what was read as gone stay so (the file "gone" in CRASH_SCRATCH); bit
+ *             p of HEX is phase p, several at a time; O: what a control owes (tap.c), S: the same
+ *             when the newest of G went */
 #ifndef TESTS_CRASH_PHASE_H
 #define TESTS_CRASH_PHASE_H
 
@@ -39,8 +39,14 @@ enum phase {
     PHASE_MOVE_WRITE, /* to the cold directory */
     PHASE_MOVE_NAME,
     PHASE_MOVE_CLEAR,
+    PHASE_REPAIR_COPY,  /* `log repair`, a load of its own: what is damaged goes into quarantine */
+    PHASE_REPAIR_MEND,  /* a segment, in place */
+    PHASE_REPAIR_WRITE, /* an archive anew */
+    PHASE_REPAIR_NAME,
+    PHASE_REPAIR_CLEAR,
     PHASE_COUNT
 };
+#define PHASE_REPAIR PHASE_REPAIR_COPY /* the first of that load */
 
 /* phase_name: for people. */
 const char *phase_name(enum phase phase);

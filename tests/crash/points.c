@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FAIR_SHARE 3u /* a phase gets one in FAIR_SHARE × PHASE_COUNT of the points at least */
+#define FAIR_SHARE 3u /* a phase gets one in FAIR_SHARE × their number of the points at least */
 
 struct places {
     const struct device_log *log;
@@ -106,11 +106,14 @@ static size_t behind_mark(const struct device_log *log, size_t at)
     return at + 1;
 }
 
-/* in_phase: the next phase in turn that there is; false: there is none. */
-static bool in_phase(const struct places *places, uint32_t *turn, uint64_t *random, size_t *at)
+/* in_phase: the next phase in turn that there is, of moves only or of all; false: there is none. */
+static bool in_phase(const struct places *places, bool move, uint32_t *turn, uint64_t *random,
+                     size_t *at)
 {
-    for (uint32_t i = 0; i < PHASE_COUNT; i++) {
-        *turn = (*turn + 1) % PHASE_COUNT;
+    uint32_t first = move ? PHASE_MOVE_WRITE : 0;
+    uint32_t phases = move ? PHASE_MOVE_CLEAR - PHASE_MOVE_WRITE + 1 : PHASE_COUNT;
+    for (uint32_t i = 0; i < phases; i++) {
+        *turn = first + (*turn + 1 - first) % phases;
         size_t count = places->count[*turn];
         if (count == 0)
             continue;
@@ -128,10 +131,10 @@ static void draw_control(const struct places *places, struct point *point, uint6
 }
 
 struct point *points_draw(const struct device_log *log, uint64_t count, enum skip control,
-                          uint64_t *random)
+                          bool moves, uint64_t *random)
 {
     struct places places;
-    uint32_t turn = 0;
+    uint32_t turns[2] = {0, PHASE_MOVE_CLEAR};
     places_init(&places, log, control);
     bool possible = control == SKIP_NONE || places.owed_count > 0;
     struct point *points = possible ? calloc(count, sizeof *points) : NULL;
@@ -140,7 +143,8 @@ struct point *points_draw(const struct device_log *log, uint64_t count, enum ski
         struct point *point = &points[i];
         point->at = points_random(random, log->count + 1);
         point->survival = points_random(random, DEVICE_SURVIVAL_COUNT);
-        bool phased = i % 8 < 5 && in_phase(&places, &turn, random, &point->at);
+        bool move = moves && i / 8 % 2 == 0;
+        bool phased = i % 8 < 5 && in_phase(&places, move, &turns[move], random, &point->at);
         if (!phased && i % 2 == 0)
             point->at = behind_mark(log, point->at);
         if (control != SKIP_NONE)
@@ -156,7 +160,7 @@ struct point *points_draw(const struct device_log *log, uint64_t count, enum ski
     return points;
 }
 
-bool points_table(const struct point *points, uint64_t count, const char *name)
+bool points_table(const struct point *points, uint64_t count, const char *name, bool repair)
 {
     uint64_t in[PHASE_COUNT] = {0};
     uint64_t told = 0;
@@ -168,8 +172,10 @@ bool points_table(const struct point *points, uint64_t count, const char *name)
     if (told == 0)
         return true;
     bool fair = true;
-    for (uint32_t phase = 0; phase < PHASE_COUNT; phase++) {
-        bool few = in[phase] < count / (FAIR_SHARE * PHASE_COUNT);
+    uint32_t end = repair ? PHASE_COUNT : PHASE_REPAIR;
+    uint32_t begin = repair ? PHASE_REPAIR : 0;
+    for (uint32_t phase = begin; phase < end; phase++) {
+        bool few = in[phase] < count / (FAIR_SHARE * (end - begin));
         printf("%s: %6" PRIu64 " %s%s\n", name, in[phase], phase_name(phase),
                few ? ": too few" : "");
         fair = fair && !few;

@@ -19,12 +19,13 @@ struct point {
 };
 
 uint64_t points_random(uint64_t *state, uint64_t below);
-/* points_draw: in ascending order, the caller's to free. NULL, said: the recording has no place for
+/* points_draw: in ascending order, the caller's to free. moves: of those that are drawn by phase
+ * half lie in moves to the cold tier. NULL, said: the recording has no place for
  * that control. */
 struct point *points_draw(const struct device_log *log, uint64_t count, enum skip control,
-                          uint64_t *random);
-/* points_table: how many fell into each phase. false: too few into some; true where the load does
- * not tell its phases. */
-bool points_table(const struct point *points, uint64_t count, const char *name);
+                          bool moves, uint64_t *random);
+/* points_table: how many fell into each phase, of `log repair` or of the rest. false: too few into
+ * some; true where the load does not tell its phases. */
+bool points_table(const struct point *points, uint64_t count, const char *name, bool repair);
 
 #endif

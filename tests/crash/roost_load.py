@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """roost_load.py write|check: the real gateway in the crash lab (tests/crash/lab.c), with its catalog.
 
-write: a gateway on the recorded disk, users who chat; whenever acks were read, a mark says how many.
-       The first life ends by SIGTERM, the second by SIGKILL.
-check: a gateway on what the power cut left: everything that the mark counts is there, once, under
-       its number, users are who they were, and sending goes on.
+write: a gateway on the recorded disk, users who chat, set retentions and confirm what they got; whenever acks were read, a
+       mark says how many. The first life ends by SIGTERM, the second by SIGKILL.
+check: a gateway on what the power cut left: everything that the mark counts is there, once, under its number, users are
+       who they were, every device is pushed all that it had not confirmed when the power went, no receipt says more than
+       its user did, of a conversation's retentions the newest is in force, and sending goes on.
 Takes CRASH_MOUNT, CRASH_CONTROL, CRASH_SCRATCH, CRASH_MARK, ROOST_BINARY from the environment.
 Exit: 0 kept, 1 else, 3 something acknowledged is lost.
 """
@@ -23,8 +24,13 @@ from kill_gateway import Failure, Gateway, Operator, end_with_parent  # noqa: E4
 
 USERS = 6
 IN_FLIGHT = 4
+SET_EVERY = 17
 ACKS = int(os.environ.get("CRASH_ACKS", "600"))
 ANSWER_S = 20
+
+
+def text_of(retention):
+    return f"set {retention.get('age_s')} {retention.get('bytes')}"
 
 
 class Lost(Exception):
@@ -34,9 +40,19 @@ class Lost(Exception):
 class User:
     def __init__(self, index, token):
         self.index, self.token, self.id, self.connection = index, token, None, None
-        self.ready = False
+        self.ready = self.synced = False
+        self.have = {}       # conversation → numbers that are present: pushed, or own and acknowledged
+        self.confirmed = {}  # conversation → the newest watermark
+        self.receipts = []
         self.requests = 0
         self.asked = {}  # request id → what
+
+    def present(self, conversation):
+        """The last number up to which everything is present."""
+        last, have = 0, self.have[conversation]
+        while last + 1 in have:
+            last += 1
+        return last
 
     def ask(self, body, what):
         self.requests += 1
@@ -54,6 +70,7 @@ class World:
         self.context = tls_context()
         self.users = []
         self.sent = 0
+        self.said = []       # [acks read before, index, conversation, delivered]: each watermark
         self.acks = []       # [conversation, seq, text, index of the sender], in the order of their reading
         self.histories = {}  # conversation → {seq: text}
         self.waiting = set()
@@ -94,6 +111,13 @@ class World:
             user.id = body["user"]
         elif kind == "ack":
             self.acks.append([body["conversation_id"], body["seq"], asked[1], user.index])
+            user.have.setdefault(body["conversation_id"], set()).add(body["seq"])
+        elif kind == "message":
+            user.have.setdefault(body["conversation_id"], set()).add(body["seq"])
+        elif kind == "synced":
+            user.synced = True
+        elif kind == "receipt":
+            user.receipts.append(body)
         elif kind == "history":
             self.on_history(user, asked[1], body)
         elif kind == "error":
@@ -106,17 +130,35 @@ class World:
         peer = self.users[user.index ^ 1 if self.sent % 2 else (user.index + 2) % USERS]
         text = f"{user.index}-{self.sent}-" + "x" * (self.sent * 7919 % 700)
         message_id = (int(time.time() * 1000) << 80) | (7 << 76) | (2 << 62) | self.sent
-        user.ask({"send": {"message_id": str(uuid.UUID(int=message_id)), "to_user": peer.id,
-                           "payload": {"content": base64.b64encode(text.encode()).decode()}}}, ("send", text))
+        body = {"message_id": str(uuid.UUID(int=message_id)), "to_user": peer.id}
+        if self.sent % SET_EVERY == 0:  # no two are alike, and none removes anything meanwhile
+            retention = {"age_s": 86400 + self.sent, "bytes": 1 << 20}
+            user.ask({"set_retention": dict(body, retention=retention)}, ("send", text_of(retention)))
+            return
+        payload = {"content": base64.b64encode(text.encode()).decode()}
+        user.ask({"send": dict(body, payload=payload)}, ("send", text))
 
     # ---- write
 
     def mark(self, control):
         os.pwrite(control, f"acked={len(self.acks)}".encode(), 0)
 
+    def confirm(self, user):
+        for conversation in user.have:
+            last = user.present(conversation)
+            if last <= user.confirmed.get(conversation, 0):
+                continue
+            user.confirmed[conversation] = last
+            self.said.append([len(self.acks), user.index, conversation, last])
+            body = {"conversation_id": conversation, "delivered_seq": last}
+            user.ask({"watermark": dict(body, read_seq=last) if last % 3 == 0 else body}, ("watermark",))
+            user.asked.pop(user.requests)  # nothing answers it
+
     def chat(self, control, until):
         while len(self.acks) < until:
             for user in self.users:
+                if (len(self.acks) + user.index) % 4 == 0:
+                    self.confirm(user)
                 while len(user.asked) < IN_FLIGHT:
                     self.send(user)
             before = len(self.acks)
@@ -136,7 +178,7 @@ class World:
         self.gateway.kill()
         os.close(control)
         with open(self.state_path, "w", encoding="ascii") as out:
-            json.dump({"acks": self.acks, "sent": self.sent, "users": [[u.token, u.id] for u in self.users]}, out)
+            json.dump({"acks": self.acks, "said": self.said, "sent": self.sent, "users": [[u.token, u.id] for u in self.users]}, out)
 
     # ---- check
 
@@ -145,7 +187,10 @@ class World:
         for message in history.get("messages", ()):
             if message["seq"] != len(there) + 1:
                 raise Failure(f"{conversation}: {message['seq']} follows {len(there)}")
-            text = base64.b64decode(message["payload"]["content"]).decode()
+            if "retention" in message:
+                text = text_of(message["retention"])
+            else:
+                text = base64.b64decode(message["payload"]["content"]).decode()
             if text in there.values():
                 raise Failure(f"{conversation}: {text} is there twice")
             there[message["seq"]] = text
@@ -153,16 +198,48 @@ class World:
             self.range(user, conversation)
         else:
             self.waiting.discard(conversation)
+            newest = next((text for _, text in sorted(there.items(), reverse=True) if text.startswith("set ")), None)
+            if newest != (text_of(history["retention"]) if "retention" in history else None):
+                raise Lost(f"{conversation}: '{newest}' is not in force, but {history.get('retention')}")
 
     def range(self, user, conversation):
         user.ask({"range": {"conversation_id": conversation, "from_seq": len(self.histories[conversation]) + 1}},
                  ("range", conversation))
+
+    def most(self, said, user, conversation):
+        """The most that its device may be thought to have: its newest watermark, and own messages behind it."""
+        last = max((s[3] for s in said if s[1] == user.index and s[2] == conversation), default=0)
+        own = {ack[1] for ack in self.before if ack[0] == conversation and ack[3] == user.index}
+        unknown = {n for n in range(1, len(self.histories[conversation]) + 1)} - {
+            ack[1] for ack in self.before if ack[0] == conversation}
+        while last + 1 in own or last + 1 in unknown:
+            last += 1
+        return last
+
+    def check_cursors(self, said):
+        for conversation, history in self.histories.items():
+            members = {str(int(conversation.replace("-", "")[i:i + 16], 16)) for i in (0, 16)}
+            for user in self.users:
+                if str(user.id) not in members:
+                    continue
+                pushed = user.have.get(conversation, set())
+                missing = set(range(self.most(said, user, conversation) + 1, len(history) + 1)) - pushed
+                if missing:
+                    raise Lost(f"{conversation}: {sorted(missing)} were not pushed to user {user.index}")
+        for user in self.users:
+            for receipt in user.receipts:
+                conversation = receipt["conversation_id"]
+                whose = next(u for u in self.users if str(u.id) == str(receipt["user"]))
+                told = max(receipt.get("delivered_seq", 0), receipt.get("read_seq", 0))
+                if conversation in self.histories and told > self.most(said, whose, conversation):
+                    raise Failure(f"{conversation}: a receipt says that user {whose.index} has {told}")
 
     def check(self):
         with open(self.state_path, encoding="ascii") as file:
             state = json.load(file)
         acked = int((os.environ["CRASH_MARK"] or "acked=0").split("=")[1])
         promised = state["acks"][:acked]
+        self.before = state["acks"]
         self.sent = state["sent"]
         known = {ack[3] for ack in promised}
         self.users = [User(i, token) for i, (token, _) in enumerate(state["users"])]
@@ -179,6 +256,8 @@ class World:
             if self.histories[conversation].get(seq) != text:
                 raise Lost(f"{conversation}: {seq} was '{text[:20]}' and is "
                            f"'{self.histories[conversation].get(seq, 'missing')[:20]}'")
+        self.pump_until(lambda: all(u.synced for u in self.users), "synced")
+        self.check_cursors([said for said in state["said"] if said[0] <= acked])
         for user in self.users:
             self.send(user)
         self.pump_until(lambda: len(self.acks) == USERS, "ack of what is sent afterwards")

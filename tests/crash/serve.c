@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 static const char path_disk[] = "/disk";
+static const char path_cold[] = "/cold";
 static const char path_control[] = "/control";
 
 struct serve {
@@ -25,9 +26,14 @@ static struct device *the_device(void)
     return fuse_get_context()->private_data;
 }
 
-static bool is_disk(const char *path)
+/* is_disk: which one: from where to where. */
+static bool is_disk(const char *path, uint64_t *begin, uint64_t *end)
 {
-    return strcmp(path, path_disk) == 0;
+    const struct device *device = the_device();
+    bool cold = strcmp(path, path_cold) == 0 && device->split < device->bytes;
+    *begin = cold ? device->split : 0;
+    *end = cold ? device->bytes : device->split;
+    return cold || strcmp(path, path_disk) == 0;
 }
 
 static int on_getattr(const char *path, struct stat *out, struct fuse_file_info *file)
@@ -36,8 +42,10 @@ static int on_getattr(const char *path, struct stat *out, struct fuse_file_info 
     memset(out, 0, sizeof *out);
     out->st_nlink = 1;
     out->st_mode = S_IFREG | 0600;
-    if (is_disk(path))
-        out->st_size = (off_t)the_device()->bytes;
+    uint64_t begin;
+    uint64_t end;
+    if (is_disk(path, &begin, &end))
+        out->st_size = (off_t)(end - begin);
     else if (strcmp(path, "/") == 0)
         out->st_mode = S_IFDIR | 0700;
     else if (strcmp(path, path_control) != 0)
@@ -53,6 +61,8 @@ static int on_readdir(const char *path, void *buffer, fuse_fill_dir_t fill, off_
     (void)file;
     (void)flags;
     fill(buffer, path_disk + 1, NULL, 0, 0);
+    if (the_device()->split < the_device()->bytes)
+        fill(buffer, path_cold + 1, NULL, 0, 0);
     fill(buffer, path_control + 1, NULL, 0, 0);
     return 0;
 }
@@ -68,13 +78,14 @@ static int on_read(const char *path, char *out, size_t size, off_t offset,
                    struct fuse_file_info *file)
 {
     (void)file;
-    struct device *device = the_device();
-    uint64_t at = (uint64_t)offset;
-    if (!is_disk(path) || at >= device->bytes)
+    uint64_t begin;
+    uint64_t end;
+    if (!is_disk(path, &begin, &end) || (uint64_t)offset >= end - begin)
         return 0;
-    if (size > device->bytes - at)
-        size = device->bytes - at;
-    device_read(device, at, (uint8_t *)out, size);
+    uint64_t at = begin + (uint64_t)offset;
+    if (size > end - at)
+        size = end - at;
+    device_read(the_device(), at, (uint8_t *)out, size);
     return (int)size;
 }
 
@@ -82,8 +93,11 @@ static int on_write(const char *path, const char *data, size_t size, off_t offse
                     struct fuse_file_info *file)
 {
     (void)file;
-    if (is_disk(path)) {
-        int failed = device_write(the_device(), (uint64_t)offset, (const uint8_t *)data, size);
+    uint64_t begin;
+    uint64_t end;
+    if (is_disk(path, &begin, &end)) {
+        uint64_t at = begin + (uint64_t)offset;
+        int failed = device_write(the_device(), at, (const uint8_t *)data, size);
         return failed != 0 ? -failed : (int)size;
     }
     char line[MARK_BYTES];
@@ -100,7 +114,9 @@ static int on_fsync(const char *path, int data_only, struct fuse_file_info *file
 {
     (void)data_only;
     (void)file;
-    return is_disk(path) ? -device_flush(the_device()) : 0;
+    uint64_t begin;
+    uint64_t end;
+    return is_disk(path, &begin, &end) ? -device_flush(the_device(), begin) : 0;
 }
 
 static int on_truncate(const char *path, off_t size, struct fuse_file_info *file)

@@ -1,4 +1,5 @@
-/* serve.h: a device as the file "disk" of a FUSE file system, beside it the file "control".
+/* serve.h: a device as the file "disk" of a FUSE file system, its second disk as "cold", beside
+ * them the file "control".
  * Flow:       the kernel → one thread here → device.h, one request after the other
  * Owns:       the thread and the mount
  * Invariants: requests are answered in the order in which the device saw them; nothing is cached by

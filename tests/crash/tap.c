@@ -31,6 +31,7 @@ static struct tap {
     enum phase life;              /* …_WRITE of the present or newest job */
     _Atomic bool clearing;        /* a name was taken away since the newest sync */
     _Atomic bool skipped;
+    bool repairing;
     uint32_t
         looked; /* the file that is looked into for what own retentions make due, one at a time */
     _Atomic uint32_t own_due; /* the newest in which something is; 0: none yet */
@@ -67,6 +68,11 @@ void tap_promise(const char *text)
     CHECK(snprintf(tap.promise, sizeof tap.promise, "%s", text) < PROMISE_BYTES);
     say();
     pthread_mutex_unlock(&tap.mutex);
+}
+
+void tap_repair(void)
+{
+    tap.repairing = true;
 }
 
 void tap_clock_set(uint64_t wall_ms)
@@ -125,6 +131,19 @@ static void clear(void)
         enter(SLOT_LIFE, tap.life + 2);
 }
 
+/* repairs: a write of `log repair`. */
+static void repairs(const char *path)
+{
+    if (ends(path, ".bytes") || ends(path, ".json")) {
+        enter(SLOT_LIFE, PHASE_REPAIR_COPY);
+    } else if (ends(path, ".segment")) {
+        enter(SLOT_LIFE, PHASE_REPAIR_MEND);
+    } else if (ends(path, ".archiving")) {
+        tap.life = PHASE_REPAIR_WRITE;
+        enter(SLOT_LIFE, PHASE_REPAIR_WRITE);
+    }
+}
+
 /* ---- what stands in for the real ones */
 
 enum err __real_file_write(int fd, uint64_t offset, struct bytes data);
@@ -133,6 +152,8 @@ enum err __wrap_file_write(int fd, uint64_t offset, struct bytes data)
 {
     char path[STORE_PATH_BYTES];
     path_of(fd, path);
+    if (tap.repairing)
+        repairs(path);
     if (ends(path, ".making") && tap.phase[SLOT_MAKE] == PHASE_APPEND)
         enter(SLOT_MAKE, PHASE_MAKE);
     else if (ends(path, ".spare"))

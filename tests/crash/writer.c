@@ -4,6 +4,7 @@
 #include "core/file.h"
 #include "core/logging.h"
 #include "tests/crash/load.h"
+#include "tests/crash/repair.h"
 #include "tests/crash/tap.h"
 
 #include <fcntl.h>
@@ -19,6 +20,8 @@
 struct writer {
     struct load *load;
     enum skip skip;
+    uint64_t records; /* to be appended */
+    int control;
     uint64_t appended; /* number of the next record */
     uint64_t acked;
     bool marking;    /* what a device says behind the newest record is to be appended */
@@ -243,29 +246,59 @@ static void say_done(const struct writer *w)
            metrics_sum(&metrics, 1, METRIC_RECORDS_RETAINED_AWAY), w->gone);
 }
 
-int writer_write(void)
+static struct writer *writer_create(void)
 {
     char path[300];
     struct writer *w = calloc(1, sizeof *w);
     CHECK(w != NULL);
     w->load = load_create();
     w->skip = skip_parse(load_environment("CRASH_SKIP"));
-    uint64_t records = strtoull(load_environment("CRASH_RECORDS"), NULL, 10);
-    int control = open(load_environment("CRASH_CONTROL"), O_WRONLY | O_CLOEXEC);
-    CHECK(control >= 0 && w->skip < SKIP_COUNT && records < LOAD_RECORDS_MAX / 2);
+    w->records = strtoull(load_environment("CRASH_RECORDS"), NULL, 10);
+    w->control = open(load_environment("CRASH_CONTROL"), O_WRONLY | O_CLOEXEC);
+    CHECK(w->control >= 0 && w->skip < SKIP_COUNT && w->records < LOAD_RECORDS_MAX / 2);
     snprintf(path, sizeof path, "%s/gone", load_environment("CRASH_SCRATCH"));
     w->gone_file = fopen(path, "w");
     CHECK(w->gone_file != NULL && file_make_directory(w->load->cold) == OK);
     logging_init(LOG_WARN, LOG_KEY_VALUE);
-    tap_start(control, w->skip);
+    tap_start(w->control, w->skip);
     clock_to(w, LOAD_START_MS);
-    uint64_t lives = w->skip == SKIP_SYNC ? 1 : LOAD_LIVES;
-    for (uint64_t i = 0; i < lives; i++)
-        life(w, i, records * (i + 1) / lives);
-    say_done(w);
+    return w;
+}
+
+static void writer_destroy(struct writer *w)
+{
     fclose(w->gone_file);
-    close(control);
+    close(w->control);
     load_destroy(w->load);
     free(w);
+}
+
+int writer_write(void)
+{
+    struct writer *w = writer_create();
+    uint64_t lives = w->skip == SKIP_SYNC ? 1 : LOAD_LIVES;
+    for (uint64_t i = 0; i < lives; i++)
+        life(w, i, w->records * (i + 1) / lives);
+    say_done(w);
+    writer_destroy(w);
+    return 0;
+}
+
+int writer_repair(void)
+{
+    struct writer *w = writer_create();
+    life(w, 0, w->records / 4);
+    life(w, 1, w->records / 2);
+    uint64_t damaged;
+    struct log_options options = load_options(w->load, 2);
+    options.checkpoint = w->checkpoint;
+    options.merge_inputs = 0; /* some segments stay segments */
+    CHECK(load_open(w->load, &options, &damaged) == OK && damaged == 0);
+    live(w, w->records * 3 / 4);
+    load_settle(w->load);
+    take_checkpoint(w);
+    log_close(w->load->log);
+    repair_write(w->load, w->checkpoint, w->control);
+    writer_destroy(w);
     return 0;
 }

@@ -15,6 +15,8 @@
  * merged, recycled, moved and purged. Takes CRASH_MOUNT, CRASH_SCRATCH, CRASH_CONTROL and
  * CRASH_RECORDS from the environment; CRASH_SKIP names what a control leaves out (phase.h). */
 int writer_write(void);
+/* writer_repair: fill a log, then repair.h. */
+int writer_repair(void);
 /* writer_check: open twice, compare with CRASH_MARK, go on, verify. CRASH_SEED draws how;
  * CRASH_AGAIN=1: a check has gone on with this disk before. */
 int writer_check(void);

@@ -99,6 +99,8 @@ static void add(uint32_t conversation, uint64_t seq, bool repeat, bool named)
         memset(r->record.message_id.v, 0, sizeof r->record.message_id.v);
     r->print = print_of(&r->record);
     assert_true(r->offset + r->size <= f.header.bytes);
+    if (below_random(3) == 0) /* a hint, right or wrong, changes nothing */
+        index_expect(f.index, record_of(below_random(CONVERSATIONS), 1).conversation);
     assert_int_equal(index_add(f.index, &r->record, r->offset, r->size), OK);
     f.newest[conversation] = seq;
     f.count++;

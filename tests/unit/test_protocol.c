@@ -302,6 +302,18 @@ static void round_trip(bool from_server, const struct request *request, const st
         assert_bytes(encode_decoded(ENCODING_PROTO, from_server), bytes_of(proto, proto_size));
         assert_bytes(encode_decoded(ENCODING_JSON, from_server), bytes_of(json, json_size));
     }
+    if (from_server)
+        return;
+    for (size_t e = 0; e < COUNT_OF(encodings); e++) { /* in binary it is the same frame */
+        struct buffer scratch = buffer_of(decoded.memory, sizeof decoded.memory);
+        frame = encodings[e] == ENCODING_PROTO ? bytes_of(proto, proto_size)
+                                               : bytes_of(json, json_size);
+        assert_int_equal(protocol_requests_to_binary(&frame, encodings[e], &scratch), OK);
+        assert_bytes(frame, bytes_of(proto, proto_size));
+    }
+    frame = bytes_of_text("{\"requests\":[{]}");
+    struct buffer scratch = buffer_of(decoded.memory, sizeof decoded.memory);
+    assert_int_equal(protocol_requests_to_binary(&frame, ENCODING_JSON, &scratch), ERR_INVALID);
 }
 
 static void every_request(void **state)

@@ -230,6 +230,12 @@ void *table_get(const struct table *table, struct table_key key)
     return cell != NULL ? cell->value : NULL;
 }
 
+void table_approach(const struct table *table, struct table_key key)
+{
+    if (table->count != 0)
+        __builtin_prefetch(cell_at(&table->cells, key_hash(table, key) & table->cells.mask));
+}
+
 enum err table_put(struct table *table, struct table_key key, void *value)
 {
     CHECK(value != NULL);

@@ -37,6 +37,8 @@ struct table {
 void table_init(struct table *table, uint64_t seed);
 void table_deinit(struct table *table);
 void *table_get(const struct table *table, struct table_key key);
+/* table_approach: have the memory fetched where a table_get of key, soon after, begins to look. */
+void table_approach(const struct table *table, struct table_key key);
 MUST_USE enum err table_put(struct table *table, struct table_key key, void *value); /* replaces */
 void *table_remove(struct table *table, struct table_key key); /* the old value or NULL */
 /* table_next: walks all values; start with *at = 0; NULL at the end. The current value may be

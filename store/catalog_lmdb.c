@@ -8,6 +8,9 @@
  * Writing:    one LMDB transaction and one sync per batch. LMDB cannot take back one body's part
  *             of it, so a body that fails must not have written, and a put that fails spoils the
  *             whole batch.
+ *             One cursor per table stays where the row before was, so that rows that come in key
+ *             order, as those of a checkpoint and of a recovery do, are mostly found in the same
+ *             page, without a way down from the root.
  * Reading:    renewing a transaction's reader slot is cheap, making one is not: finished read
  *             transactions are reset (they then pin no page) and kept in `idle` for the next job,
  *             under a mutex, because jobs run on any reader thread.
@@ -55,8 +58,9 @@ struct catalog_txn {
     struct catalog *catalog;
     MDB_txn *mdb;
     bool write;
-    uint32_t scans;  /* running catalog_scans: rows must not write */
-    uint64_t writes; /* puts and deletes that changed something */
+    MDB_cursor *cursors[CATALOG_TABLE_COUNT]; /* writing: NULL until needed; end with mdb */
+    uint32_t scans;                           /* running catalog_scans: rows must not write */
+    uint64_t writes;                          /* puts and deletes that changed something */
     enum err failed; /* first failed write: LMDB will not commit this transaction any more */
 };
 
@@ -242,14 +246,30 @@ static struct bytes bytes_of_val(MDB_val v)
     return bytes_of(v.mv_data, v.mv_size);
 }
 
+/* cursor_of: the writing transaction's on that table; mdb_txn_commit and mdb_txn_abort close it. */
+static int cursor_of(struct catalog_txn *txn, enum catalog_table table, MDB_cursor **out)
+{
+    int code = MDB_SUCCESS;
+    if (txn->cursors[table] == NULL)
+        code = mdb_cursor_open(txn->mdb, txn->catalog->tables[table], &txn->cursors[table]);
+    *out = txn->cursors[table];
+    return code;
+}
+
 enum err catalog_get(struct catalog_txn *txn, enum catalog_table table, struct bytes key,
                      struct bytes *value)
 {
     MDB_val k = val_of_key(key);
     MDB_val v;
+    MDB_cursor *cursor;
     if (txn->failed != OK)
         return txn->failed;
-    TRY(err_of_mdb(mdb_get(txn->mdb, txn->catalog->tables[table], &k, &v)));
+    int code;
+    if (!txn->write)
+        code = mdb_get(txn->mdb, txn->catalog->tables[table], &k, &v);
+    else if ((code = cursor_of(txn, table, &cursor)) == MDB_SUCCESS)
+        code = mdb_cursor_get(cursor, &k, &v, MDB_SET);
+    TRY(err_of_mdb(code));
     *value = bytes_of_val(v);
     return OK;
 }
@@ -270,9 +290,12 @@ enum err catalog_put(struct catalog_txn *txn, enum catalog_table table, struct b
     CHECK(txn->write && txn->scans == 0);
     MDB_val k = val_of_key(key);
     MDB_val v = val_of(value);
+    MDB_cursor *cursor;
     if (txn->failed != OK)
         return txn->failed;
-    int code = mdb_put(txn->mdb, txn->catalog->tables[table], &k, &v, 0);
+    int code = cursor_of(txn, table, &cursor);
+    if (code == MDB_SUCCESS)
+        code = mdb_cursor_put(cursor, &k, &v, 0);
     return written(txn, write_err(txn->catalog, code));
 }
 
@@ -280,9 +303,15 @@ enum err catalog_delete(struct catalog_txn *txn, enum catalog_table table, struc
 {
     CHECK(txn->write && txn->scans == 0);
     MDB_val k = val_of_key(key);
+    MDB_val v;
+    MDB_cursor *cursor;
     if (txn->failed != OK)
         return txn->failed;
-    int code = mdb_del(txn->mdb, txn->catalog->tables[table], &k, NULL);
+    int code = cursor_of(txn, table, &cursor);
+    if (code == MDB_SUCCESS)
+        code = mdb_cursor_get(cursor, &k, &v, MDB_SET);
+    if (code == MDB_SUCCESS)
+        code = mdb_cursor_del(cursor, 0);
     enum err err = write_err(txn->catalog, code);
     return err == ERR_NOT_FOUND ? OK : written(txn, err);
 }

@@ -1,11 +1,24 @@
-/* replay.c: see replay.h. An entry is a conversation's row and its two members' inbox rows, decoded
- * as rows.c reads them; two devices' senders and one device's cursor each stand in the entry
- * itself, so that merging mostly touches one piece of memory. */
+/* replay.c: see replay.h. Records are gathered, GATHER_MAX at a time, and then taken together: the
+ * rows that they are the first to need are read in key order, and memory that will be written is
+ * fetched while other records are taken; one after the other, in the order of the log, as they
+ * came.
+ *
+ * An entry is a conversation's row and its two members' inbox rows, decoded as rows.c reads them.
+ * What a message changes stands in its first three cache lines: two devices' senders and one
+ * device's cursor of each member among it. */
 #include "gateway/chat/replay.h"
 
 #include "core/memory.h"
 
 #include <stdlib.h>
+
+#define LINE_BYTES 64 /* of a cache */
+
+struct replay_cursors {
+    struct inbox_cursor first;
+    uint32_t count;
+    uint32_t capacity; /* above 1: all stand in `more` of the member's inbox */
+};
 
 struct replay_inbox {
     uint64_t last_seq;
@@ -13,34 +26,48 @@ struct replay_inbox {
     uint64_t read_seq;
     uint64_t peer_delivered;
     uint64_t peer_read;
-    struct inbox_cursor *cursors; /* `first`, or memory of its own */
-    uint32_t count;
-    uint32_t capacity;
-    struct inbox_cursor first;
+    struct inbox_cursor *more;
 };
 
 struct replay_entry {
     struct conversation_id id;
     uint64_t last_seq;
     uint64_t last_time_ms;
-    uint64_t delivered[2];
-    uint64_t read[2];
-    struct keep *keep;          /* NULL: nobody set any */
-    struct sender_row *senders; /* `first`, or memory of its own */
-    uint32_t count;
-    uint32_t capacity;
+    uint64_t seen_seq; /* highest number among the records: of both inboxes too */
+    uint64_t seen_ms;
+    struct keep *keep; /* NULL: nobody set any */
+    uint32_t count;    /* senders */
+    uint32_t capacity; /* above COUNT_OF(first): all stand in `more` */
     struct sender_row first[2];
+    struct replay_cursors cursors[2];
+    struct sender_row *more;
+    _Alignas(LINE_BYTES) uint64_t delivered[2]; /* from here on: what messages do not touch */
+    uint64_t read[2];
     struct replay_inbox inboxes[2]; /* a talk with oneself uses the first */
 };
 
-/* inbox_place: what replay_flush sorts. */
-struct inbox_place {
-    uint64_t user;
-    const struct replay_entry *entry;
+/* gathered: a record that waits to be taken. */
+struct gathered {
+    struct log_record record; /* its body: what `body` holds; of a message only its size is known */
+    uint8_t body[KEEP_BODY_BYTES];
+    struct replay_entry *entry;
+};
+
+/* row_place: which row, to sort by: an inbox's by (user, conversation), a conversation's by that.
+ */
+struct row_place {
+    uint64_t user; /* 0: the conversation's row */
+    struct conversation_id id;
+    struct replay_entry *entry;
     uint32_t member;
 };
 
-#define ENTRY_OVERHEAD 64 /* of the table's cell and the heap, about */
+#define CHUNK_ENTRIES  64     /* 20 KiB */
+#define ENTRY_OVERHEAD 64     /* of the table's cell, about */
+#define GATHER_MAX     16384u /* 2 MiB */
+#define APPROACH       12u    /* so many records ahead memory is fetched */
+
+_Static_assert(offsetof(struct replay_entry, delivered) == 3 * LINE_BYTES, "what messages touch");
 
 static void raise(uint64_t *target, uint64_t value)
 {
@@ -65,34 +92,43 @@ static uint32_t members_of(struct conversation_id id)
 
 enum err replay_create(struct replay **out)
 {
-    struct replay *replay = memory_take(sizeof *replay, MEMORY_CHAT);
+    struct replay *replay = memory_take_zeroed(sizeof *replay, MEMORY_CHAT);
     if (replay == NULL)
         return ERR_NO_MEMORY;
+    replay->gathered = memory_take(GATHER_MAX * sizeof *replay->gathered, MEMORY_CHAT);
+    if (replay->gathered == NULL) {
+        memory_give(replay, MEMORY_CHAT);
+        return ERR_NO_MEMORY;
+    }
     table_init(&replay->entries, 1); /* the ids are those of the store's own log */
-    replay->bytes = 0;
     *out = replay;
     return OK;
 }
 
-static void entry_destroy(struct replay_entry *entry)
+/* entry_at: in the order in which they were made. */
+static struct replay_entry *entry_at(const struct replay *replay, uint32_t at)
+{
+    return &replay->chunks[at / CHUNK_ENTRIES][at % CHUNK_ENTRIES];
+}
+
+static void entry_deinit(struct replay_entry *entry)
 {
     for (int i = 0; i < 2; i++)
-        if (entry->inboxes[i].cursors != &entry->inboxes[i].first)
-            memory_give(entry->inboxes[i].cursors, MEMORY_CHAT);
+        memory_give(entry->inboxes[i].more, MEMORY_CHAT);
     memory_give(entry->keep, MEMORY_CHAT);
-    if (entry->senders != entry->first)
-        memory_give(entry->senders, MEMORY_CHAT);
-    memory_give(entry, MEMORY_CHAT);
+    memory_give(entry->more, MEMORY_CHAT);
 }
 
 static void forget(struct replay *replay)
 {
-    size_t at = 0;
-    struct replay_entry *entry;
-    while ((entry = table_next(&replay->entries, &at)) != NULL)
-        entry_destroy(entry);
+    for (uint32_t i = 0; i < replay->entry_count; i++)
+        entry_deinit(entry_at(replay, i));
+    for (uint32_t i = 0; i < replay->chunk_count; i++)
+        memory_give(replay->chunks[i], MEMORY_CHAT);
+    memory_give(replay->chunks, MEMORY_CHAT);
+    replay->chunks = NULL;
+    replay->chunk_count = replay->chunk_capacity = replay->entry_count = 0;
     table_deinit(&replay->entries);
-    table_init(&replay->entries, 1);
     replay->bytes = 0;
 }
 
@@ -101,7 +137,7 @@ void replay_destroy(struct replay *replay)
     if (replay == NULL)
         return;
     forget(replay);
-    table_deinit(&replay->entries);
+    memory_give(replay->gathered, MEMORY_CHAT);
     memory_give(replay, MEMORY_CHAT);
 }
 
@@ -112,64 +148,73 @@ bool replay_full(const struct replay *replay)
 
 /* ---- an entry's arrays */
 
-/* grow: room for one more element; the first ones stand in the entry. */
-static enum err grow(struct replay *replay, void **array, const void *first, uint32_t *capacity,
+/* grow: room for one more element; the first ones stand in the entry, then all in *more. */
+static enum err grow(struct replay *replay, void **more, const void *first, uint32_t *capacity,
                      uint32_t count, size_t size)
 {
     if (count < *capacity)
         return OK;
-    uint32_t more = *capacity * 2;
-    void *grown = *array == first ? memory_take(more * size, MEMORY_CHAT)
-                                  : memory_resize(*array, more * size, MEMORY_CHAT);
+    uint32_t doubled = *capacity * 2;
+    void *grown = memory_resize(*more, doubled * size, MEMORY_CHAT);
     if (grown == NULL)
         return ERR_NO_MEMORY;
-    if (*array == first)
+    if (*more == NULL)
         memcpy(grown, first, count * size);
-    replay->bytes += (more - *capacity) * size;
-    *array = grown;
-    *capacity = more;
+    replay->bytes += (doubled - *capacity) * size;
+    *more = grown;
+    *capacity = doubled;
     return OK;
+}
+
+static struct sender_row *senders_of(struct replay_entry *entry)
+{
+    return entry->capacity > COUNT_OF(entry->first) ? entry->more : entry->first;
 }
 
 /* sender_of: the device's place, made if absent; *out NULL: the row has no more. */
 static enum err sender_of(struct replay *replay, struct sender_row **out,
                           struct replay_entry *entry, struct user_id user, struct device_id device)
 {
+    struct sender_row *senders = senders_of(entry);
     for (uint32_t i = 0; i < entry->count; i++)
-        if (entry->senders[i].user.v == user.v && entry->senders[i].device.v == device.v) {
-            *out = &entry->senders[i];
+        if (senders[i].user.v == user.v && senders[i].device.v == device.v) {
+            *out = &senders[i];
             return OK;
         }
     *out = NULL;
     if (entry->count == ROW_SENDERS_MAX)
         return OK;
-    void *senders = entry->senders;
-    enum err err =
-        grow(replay, &senders, entry->first, &entry->capacity, entry->count, sizeof **out);
-    entry->senders = senders;
-    TRY(err);
-    *out = &entry->senders[entry->count++];
+    void *more = entry->more;
+    TRY(grow(replay, &more, entry->first, &entry->capacity, entry->count, sizeof **out));
+    entry->more = more;
+    *out = &senders_of(entry)[entry->count++];
     **out = (struct sender_row){.user = user, .device = device};
     return OK;
 }
 
-static enum err cursor_of(struct replay *replay, struct inbox_cursor **out,
-                          struct replay_inbox *inbox, struct device_id device)
+static struct inbox_cursor *cursors_of(struct replay_entry *entry, uint32_t member)
 {
-    for (uint32_t i = 0; i < inbox->count; i++)
-        if (inbox->cursors[i].device.v == device.v) {
-            *out = &inbox->cursors[i];
+    struct replay_cursors *cursors = &entry->cursors[member];
+    return cursors->capacity > 1 ? entry->inboxes[member].more : &cursors->first;
+}
+
+static enum err cursor_of(struct replay *replay, struct inbox_cursor **out,
+                          struct replay_entry *entry, uint32_t member, struct device_id device)
+{
+    struct replay_cursors *cursors = &entry->cursors[member];
+    struct inbox_cursor *at = cursors_of(entry, member);
+    for (uint32_t i = 0; i < cursors->count; i++)
+        if (at[i].device.v == device.v) {
+            *out = &at[i];
             return OK;
         }
     *out = NULL;
-    if (inbox->count == ROW_CURSORS_MAX)
+    if (cursors->count == ROW_CURSORS_MAX)
         return OK;
-    void *cursors = inbox->cursors;
-    enum err err =
-        grow(replay, &cursors, &inbox->first, &inbox->capacity, inbox->count, sizeof **out);
-    inbox->cursors = cursors;
-    TRY(err);
-    *out = &inbox->cursors[inbox->count++];
+    void *more = entry->inboxes[member].more;
+    TRY(grow(replay, &more, &cursors->first, &cursors->capacity, cursors->count, sizeof **out));
+    entry->inboxes[member].more = more;
+    *out = &cursors_of(entry, member)[cursors->count++];
     **out = (struct inbox_cursor){.device = device};
     return OK;
 }
@@ -186,15 +231,48 @@ static enum err keep_of(struct replay *replay, struct replay_entry *entry)
     return OK;
 }
 
+/* ---- making entries */
+
+static enum err entry_create(struct replay *replay, struct replay_entry **out,
+                             struct conversation_id id)
+{
+    const size_t chunk_bytes = CHUNK_ENTRIES * sizeof **out;
+    if (replay->entry_count == replay->chunk_count * CHUNK_ENTRIES) {
+        TRY(memory_grow(&replay->chunks, &replay->chunk_capacity, replay->chunk_count + 1,
+                        sizeof *replay->chunks, MEMORY_CHAT));
+        void *chunk = memory_take_aligned(chunk_bytes, LINE_BYTES, MEMORY_CHAT);
+        if (chunk == NULL)
+            return ERR_NO_MEMORY;
+        replay->chunks[replay->chunk_count++] = chunk;
+    }
+    struct replay_entry *entry = entry_at(replay, replay->entry_count);
+    TRY(table_put(&replay->entries, key_of(id), entry));
+    *entry = (struct replay_entry){.id = id, .capacity = COUNT_OF(entry->first)};
+    for (int i = 0; i < 2; i++)
+        entry->cursors[i].capacity = 1;
+    replay->entry_count++;
+    replay->bytes += sizeof *entry + ENTRY_OVERHEAD;
+    *out = entry;
+    return OK;
+}
+
+/* entry_get: found or made; what was made is not loaded yet. */
+static enum err entry_get(struct replay *replay, struct replay_entry **out,
+                          struct conversation_id id)
+{
+    *out = table_get(&replay->entries, key_of(id));
+    return *out != NULL ? OK : entry_create(replay, out, id);
+}
+
 /* ---- loading */
 
 static enum err load_inbox(struct replay *replay, struct catalog_txn *txn,
-                           struct replay_entry *entry, uint32_t member)
+                           const struct row_place *place)
 {
     struct inbox_row *row = &replay->inbox;
-    struct replay_inbox *inbox = &entry->inboxes[member];
-    struct user_id user = {member_user(entry->id, member)};
-    enum err err = rows_read_inbox(txn, user, entry->id, row);
+    struct replay_entry *entry = place->entry;
+    struct replay_inbox *inbox = &entry->inboxes[place->member];
+    enum err err = rows_read_inbox(txn, (struct user_id){place->user}, place->id, row);
     if (err == ERR_NOT_FOUND)
         return OK;
     TRY(err);
@@ -205,19 +283,20 @@ static enum err load_inbox(struct replay *replay, struct catalog_txn *txn,
     inbox->peer_read = row->peer_read;
     for (uint32_t i = 0; i < row->cursor_count; i++) {
         struct inbox_cursor *cursor;
-        TRY(cursor_of(replay, &cursor, inbox, row->cursors[i].device));
+        TRY(cursor_of(replay, &cursor, entry, place->member, row->cursors[i].device));
         cursor->delivered = row->cursors[i].delivered;
     }
     return OK;
 }
 
-static enum err load_rows(struct replay *replay, struct catalog_txn *txn,
-                          struct replay_entry *entry)
+static enum err load_conversation(struct replay *replay, struct catalog_txn *txn,
+                                  struct replay_entry *entry)
 {
     struct conversation_row *row = &replay->row;
     enum err err = rows_read_conversation(txn, entry->id, row);
-    if (err != OK && err != ERR_NOT_FOUND)
-        return err;
+    if (err == ERR_NOT_FOUND)
+        return OK;
+    TRY(err);
     entry->last_seq = row->last_seq;
     entry->last_time_ms = row->last_time_ms;
     memcpy(entry->delivered, row->delivered, sizeof entry->delivered);
@@ -231,50 +310,58 @@ static enum err load_rows(struct replay *replay, struct catalog_txn *txn,
         TRY(sender_of(replay, &sender, entry, row->senders[i].user, row->senders[i].device));
         sender->highest = row->senders[i].highest;
     }
-    for (uint32_t i = 0; i < members_of(entry->id); i++)
-        TRY(load_inbox(replay, txn, entry, i));
     return OK;
 }
 
-static struct replay_entry *entry_create(struct conversation_id id)
+static int place_compare(const void *a, const void *b)
 {
-    struct replay_entry *entry = memory_take_zeroed(sizeof *entry, MEMORY_CHAT);
-    if (entry == NULL)
-        return NULL;
-    entry->id = id;
-    entry->senders = entry->first;
-    entry->capacity = COUNT_OF(entry->first);
-    for (int i = 0; i < 2; i++) {
-        entry->inboxes[i].cursors = &entry->inboxes[i].first;
-        entry->inboxes[i].capacity = 1;
-    }
-    return entry;
+    const struct row_place *x = a;
+    const struct row_place *y = b;
+    if (x->user != y->user)
+        return x->user < y->user ? -1 : 1;
+    if (x->id.hi != y->id.hi)
+        return x->id.hi < y->id.hi ? -1 : 1;
+    return x->id.lo < y->id.lo ? -1 : x->id.lo > y->id.lo;
 }
 
-static enum err entry_get(struct replay *replay, struct catalog_txn *txn, struct replay_entry **out,
-                          struct conversation_id id)
+/* each_row: of the entries from the first-th on, in key order: all their conversations' rows, then
+ * the inboxes'. */
+static enum err each_row(struct replay *replay, struct catalog_txn *txn, uint32_t first,
+                         enum err (*what)(struct replay *replay, struct catalog_txn *txn,
+                                          const struct row_place *place))
 {
-    *out = table_get(&replay->entries, key_of(id));
-    if (*out != NULL)
+    size_t rows = replay->entry_count - first;
+    if (rows == 0)
         return OK;
-    size_t bytes = replay->bytes;
-    struct replay_entry *entry = entry_create(id);
-    if (entry == NULL)
+    struct row_place *places = memory_take(3 * rows * sizeof *places, MEMORY_CHAT);
+    if (places == NULL)
         return ERR_NO_MEMORY;
-    enum err err = load_rows(replay, txn, entry);
-    if (err == OK)
-        err = table_put(&replay->entries, key_of(id), entry);
-    if (err != OK) {
-        entry_destroy(entry);
-        replay->bytes = bytes;
-        return err;
+    size_t count = 0;
+    for (uint32_t i = first; i < replay->entry_count; i++) {
+        struct replay_entry *entry = entry_at(replay, i);
+        places[count++] = (struct row_place){0, entry->id, entry, 0};
     }
-    replay->bytes += sizeof *entry + ENTRY_OVERHEAD;
-    *out = entry;
-    return OK;
+    for (size_t i = 0; i < rows; i++)
+        for (uint32_t member = 0; member < members_of(places[i].id); member++)
+            places[count++] = (struct row_place){member_user(places[i].id, member), places[i].id,
+                                                 places[i].entry, member};
+    qsort(places, rows, sizeof *places, place_compare);
+    qsort(places + rows, count - rows, sizeof *places, place_compare);
+    enum err err = OK;
+    for (size_t i = 0; i < count && err == OK; i++)
+        err = what(replay, txn, &places[i]);
+    memory_give(places, MEMORY_CHAT);
+    return err;
 }
 
-/* ---- merging */
+static enum err load_row(struct replay *replay, struct catalog_txn *txn,
+                         const struct row_place *place)
+{
+    return place->user == 0 ? load_conversation(replay, txn, place->entry)
+                            : load_inbox(replay, txn, place);
+}
+
+/* ---- taking */
 
 static enum err take_message(struct replay *replay, struct replay_entry *entry,
                              const struct log_record *record)
@@ -285,19 +372,29 @@ static enum err take_message(struct replay *replay, struct replay_entry *entry,
         sender->highest = record->message_id;
     raise(&entry->last_seq, record->seq);
     raise(&entry->last_time_ms, record->time_ms);
+    raise(&entry->seen_seq, record->seq);
+    raise(&entry->seen_ms, record->time_ms);
     for (uint32_t i = 0; i < members_of(entry->id); i++) {
-        struct replay_inbox *inbox = &entry->inboxes[i];
-        raise(&inbox->last_seq, record->seq);
-        raise(&inbox->activity_ms, record->time_ms);
         if (member_user(entry->id, i) != record->sender.v)
             continue;
         /* The acknowledgement told the sending device. Only where it has a cursor: one made here
          * would be the row's only one, and the user's other devices would begin behind it. */
-        for (uint32_t j = 0; j < inbox->count; j++)
-            if (inbox->cursors[j].device.v == record->device.v &&
-                inbox->cursors[j].delivered + 1 == record->seq)
-                inbox->cursors[j].delivered = record->seq;
+        struct inbox_cursor *cursors = cursors_of(entry, i);
+        for (uint32_t j = 0; j < entry->cursors[i].count; j++)
+            if (cursors[j].device.v == record->device.v && cursors[j].delivered + 1 == record->seq)
+                cursors[j].delivered = record->seq;
     }
+    return OK;
+}
+
+/* take_counted: a message, whose bytes count unless the row has counted them. */
+static enum err take_counted(struct replay *replay, struct replay_entry *entry,
+                             const struct log_record *record)
+{
+    bool counted = record->seq <= entry->last_seq;
+    TRY(take_message(replay, entry, record));
+    if (entry->keep != NULL && !counted)
+        keep_count(entry->keep, record->seq, record->body.size);
     return OK;
 }
 
@@ -308,7 +405,7 @@ static enum err take_watermark(struct replay *replay, struct replay_entry *entry
     uint64_t delivered = record->seq;
     uint32_t member = record->sender.v == entry->id.hi ? 0 : 1;
     struct inbox_cursor *cursor;
-    TRY(cursor_of(replay, &cursor, &entry->inboxes[member], record->device));
+    TRY(cursor_of(replay, &cursor, entry, member, record->device));
     if (cursor != NULL)
         raise(&cursor->delivered, delivered);
     raise(&entry->inboxes[member].read_seq, read);
@@ -337,8 +434,110 @@ static enum err take_retention(struct replay *replay, struct replay_entry *entry
 static void take_lost(struct replay_entry *entry, uint64_t seq)
 {
     raise(&entry->last_seq, seq);
-    for (uint32_t i = 0; i < members_of(entry->id); i++)
-        raise(&entry->inboxes[i].last_seq, seq);
+    raise(&entry->seen_seq, seq);
+}
+
+static enum err take(struct replay *replay, struct replay_entry *entry,
+                     const struct log_record *record)
+{
+    switch ((enum record_kind)record->kind) {
+    case RECORD_MESSAGE:
+        return take_counted(replay, entry, record);
+    case RECORD_RETENTION:
+        return take_retention(replay, entry, record);
+    case RECORD_WATERMARK:
+        return take_watermark(replay, entry, record);
+    case RECORD_LOST:
+        take_lost(entry, record->seq);
+        return OK;
+    case RECORD_VOID:
+    case RECORD_MEMBERSHIP:
+    case RECORD_GONE:
+        break;
+    }
+    return ERR_UNSUPPORTED; /* replay_record gathers none */
+}
+
+/* find_entries: of all that is gathered. */
+static enum err find_entries(struct replay *replay)
+{
+    struct gathered *gathered = replay->gathered;
+    for (uint32_t i = 0; i < replay->count; i++) {
+        if (i + APPROACH < replay->count)
+            table_approach(&replay->entries, key_of(gathered[i + APPROACH].record.conversation));
+        TRY(entry_get(replay, &gathered[i].entry, gathered[i].record.conversation));
+    }
+    return OK;
+}
+
+static void approach(const struct replay_entry *entry)
+{
+    const char *line = (const char *)entry;
+    for (uint32_t i = 0; i < 3; i++)
+        __builtin_prefetch(line + (size_t)i * LINE_BYTES, 1);
+}
+
+/* settle: take what is gathered. */
+static enum err settle(struct replay *replay, struct catalog_txn *txn)
+{
+    struct gathered *gathered = replay->gathered;
+    uint32_t first = replay->entry_count;
+    TRY(find_entries(replay));
+    TRY(each_row(replay, txn, first, load_row));
+    for (uint32_t i = 0; i < replay->count; i++) {
+        if (i + APPROACH < replay->count)
+            approach(gathered[i + APPROACH].entry);
+        TRY(take(replay, gathered[i].entry, &gathered[i].record));
+    }
+    replay->count = 0;
+    return OK;
+}
+
+/* gather: a copy, with as much of its body as taking it needs. */
+static void gather(struct replay *replay, const struct log_record *record)
+{
+    struct gathered *to = &replay->gathered[replay->count++];
+    to->record = *record;
+    to->record.body.data = to->body;
+    if (record->kind == RECORD_WATERMARK || record->kind == RECORD_RETENTION)
+        memcpy(to->body, record->body.data, record->body.size);
+}
+
+/* judge: whether the record can be taken. */
+static enum err judge(const struct log_record *record)
+{
+    struct retention_setting setting;
+    if (!conversation_id_is_direct(record->conversation))
+        return ERR_UNSUPPORTED;
+    switch ((enum record_kind)record->kind) {
+    case RECORD_MESSAGE:
+    case RECORD_LOST:
+        return OK;
+    case RECORD_RETENTION:
+        return keep_decode(&setting, record->body);
+    case RECORD_WATERMARK:
+        return record->body.size == 8 && conversation_id_has(record->conversation, record->sender)
+                   ? OK
+                   : ERR_CORRUPT;
+    case RECORD_VOID:
+    case RECORD_MEMBERSHIP:
+    case RECORD_GONE: /* stands in archives only, which are not replayed */
+        break;
+    }
+    return ERR_UNSUPPORTED;
+}
+
+enum err replay_record(struct replay *replay, struct catalog_txn *txn,
+                       const struct log_record *record)
+{
+    if (record->kind == RECORD_VOID)
+        return OK;
+    TRY(replay->failed);
+    TRY(judge(record));
+    gather(replay, record);
+    if (replay->count == GATHER_MAX)
+        replay->failed = settle(replay, txn);
+    return replay->failed;
 }
 
 /* take_mark: what the device sent and acknowledged, of whatever became of the messages. */
@@ -358,9 +557,9 @@ static enum err take_mark(struct replay *replay, struct replay_entry *entry,
     }
     if (mark->marked)
         TRY(take_watermark(replay, entry, &record));
-    struct replay_inbox *inbox = &entry->inboxes[mark->user.v == entry->id.hi ? 0 : 1];
-    for (uint32_t i = 0; i < inbox->count; i++) {
-        struct inbox_cursor *cursor = &inbox->cursors[i];
+    uint32_t member = mark->user.v == entry->id.hi ? 0 : 1;
+    for (uint32_t i = 0; i < entry->cursors[member].count; i++) {
+        struct inbox_cursor *cursor = &cursors_of(entry, member)[i];
         if (cursor->device.v != mark->device.v)
             continue;
         if (mark->lead != 0 && cursor->delivered + 1 >= state->first_seq)
@@ -371,18 +570,18 @@ static enum err take_mark(struct replay *replay, struct replay_entry *entry,
     return OK;
 }
 
-enum err replay_state(struct replay *replay, struct catalog_txn *txn,
-                      const struct archive_state *state)
+static enum err take_state(struct replay *replay, struct catalog_txn *txn,
+                           const struct archive_state *state)
 {
     struct replay_entry *entry;
     struct archive_mark mark;
-    if (!conversation_id_is_direct(state->conversation))
-        return ERR_UNSUPPORTED;
-    TRY(entry_get(replay, txn, &entry, state->conversation));
+    TRY(settle(replay, txn));
+    uint32_t first = replay->entry_count;
+    TRY(entry_get(replay, &entry, state->conversation));
+    TRY(each_row(replay, txn, first, load_row));
     take_lost(entry, state->last_seq);
     raise(&entry->last_time_ms, state->time_ms);
-    for (uint32_t i = 0; i < members_of(entry->id); i++)
-        raise(&entry->inboxes[i].activity_ms, state->time_ms);
+    raise(&entry->seen_ms, state->time_ms);
     for (uint32_t i = 0; i < state->count; i++) {
         archive_state_mark(&mark, state, i);
         TRY(take_mark(replay, entry, state, &mark));
@@ -390,65 +589,20 @@ enum err replay_state(struct replay *replay, struct catalog_txn *txn,
     return OK;
 }
 
-enum err replay_record(struct replay *replay, struct catalog_txn *txn,
-                       const struct log_record *record)
+enum err replay_state(struct replay *replay, struct catalog_txn *txn,
+                      const struct archive_state *state)
 {
-    if (record->kind == RECORD_VOID)
-        return OK;
-    if (!conversation_id_is_direct(record->conversation))
+    if (!conversation_id_is_direct(state->conversation))
         return ERR_UNSUPPORTED;
-    struct replay_entry *entry;
-    switch ((enum record_kind)record->kind) {
-    case RECORD_MESSAGE:
-        TRY(entry_get(replay, txn, &entry, record->conversation));
-        bool counted = record->seq <= entry->last_seq; /* by the row */
-        TRY(take_message(replay, entry, record));
-        if (entry->keep != NULL && !counted)
-            keep_count(entry->keep, record->seq, record->body.size);
-        return OK;
-    case RECORD_RETENTION:
-        TRY(entry_get(replay, txn, &entry, record->conversation));
-        return take_retention(replay, entry, record);
-    case RECORD_WATERMARK:
-        if (record->body.size != 8 || (record->sender.v != record->conversation.hi &&
-                                       record->sender.v != record->conversation.lo))
-            return ERR_CORRUPT;
-        TRY(entry_get(replay, txn, &entry, record->conversation));
-        return take_watermark(replay, entry, record);
-    case RECORD_LOST:
-        TRY(entry_get(replay, txn, &entry, record->conversation));
-        take_lost(entry, record->seq);
-        return OK;
-    case RECORD_VOID:
-    case RECORD_MEMBERSHIP:
-    case RECORD_GONE: /* stands in archives only, which are not replayed */
-        return ERR_UNSUPPORTED;
-    }
-    return ERR_UNSUPPORTED;
+    TRY(replay->failed);
+    replay->failed = take_state(replay, txn, state);
+    return replay->failed;
 }
 
 /* ---- writing */
 
-static int entry_compare(const void *a, const void *b)
-{
-    struct conversation_id x = (*(struct replay_entry *const *)a)->id;
-    struct conversation_id y = (*(struct replay_entry *const *)b)->id;
-    if (x.hi != y.hi)
-        return x.hi < y.hi ? -1 : 1;
-    return x.lo < y.lo ? -1 : x.lo > y.lo;
-}
-
-static int place_compare(const void *a, const void *b)
-{
-    const struct inbox_place *x = a;
-    const struct inbox_place *y = b;
-    if (x->user != y->user)
-        return x->user < y->user ? -1 : 1;
-    return entry_compare(&x->entry, &y->entry);
-}
-
 static enum err write_conversation(struct replay *replay, struct catalog_txn *txn,
-                                   const struct replay_entry *entry)
+                                   struct replay_entry *entry)
 {
     struct conversation_row *row = &replay->row;
     row->last_seq = entry->last_seq;
@@ -459,61 +613,43 @@ static enum err write_conversation(struct replay *replay, struct catalog_txn *tx
     if (entry->keep != NULL)
         row->keep = *entry->keep;
     row->sender_count = entry->count;
-    if (entry->count != 0)
-        memcpy(row->senders, entry->senders, entry->count * sizeof *row->senders);
+    memcpy(row->senders, senders_of(entry), entry->count * sizeof *row->senders);
     return rows_put_conversation(txn, entry->id, row);
 }
 
 static enum err write_inbox(struct replay *replay, struct catalog_txn *txn,
-                            const struct inbox_place *place)
+                            const struct row_place *place)
 {
-    const struct replay_inbox *inbox = &place->entry->inboxes[place->member];
+    struct replay_entry *entry = place->entry;
+    const struct replay_inbox *inbox = &entry->inboxes[place->member];
     struct inbox_row *row = &replay->inbox;
     row->last_seq = inbox->last_seq;
     row->activity_ms = inbox->activity_ms;
+    raise(&row->last_seq, entry->seen_seq);
+    raise(&row->activity_ms, entry->seen_ms);
     row->read_seq = inbox->read_seq;
     row->peer_delivered = inbox->peer_delivered;
     row->peer_read = inbox->peer_read;
-    row->cursor_count = inbox->count;
-    if (inbox->count != 0)
-        memcpy(row->cursors, inbox->cursors, inbox->count * sizeof *row->cursors);
-    return rows_put_inbox(txn, (struct user_id){place->user}, place->entry->id, row);
+    row->cursor_count = entry->cursors[place->member].count;
+    memcpy(row->cursors, cursors_of(entry, place->member),
+           row->cursor_count * sizeof *row->cursors);
+    return rows_put_inbox(txn, (struct user_id){place->user}, place->id, row);
 }
 
-static enum err write_sorted(struct replay *replay, struct catalog_txn *txn,
-                             struct replay_entry **entries, struct inbox_place *places)
+static enum err write_row(struct replay *replay, struct catalog_txn *txn,
+                          const struct row_place *place)
 {
-    size_t count = 0;
-    size_t place_count = 0;
-    size_t at = 0;
-    struct replay_entry *entry;
-    while ((entry = table_next(&replay->entries, &at)) != NULL) {
-        entries[count++] = entry;
-        for (uint32_t i = 0; i < members_of(entry->id); i++)
-            places[place_count++] = (struct inbox_place){member_user(entry->id, i), entry, i};
-    }
-    qsort(entries, count, sizeof(void *), entry_compare);
-    qsort(places, place_count, sizeof *places, place_compare);
-    for (size_t i = 0; i < count; i++)
-        TRY(write_conversation(replay, txn, entries[i]));
-    for (size_t i = 0; i < place_count; i++)
-        TRY(write_inbox(replay, txn, &places[i]));
-    return OK;
+    return place->user == 0 ? write_conversation(replay, txn, place->entry)
+                            : write_inbox(replay, txn, place);
 }
 
 enum err replay_flush(struct replay *replay, struct catalog_txn *txn)
 {
-    size_t count = replay->entries.count;
-    if (count == 0)
-        return OK;
-    struct replay_entry **entries = memory_take(count * sizeof(void *), MEMORY_CHAT);
-    struct inbox_place *places = memory_take(2 * count * sizeof *places, MEMORY_CHAT);
-    enum err err = ERR_NO_MEMORY;
-    if (entries != NULL && places != NULL)
-        err = write_sorted(replay, txn, entries, places);
-    memory_give(places, MEMORY_CHAT);
-    memory_give(entries, MEMORY_CHAT);
-    if (err == OK)
+    TRY(replay->failed);
+    replay->failed = settle(replay, txn);
+    if (replay->failed == OK)
+        replay->failed = each_row(replay, txn, 0, write_row);
+    if (replay->failed == OK)
         forget(replay);
-    return err;
+    return replay->failed;
 }

@@ -1,14 +1,16 @@
 /* replay.h: recovery's records merged in memory, per conversation, before rows are written: a
- * conversation's three rows are read once and written once, however many of its records the tail
- * of the log holds.
+ * conversation's three rows are read once and written once, both in key order, however many of its
+ * records the tail of the log holds.
  * Flow:       log_open → flow/lane_open.c, or walk.h → flow/rebuild.c → replay_record …
  *             replay_flush → rows.c → catalog
  * Owns:       what is merged and not yet written
  * Invariants: the rows after replay_flush are those that writing after every record would have
  *             left; fields only grow (rows.h), so that a replay that is broken off is repeated
  * Failure:    ERR_UNSUPPORTED a record of a kind that this version does not know; ERR_CORRUPT,
- *             ERR_NO_MEMORY: the record changed nothing; the catalog's own
- * Bounds:     REPLAY_BYTES_MAX, then replay_full; one conversation's rows more at most */
+ *             ERR_NO_MEMORY, the catalog's own: perhaps of an earlier record. Every error but those
+ *             that a record itself is refused with is sticky: nothing of it all is written any more
+ * Bounds:     REPLAY_BYTES_MAX, then replay_full; the rows of 16,384 records more at most, and
+ *             4 MiB to gather and sort these */
 #ifndef GATEWAY_CHAT_REPLAY_H
 #define GATEWAY_CHAT_REPLAY_H
 
@@ -18,9 +20,19 @@
 
 #define REPLAY_BYTES_MAX (128u << 20) /* some 300,000 conversations of two devices */
 
+struct gathered;
+struct replay_entry;
+
 struct replay {
     /* private */
+    struct gathered *gathered; /* records that are not taken yet */
+    uint32_t count;
+    enum err failed;
     struct table entries; /* by conversation */
+    struct replay_entry **chunks;
+    uint32_t chunk_count;
+    uint32_t chunk_capacity;
+    uint32_t entry_count;
     size_t bytes;
     struct conversation_row row; /* scratch of one conversation's rows */
     struct inbox_row inbox;

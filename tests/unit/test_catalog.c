@@ -106,6 +106,87 @@ static void test_rows(void **state)
     expect(f, CATALOG_USERS, "a", NULL);
 }
 
+/* ---- one transaction's rows against an array: in key order, against it, by chance; pages fill,
+ * are split, emptied and merged */
+
+#define MODEL_KEYS 3000
+
+struct model {
+    uint32_t versions[MODEL_KEYS]; /* 0: no row */
+};
+
+static struct bytes model_key(uint8_t out[24], uint32_t at)
+{
+    memset(out, 'k', 24);
+    store_u32(out + 20, __builtin_bswap32(at));
+    return bytes_of(out, 24);
+}
+
+static struct bytes model_value(uint8_t out[512], uint32_t at, uint32_t version)
+{
+    size_t size = (at * 7 + version * 13) % 300;
+    for (size_t i = 0; i < size; i++)
+        out[i] = (uint8_t)(at + version + i);
+    return bytes_of(out, size);
+}
+
+static void model_expect(struct catalog_txn *txn, const struct model *model, uint32_t at)
+{
+    uint8_t key[24];
+    uint8_t value[512];
+    struct bytes found;
+    enum err err = catalog_get(txn, CATALOG_PENDING, model_key(key, at), &found);
+    assert_int_equal(err, model->versions[at] != 0 ? OK : ERR_NOT_FOUND);
+    if (err == OK)
+        assert_true(bytes_equal(found, model_value(value, at, model->versions[at])));
+}
+
+static void model_step(struct catalog_txn *txn, struct model *model, uint32_t at, uint32_t what)
+{
+    uint8_t key[24];
+    uint8_t value[512];
+    if (what == 0) {
+        model_expect(txn, model, at);
+    } else if (what == 1) {
+        assert_int_equal(catalog_delete(txn, CATALOG_PENDING, model_key(key, at)), OK);
+        model->versions[at] = 0;
+    } else {
+        assert_int_equal(catalog_put(txn, CATALOG_PENDING, model_key(key, at),
+                                     model_value(value, at, model->versions[at] + 1)),
+                         OK);
+        model->versions[at]++;
+    }
+}
+
+static void test_rows_against_a_model(void **state)
+{
+    static struct model model;
+    struct fixture *f = *state;
+    uint64_t random = 7;
+    memset(&model, 0, sizeof model);
+    for (uint32_t round = 0; round < 24; round++) {
+        struct catalog_txn *txn;
+        assert_int_equal(catalog_begin(f->catalog, &txn, true), OK);
+        for (uint32_t i = 0; i < MODEL_KEYS; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            uint32_t chance = (uint32_t)(random >> 33);
+            uint32_t at = round % 3 == 0   ? i
+                          : round % 3 == 1 ? MODEL_KEYS - 1 - i
+                                           : chance % MODEL_KEYS;
+            /* mostly puts, mostly deletes, both, in turn; every eighth round leaves nothing */
+            uint32_t what = round % 8 == 7 ? 1 : chance / 4096 % 8 < 2 + round % 4 ? 1 : 2;
+            model_step(txn, &model, at, chance / 65536 % 5 == 0 && round % 8 != 7 ? 0 : what);
+        }
+        for (uint32_t i = 0; i < MODEL_KEYS; i++)
+            model_expect(txn, &model, i);
+        assert_int_equal(catalog_commit(txn), OK);
+        assert_int_equal(catalog_begin(f->catalog, &txn, false), OK);
+        for (uint32_t i = 0; i < MODEL_KEYS; i++)
+            model_expect(txn, &model, i);
+        catalog_abort(txn);
+    }
+}
+
 static void test_abort_and_reopen(void **state)
 {
     struct fixture *f = *state;
@@ -570,6 +651,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
         TEST(test_rows),
+        TEST(test_rows_against_a_model),
         TEST(test_abort_and_reopen),
         TEST(test_scan),
         TEST(test_newer_and_corrupt_version),

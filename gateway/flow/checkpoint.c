@@ -138,6 +138,7 @@ static void round_failed(struct shard *shard, struct checkpointer *checkpointer,
 {
     bool space = err == ERR_NO_SPACE;
     set_health(shard, checkpointer, space ? CHECKPOINT_NO_SPACE : CHECKPOINT_FAILED, err);
+    atomic_store_explicit(&shard->gateway->rows_changed, true, memory_order_relaxed);
     rest(shard, checkpointer);
     if (checkpointer->due_ns < shard->now_ns + CHECKPOINT_RETRY_NS)
         checkpointer->due_ns = shard->now_ns + CHECKPOINT_RETRY_NS;
@@ -186,9 +187,12 @@ static void write_meta(struct shard *shard, struct checkpointer *checkpointer)
     checkpointer->state = CHECKPOINT_WRITING;
 }
 
-/* anything_new: some lane has answered what no checkpoint covers. */
+/* anything_new: some lane has answered what no checkpoint covers, or rows have changed by
+ * themselves. */
 static bool anything_new(const struct gateway *gateway)
 {
+    if (atomic_load_explicit(&gateway->rows_changed, memory_order_acquire))
+        return true;
     for (uint32_t i = 0; i < gateway->lane_count; i++) {
         const struct lane_status *lane = &gateway->lanes[i];
         if (atomic_load_explicit(&lane->settled, memory_order_acquire) !=
@@ -213,6 +217,7 @@ static void begin(struct shard *shard, struct checkpointer *checkpointer)
     checkpointer->round++;
     checkpointer->reported = 0;
     checkpointer->no_space = false;
+    atomic_store_explicit(&gateway->rows_changed, false, memory_order_relaxed);
     atomic_store_explicit(&gateway->checkpoint_round, checkpointer->round, memory_order_release);
     for (uint32_t i = 1; i < gateway->shard_count && i < gateway->lane_count; i++)
         io_wake(gateway->group, i); /* whoever drives a lane tells of it */

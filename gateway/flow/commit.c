@@ -201,9 +201,7 @@ static void load_done(struct worker_job *job, void *context)
     if (err == OK)
         err = conversation_loaded(conversation, &load->row);
     conversation->absent = err == OK && load->absent;
-    if (err == OK) {
-        counting_note(shard, conversation, load->id);
-    } else {
+    if (err != OK) {
         conversation->state = CONVERSATION_COLD;
         log_event(LOG_ERROR, "conversation_load_failed", LOG_ERR(err));
     }

@@ -19,7 +19,25 @@ void counting_note(struct shard *shard, struct conversation *conversation,
     const struct keep *keep = conversation_keep(conversation);
     if (keep == NULL || !keep->uncounted || conversation->counting)
         return;
-    conversation->counting = add(&shard->counting, id) == OK; /* else the next message notes it */
+    conversation->counting = add(&shard->counting, id) == OK;
+    shard->counting.missed = shard->counting.missed || !conversation->counting;
+}
+
+/* note_missed: what is not in the catalog yet is dirty, once no rows are on their way there; the
+ * rest is found by another look. */
+static void note_missed(struct shard *shard)
+{
+    struct counting *counting = &shard->counting;
+    struct conversation *lists[] = {shard->dirty_conversations, shard->flush_conversations};
+    if (shard->checkpoint_round != 0 || shard->checkpoint_jobs != 0 ||
+        shard->flush_waiting != NULL || shard->flush_kept != NULL)
+        return;
+    counting->missed = counting->looked = false;
+    for (size_t i = 0; i < COUNT_OF(lists); i++)
+        for (struct conversation *at = lists[i]; at != NULL; at = at->work->dirty_next)
+            counting_note(shard, at, at->work->id);
+    if (counting->missed)
+        counting->due_ns = shard->now_ns + COUNTING_RETRY_NS;
 }
 
 void counting_deinit(struct shard *shard)
@@ -132,6 +150,27 @@ static void later(struct shard *shard)
     shard->counting.due_ns = shard->now_ns + COUNTING_RETRY_NS;
 }
 
+/* take: what the lane has counted. True: not now. */
+static bool take(struct shard *shard, struct conversation_id id)
+{
+    struct counting *counting = &shard->counting;
+    struct conversation *conversation = commit_wake(shard, id);
+    if (conversation == NULL) {
+        later(shard);
+        return true;
+    }
+    counting->answered = false;
+    if (conversation_counted(conversation, &counting->down)) {
+        commit_mark_dirty(shard, conversation);
+        atomic_store_explicit(&shard->gateway->rows_changed, true, memory_order_release);
+        shard_count(shard, METRIC_RETENTION_COUNTED, 1);
+    } else {
+        MARK("a bound has changed while it was counted");
+    }
+    conversation_rest(conversation);
+    return false;
+}
+
 /* begin: true: the first one was done with at once. */
 static bool begin(struct shard *shard)
 {
@@ -147,7 +186,7 @@ static bool begin(struct shard *shard)
         return false;
     }
     counting->loading = !warm;
-    if (!warm)
+    if (!warm || (counting->answered && take(shard, id)))
         return false;
     const struct keep *keep = conversation_keep(conversation);
     if (keep == NULL || !keep_down_begin(keep, &down)) {
@@ -164,6 +203,8 @@ void counting_turn(struct shard *shard)
     struct counting *counting = &shard->counting;
     if (shard->phase != GATEWAY_SERVING || counting->asked || shard->now_ns < counting->due_ns)
         return;
+    if (counting->missed)
+        note_missed(shard);
     if (!counting->looked)
         look_at_catalog(shard);
     while (counting->at < counting->count && begin(shard))
@@ -180,14 +221,6 @@ void counting_on_counted(struct shard *shard, struct bytes message)
         later(shard);
         return;
     }
-    struct conversation *conversation = commit_wake(shard, counted->conversation);
-    if (conversation == NULL || conversation->state != CONVERSATION_WARM)
-        return; /* forgotten meanwhile: once more */
-    if (conversation_counted(conversation, &counted->down)) {
-        commit_mark_dirty(shard, conversation);
-        shard_count(shard, METRIC_RETENTION_COUNTED, 1);
-    } else {
-        MARK("a bound has changed while it was counted");
-    }
-    conversation_rest(conversation);
+    counting->down = counted->down;
+    counting->answered = true;
 }

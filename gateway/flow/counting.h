@@ -6,12 +6,13 @@
  * Owns:       a list of ids; no conversation is held by it
  * Invariants: what is not counted yet is marked in its row, so that a crash or a rebuild loses
  *             nothing: the next start counts it
- * Failure:    what cannot be read or loaded now is tried again after COUNTING_RETRY_NS
+ * Failure:    what cannot be read, loaded or noted now is tried again after COUNTING_RETRY_NS
  * Bounds:     16 B per conversation that waits */
 #ifndef GATEWAY_FLOW_COUNTING_H
 #define GATEWAY_FLOW_COUNTING_H
 
 #include "core/bytes.h"
+#include "gateway/chat/keep.h"
 #include "store/ids.h"
 
 #define COUNTING_RETRY_NS (1000ull * 1000 * 1000)
@@ -25,10 +26,13 @@ struct counting {
     uint32_t count;
     uint32_t capacity;
     bool looked;     /* at the catalog */
+    bool missed;     /* for want of memory something that is uncounted is not on the list */
     bool asked;      /* the lane */
     bool waits;      /* for room towards it */
     bool loading;    /* the conversation's state */
+    bool answered;   /* what the lane counted waits for that state: it may have been evicted */
     uint64_t due_ns; /* not before */
+    struct keep_down down;
 };
 
 /* counting_note: the conversation has a bound and something that is not counted: it waits, unless

@@ -83,6 +83,7 @@ struct gateway {
     int64_t state_base; /* MEMORY_CHAT before the first shard: not state of this gateway */
     struct lane_status lanes[LANES_MAX];
     _Atomic uint64_t checkpoint_round; /* the newest begun: lanes tell the shards (checkpoint.h) */
+    _Atomic bool rows_changed;         /* with nothing new in a lane, since that round began */
     struct addresses addresses;        /* of un-upgraded connections */
 };
 

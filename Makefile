@@ -122,7 +122,12 @@ $(OUT)/test/test_api $(OUT)/test/test_auth: $(OUT)/test/%: $(OUT)/obj/tests/unit
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
-$(filter $(OUT)/test/test_log_%,$(UNIT)): $(OUT)/test/%: $(OUT)/obj/tests/unit/%.o $(FIXTURE) $(FAULT) $(LIB)
+# and those of the log, whose calls of the system fault_io.c answers (all but those of a snapshot)
+LOGGED := $(FAULT) $(call object,$(filter-out store/snapshot.c,$(filter core/% store/%,$(COMMON))))
+$(OUT)/units_log.o: $(LOGGED)
+	@printf '  %-8s %s\n' link $@
+	@$(CC) $(LINK) -r -flinker-output=nolto-rel -o $@ $^
+$(filter $(OUT)/test/test_log_%,$(UNIT)): $(OUT)/test/%: $(OUT)/obj/tests/unit/%.o $(FIXTURE) $(if $(filter release,$(BUILD)),$(OUT)/units_log.o,$(FAULT) $(LIB))
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka

@@ -231,75 +231,6 @@ static enum err start_load(struct shard *shard, struct conversation *conversatio
     return OK;
 }
 
-/* ---- parking */
-
-static bool several_lanes(const struct shard *shard)
-{
-    return shard->gateway->lane_count > 1;
-}
-
-/* parked_max: half of them is for requests that wait for state, which no lane's disk holds up. */
-static uint32_t parked_max(const struct shard *shard, const struct conversation *conversation)
-{
-    uint32_t max = shard->gateway->config->parked_requests;
-    return several_lanes(shard) && conversation->state == CONVERSATION_WARM ? (max + 1) / 2 : max;
-}
-
-static struct parked *park(struct shard *shard, struct conversation *conversation,
-                           struct bytes message, enum parked_state state)
-{
-    if (shard->parked_count >= parked_max(shard, conversation))
-        return NULL;
-    struct parked *parked = memory_take(sizeof *parked + message.size, MEMORY_CHAT);
-    if (parked == NULL)
-        return NULL;
-    memset(parked, 0, sizeof *parked);
-    parked->conversation = conversation;
-    parked->state = state;
-    parked->size = message.size;
-    memcpy(parked->message, message.data, message.size);
-    struct parked **end = &conversation->work->parked;
-    while (*end != NULL)
-        end = &(*end)->next;
-    *end = parked;
-    shard->parked_count++;
-    return parked;
-}
-
-static void unpark(struct shard *shard, struct parked *parked)
-{
-    struct parked **at = &parked->conversation->work->parked;
-    while (*at != parked)
-        at = &(*at)->next;
-    *at = parked->next;
-    shard->parked_count--;
-    memory_give(parked, MEMORY_CHAT);
-}
-
-static void list_retry(struct shard *shard, struct conversation *conversation)
-{
-    struct conversation_work *work = conversation->work;
-    if (work->listed_retry)
-        return;
-    work->listed_retry = true;
-    work->retry_next = shard->retry;
-    shard->retry = conversation;
-}
-
-/* wait_for_lane: what found no room towards its lane waits on its conversation, not in its ring,
- * where it would hold up what goes to other lanes. False: that is not possible. */
-static bool wait_for_lane(struct shard *shard, struct conversation *conversation,
-                          struct bytes message)
-{
-    if (park(shard, conversation, message, PARKED_READY) == NULL) {
-        shard_count(shard, METRIC_PARKED_FULL, 1);
-        return false;
-    }
-    MARK("a request waits for its lane");
-    list_retry(shard, conversation);
-    return true;
-}
-
 /* ---- sends */
 
 static struct bytes payload_of(const struct border_send *send)
@@ -374,51 +305,16 @@ static enum err accept(struct shard *shard, struct conversation *conversation,
     return OK;
 }
 
-static bool same_key(const struct border_send *a, const struct border_send *b)
-{
-    return a->sender.v == b->sender.v && a->device.v == b->device.v &&
-           message_id_compare(a->message_id, b->message_id) == 0;
-}
-
-/* A send that arrived before this one from the same device is still parked: this one may be looked
- * up, but not numbered or answered, so that a device's sends keep their order. */
-static bool is_behind(const struct conversation *conversation, const struct border_send *send,
-                      const struct parked *self)
-{
-    for (struct parked *parked = conversation_parked(conversation);
-         parked != NULL && parked != self; parked = parked->next) {
-        const struct border_send *other = (const void *)parked->message;
-        if (other->border.kind == BORDER_SEND && other->sender.v == send->sender.v &&
-            other->device.v == send->device.v)
-            return true;
-    }
-    return false;
-}
-
 static bool must_wait(const struct conversation *conversation, const struct border_send *send,
                       const struct parked *self)
 {
     struct send_key key = {send->sender, send->device, send->message_id};
     struct cached *found;
-    if (!is_behind(conversation, send, self))
+    if (!parked_behind(conversation, send, self))
         return false;
     MARK("a send waits behind one of its device that is looked up");
     return (self != NULL && self->state == PARKED_FOUND) ||
            conversation_check(conversation, &key, &found) != CONVERSATION_LOOK_UP;
-}
-
-/* A parked send of the same id that is being looked up. */
-static bool being_found(const struct conversation *conversation, const struct border_send *send,
-                        const struct parked *self)
-{
-    for (struct parked *parked = conversation_parked(conversation); parked != NULL;
-         parked = parked->next) {
-        const struct border *border = (const void *)parked->message;
-        if (parked != self && parked->state == PARKED_FINDING && border->kind == BORDER_SEND &&
-            same_key((const void *)parked->message, send))
-            return true;
-    }
-    return false;
 }
 
 static enum err ask_log(struct shard *shard, struct parked *parked)
@@ -452,10 +348,10 @@ static enum err look_up(struct shard *shard, struct conversation *conversation,
                         const struct border_send *send, struct parked *self)
 {
     struct bytes message = bytes_of(send, sizeof *send + send->border.payload_bytes);
-    bool wait = being_found(conversation, send, self);
+    bool wait = parked_being_found(conversation, send, self);
     bool parked_before = self != NULL;
     if (self == NULL) {
-        self = park(shard, conversation, message, wait ? PARKED_WAITING : PARKED_READY);
+        self = parked_add(shard, conversation, message, wait ? PARKED_WAITING : PARKED_READY);
         if (self == NULL) {
             shard_count(shard, METRIC_PARKED_FULL, 1);
             answer_code(shard, send, CODE_OVERLOADED, 1000);
@@ -468,7 +364,7 @@ static enum err look_up(struct shard *shard, struct conversation *conversation,
     }
     enum err err = ask_log(shard, self);
     if (err != OK && !parked_before) {
-        list_retry(shard, conversation);
+        parked_retry(shard, conversation);
         return OK;
     }
     return err;
@@ -500,9 +396,9 @@ static enum err process_send(struct shard *shard, struct conversation *conversat
             answer_duplicate(shard, send, found->seq, found->time_ms);
         else if (self != NULL)
             self->state = PARKED_WAITING;
-        else if (park(shard, conversation,
-                      bytes_of(send, sizeof *send + send->border.payload_bytes),
-                      PARKED_WAITING) == NULL)
+        else if (parked_add(shard, conversation,
+                            bytes_of(send, sizeof *send + send->border.payload_bytes),
+                            PARKED_WAITING) == NULL)
             answer_code(shard, send, CODE_OVERLOADED, 1000);
         return OK;
     }
@@ -572,7 +468,7 @@ static enum err run_one(struct shard *shard, struct conversation *conversation,
         if (parked->state == PARKED_WAITING || parked->state == PARKED_FINDING)
             return OK; /* it stays parked */
     }
-    unpark(shard, parked);
+    parked_remove(shard, parked);
     return OK;
 }
 
@@ -584,27 +480,13 @@ static void run_parked(struct shard *shard, struct conversation *conversation)
         if ((parked->state == PARKED_READY || parked->state == PARKED_FOUND) &&
             conversation->state != CONVERSATION_LOADING) {
             if (run_one(shard, conversation, parked) != OK) {
-                list_retry(shard, conversation);
+                parked_retry(shard, conversation);
                 return;
             }
         }
         parked = next;
     }
     conversation_rest(conversation);
-}
-
-/* Those that waited for something that has just been decided go on. */
-static void wake_waiting(struct shard *shard, struct conversation *conversation)
-{
-    bool any = false;
-    for (struct parked *parked = conversation_parked(conversation); parked != NULL;
-         parked = parked->next)
-        if (parked->state == PARKED_WAITING) {
-            parked->state = PARKED_READY;
-            any = true;
-        }
-    if (any)
-        list_retry(shard, conversation);
 }
 
 /* ---- requests */
@@ -626,16 +508,16 @@ static enum err send_to(struct shard *shard, struct conversation *conversation,
     /* behind what waits already, so that a device's sends keep their order */
     if (conversation->state != CONVERSATION_WARM || conversation->work->listed_retry ||
         must_wait(conversation, send, NULL)) {
-        if (park(shard, conversation, message, PARKED_READY) == NULL) {
+        if (parked_add(shard, conversation, message, PARKED_READY) == NULL) {
             shard_count(shard, METRIC_PARKED_FULL, 1);
             answer_code(shard, send, CODE_OVERLOADED, 1000);
         }
         return OK;
     }
     enum err err = process_send(shard, conversation, send, NULL);
-    if (err != ERR_FULL || !several_lanes(shard))
+    if (err != ERR_FULL || !parked_several_lanes(shard))
         return err;
-    if (!wait_for_lane(shard, conversation, message))
+    if (!parked_for_lane(shard, conversation, message))
         answer_code(shard, send, CODE_OVERLOADED, 1000);
     return OK;
 }
@@ -664,10 +546,10 @@ static enum err on_mark_check(struct shard *shard, struct bytes message)
     }
     if (conversation->state == CONVERSATION_WARM)
         err = process_mark(shard, conversation, mark);
-    else if (park(shard, conversation, message, PARKED_READY) == NULL)
+    else if (parked_add(shard, conversation, message, PARKED_READY) == NULL)
         answer_mark(shard, mark, CODE_OVERLOADED, 1000);
-    if (err == ERR_FULL && several_lanes(shard)) {
-        if (!wait_for_lane(shard, conversation, message))
+    if (err == ERR_FULL && parked_several_lanes(shard)) {
+        if (!parked_for_lane(shard, conversation, message))
             answer_mark(shard, mark, CODE_OVERLOADED, 1000);
         err = OK;
     }
@@ -697,16 +579,6 @@ enum err commit_on_request(struct shard *shard, struct bytes message)
     return OK;
 }
 
-/* Watermarks keep their order: behind one that waits for the lane all do. */
-static bool watermark_waits(const struct conversation *conversation)
-{
-    for (struct parked *parked = conversation_parked(conversation); parked != NULL;
-         parked = parked->next)
-        if (((const struct border *)(const void *)parked->message)->kind == BORDER_WATERMARK)
-            return true;
-    return false;
-}
-
 enum err commit_on_watermark(struct shard *shard, struct bytes message)
 {
     const struct border_watermark *mark = (const void *)message.data;
@@ -714,9 +586,10 @@ enum err commit_on_watermark(struct shard *shard, struct bytes message)
     if (conversation == NULL)
         return ERR_FULL;
     enum err err = ERR_FULL;
-    if (!watermark_waits(conversation))
+    if (!parked_watermark(conversation))
         err = fanout_watermark(shard, conversation, mark);
-    if (err == ERR_FULL && several_lanes(shard) && wait_for_lane(shard, conversation, message))
+    if (err == ERR_FULL && parked_several_lanes(shard) &&
+        parked_for_lane(shard, conversation, message))
         err = OK;
     conversation_rest(conversation);
     return err;
@@ -779,7 +652,7 @@ static void take_back_all(struct shard *shard, struct appends *appends, enum err
             appends->oldest = NULL;
         answer(shard, message->origin, &result);
         conversation_refused(conversation, message);
-        wake_waiting(shard, conversation);
+        parked_wake(shard, conversation);
         conversation_rest(conversation);
         appends->answers_void++;
     }
@@ -809,7 +682,7 @@ void commit_on_appended(struct shard *shard, struct bytes message)
     counting_note(shard, conversation, conversation->work->id);
     commit_mark_dirty(shard, conversation);
     fanout_message(shard, conversation, cached);
-    wake_waiting(shard, conversation);
+    parked_wake(shard, conversation);
 }
 
 void commit_on_found(struct shard *shard, struct bytes message)
@@ -825,7 +698,7 @@ void commit_on_found(struct shard *shard, struct bytes message)
     parked->found_seq = found->seq;
     parked->found_time_ms = found->time_ms;
     struct conversation *conversation = parked->conversation;
-    wake_waiting(shard, conversation);
+    parked_wake(shard, conversation);
     run_parked(shard, conversation);
 }
 

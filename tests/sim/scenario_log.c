@@ -1,10 +1,11 @@
 /* scenario_log.c: store/log.c on the simulated disk: records of five conversations are appended and
  * flushed, checkpointed and read; segments roll and are merged, and the process is killed or loses
- * power at any time.
+ * power at any time. In some runs records expire and retention removes them, by age and by size.
  * Checks:     completions come in the order of appends; after each crash the replay gives the
  *             records from the checkpoint to n in order without a gap, n at least what was
  *             acknowledged and at most what was appended, every body as it was; nothing counts as
- *             damaged; a read gives what was acknowledged, whatever is merged meanwhile. */
+ *             damaged; a read gives what was acknowledged, whatever is merged meanwhile, and calls
+ *             gone only what was due. */
 #include "tests/sim/scenario.h"
 
 #include "core/file.h"
@@ -18,6 +19,8 @@
 #define BODY_MAX      3000
 #define CONVERSATIONS 5
 #define READ_RECORDS  60
+#define AGE_MS        1000
+#define EXPIRES_MS    400
 
 struct lane {
     struct run *run;
@@ -35,6 +38,7 @@ struct lane {
     struct log_read read;
     bool reading;
     uint64_t reads;
+    uint64_t times[RECORDS_MAX + 1]; /* stamps, by n */
     uint8_t out[READ_RECORDS * (BODY_MAX + 128)];
 };
 
@@ -61,6 +65,32 @@ static struct bytes body_make(uint8_t body[BODY_MAX], uint64_t seq)
     for (size_t i = 0; i < size; i++)
         body[i] = (uint8_t)(seq * 31 + i * (seq % 13 + 1));
     return bytes_of(body, size);
+}
+
+/* forgets: records become due during the run. */
+static bool forgets(const struct lane *lane)
+{
+    return lane->run->world->options.seed % 4 == 2;
+}
+
+/* by_size: the log is larger than it may be, almost at once: everything merged is due. */
+static bool by_size(const struct lane *lane)
+{
+    return forgets(lane) && lane->run->world->options.seed % 8 == 6;
+}
+
+static uint64_t expires_ms(const struct lane *lane, uint64_t n)
+{
+    return forgets(lane) && n % 11 < 3 ? lane->times[n] + EXPIRES_MS : 0;
+}
+
+/* may_be_gone: the n-th record, by now. */
+static bool may_be_gone(const struct lane *lane, uint64_t n)
+{
+    uint64_t now_ms = io_wall_ms(lane->io);
+    uint64_t expires = expires_ms(lane, n);
+    return by_size(lane) || (forgets(lane) && lane->times[n] + AGE_MS < now_ms) ||
+           (expires != 0 && expires <= now_ms);
 }
 
 static void on_replay(void *context, const struct log_record *record, uint64_t position)
@@ -108,6 +138,9 @@ static void start(struct lane *lane)
                                   .archive_bytes_max = 1 << 30,
                                   .compress = lane->run->world->options.seed % 3 == 0,
                                   .direct = lane->run->world->options.disk_direct};
+    if (forgets(lane))
+        options.retention = (struct retention){
+            .age_ms = AGE_MS, .bytes = by_size(lane) ? 256 << 10 : 0, .expiry_delay_ms = 100};
     uint64_t damaged = 0;
     lane->replayed = lane->checkpoint_records;
     lane->reading = false;
@@ -151,7 +184,8 @@ static size_t append_some(struct lane *lane)
                                     .seq = seq_of(n),
                                     .sender = {1},
                                     .device = {1},
-                                    .time_ms = io_wall_ms(lane->io)};
+                                    .time_ms = lane->times[n] = io_wall_ms(lane->io)};
+        record.expires_ms = expires_ms(lane, n);
         record.body = body_make(body, n);
         store_u64(record.message_id.v, n);
         enum err err = log_append(lane->log, &record, n);
@@ -179,6 +213,16 @@ static void read_some(struct lane *lane)
     lane->reading = log_read(lane->log, &lane->read) == OK;
 }
 
+/* take_gone: a read that ends before numbers that are no more, from seq on. */
+static void take_gone(struct lane *lane, const struct log_read *read, uint64_t seq)
+{
+    MARK("a read ends where retention has been");
+    RUN_EXPECT(lane->run, read->missing_from == seq && read->missing_to >= seq &&
+                              read->missing_to <= read->to_seq);
+    for (; seq <= read->missing_to; seq++)
+        RUN_EXPECT(lane->run, may_be_gone(lane, record_of(read->conversation, seq)));
+}
+
 static size_t take_read(struct lane *lane)
 {
     struct log_read *read = log_read_done(lane->log);
@@ -195,7 +239,10 @@ static size_t take_read(struct lane *lane)
     }
     uint64_t wanted = read->to_seq + 1 - read->from_seq;
     wanted = wanted < READ_RECORDS ? wanted : READ_RECORDS;
-    RUN_EXPECT(lane->run, read->err == OK && seq - read->from_seq == wanted);
+    if (read->err == ERR_EXPIRED)
+        take_gone(lane, read, seq);
+    else
+        RUN_EXPECT(lane->run, read->err == OK && seq - read->from_seq == wanted);
     lane->reading = false;
     lane->reads++;
     return 1;

@@ -222,6 +222,46 @@ static void what_is_beyond_the_bound(void **state)
     free(row);
 }
 
+/* Every rule with every other: what each says alone, and which one has the last word. */
+static void every_rule_with_every_other(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 0; bits < 1u << 8; bits++) {
+        bool whole = (bits & 1) != 0;        /* the store is too large */
+        bool aged = (bits & 2) != 0;         /* older than the store's age */
+        bool own = (bits & 4) != 0;          /* the conversation has an age, that is longer */
+        bool outlived = (bits & 8) != 0;     /* the message is older than that */
+        bool beyond = (bits & 16) != 0;      /* the bound */
+        bool delivered = (bits & 32) != 0;   /* to everybody */
+        bool undelivered = (bits & 64) != 0; /* older than what is undelivered is kept */
+        bool in_force = (bits & 128) != 0;   /* it set the retention */
+        uint64_t age_ms = outlived ? 4000 : aged ? 2500 : 500;
+        struct retention retention = {.age_ms = 1000,
+                                      .age_max_ms = 3000,
+                                      .bytes = 1,
+                                      .undelivered_ms = undelivered ? age_ms - 100 : 9000};
+        struct retention_rule rule = {.age_ms = own ? 3000 : 0,
+                                      .setting_seq = in_force ? 7 : 3,
+                                      .delivered_seq = delivered ? 9 : 6,
+                                      .beyond_seq = beyond ? 7 : 6};
+        struct log_record record = {.kind = in_force ? RECORD_RETENTION : RECORD_MESSAGE,
+                                    .seq = 7,
+                                    .time_ms = NOW - age_ms};
+        bool due = whole || beyond || (own ? outlived : aged || outlived);
+        bool gone = due && (delivered || undelivered) && !in_force;
+        assert_int_equal(retention_due(&retention, &rule, &record, NOW, whole),
+                         gone ? RETENTION_DUE : RETENTION_KEEP);
+        record.expires_ms = NOW - 1; /* whatever else says, but for what is in force */
+        assert_int_equal(retention_due(&retention, &rule, &record, NOW, whole),
+                         in_force ? RETENTION_KEEP : RETENTION_EXPIRED);
+        assert_int_equal(retention_due(&retention, &rule, &record, 0, whole), RETENTION_KEEP);
+        record.expires_ms = 0;
+        rule.age_ms = own ? 100000 : 0; /* above what the store allows: as long as that */
+        assert_int_equal(retention_due(&retention, &rule, &record, NOW, whole),
+                         gone ? RETENTION_DUE : RETENTION_KEEP);
+    }
+}
+
 /* ---- the same, whether it was told live or replayed */
 
 #define ENTRIES 400
@@ -368,6 +408,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_beyond_the_bound, setup, teardown),
         cmocka_unit_test_setup_teardown(replayed_as_it_was_told, setup, teardown),
         cmocka_unit_test(what_is_due),
+        cmocka_unit_test(every_rule_with_every_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,7 @@
  *
  * xfs notices a metadata block of its own that is torn inside, and then does not mount (EBADMSG,
  * EUCLEAN); that is its promise, not ours. A point that does not mount is repeated with whole
- * blocks, must mount then, and is counted: more than one in 20, and three, fail the lab. */
+ * blocks, must mount then, and is counted: more than one in ten, and three, fail the lab. */
 #include "tests/crash/lab.h"
 
 #include "tests/crash/hands.h"
@@ -19,7 +19,7 @@
 #define CONTROL_LOSES  99u /* of 100 */
 #define UNENDED        -1  /* status of a check */
 #define UNMOUNTED      -2  /* … the disk did not mount */
-#define TORN_EVERY     20u /* most points that may need whole blocks, and TORN_FEW more */
+#define TORN_EVERY     10u /* most points that may need whole blocks, and TORN_FEW more */
 #define TORN_FEW       3u
 
 static const char first_cut[] = "first-cut";

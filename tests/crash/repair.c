@@ -185,7 +185,8 @@ void repair_write(struct load *load, uint64_t checkpoint, int control)
     served_path(path);
     FILE *file = fopen(path, "w");
     CHECK(file != NULL && fwrite(served, sizeof *served, 1, file) == 1 && fclose(file) == 0);
-    sync();
+    int mount = open(load->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(mount >= 0 && syncfs(mount) == 0 && close(mount) == 0);
     CHECK(pwrite(control, "begin", 5, 0) == 5);
     promise(0);
     tap_repair();

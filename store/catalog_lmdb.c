@@ -260,7 +260,7 @@ enum err catalog_get(struct catalog_txn *txn, enum catalog_table table, struct b
                      struct bytes *value)
 {
     MDB_val k = val_of_key(key);
-    MDB_val v;
+    MDB_val v = {0, NULL};
     MDB_cursor *cursor;
     if (txn->failed != OK)
         return txn->failed;

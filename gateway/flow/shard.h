@@ -54,6 +54,7 @@ struct lane_status {
 struct gateway {
     /* constant after start */
     const struct config *config;
+    const char *server; /* welcome tells it: the product and its version */
     struct io_group *group;
     struct mesh *mesh;
     struct workers *workers;

@@ -235,6 +235,7 @@ static void start(struct story *story)
     memcpy(gateway->store_epoch, "sixteen bytes id", 16);
     gateway->address = address_of(1, PORT);
     gateway->admin_address = address_of(1, PORT + 1);
+    gateway->server = "roost sim"; /* of no commit: every commit repeats a seed */
     gateway->api = no_api;
     struct world_faults faults = world->options.faults;
     world->options.faults.disk_error = 0; /* an operator starts on a disk that works */

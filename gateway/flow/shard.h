@@ -96,6 +96,15 @@ struct appends {
     uint32_t answers_void; /* to come for appends that were taken back already */
 };
 
+/* places: of parked requests, and what tells when those that find none are to come again
+ * (parked_retry_ms). */
+struct places {
+    uint32_t used;
+    uint32_t refused;  /* that no other request left for since */
+    uint64_t moved_ns; /* one left, or the first came */
+    uint64_t stay_ns;  /* of a request, of late */
+};
+
 struct lanes; /* flow/lane.c: the lanes that a shard drives */
 
 struct shard {
@@ -138,7 +147,7 @@ struct shard {
     struct conversation *dirty_conversations;
     struct conversation *dirty_slices; /* conversations that owe a home shard something */
     struct entry *dirty_watermarks;
-    uint32_t parked_count;
+    struct places places;
     struct counting counting;
     struct conversation *retry; /* with parked requests that can go on when there is room */
     /* log */

@@ -56,6 +56,7 @@ struct lane_status {
 struct gateway {
     /* constant after start */
     const struct config *config;
+    const char *server; /* welcome tells it: the product and its version */
     struct io_group *group;
     struct mesh *mesh;
     struct workers *workers;
@@ -95,6 +96,15 @@ struct appends {
     struct cached *newest;
     uint32_t epoch;        /* the lane's, as far as is known here */
     uint32_t answers_void; /* to come for appends that were taken back already */
+};
+
+/* places: of parked requests, and what tells when those that find none are to come again
+ * (parked_retry_ms). */
+struct places {
+    uint32_t used;
+    uint32_t refused;  /* that no other request left for since */
+    uint64_t moved_ns; /* one left, or the first came */
+    uint64_t stay_ns;  /* of a request, of late */
 };
 
 struct lanes; /* flow/lane.c: the lanes that a shard drives */
@@ -140,7 +150,7 @@ struct shard {
     struct conversation *dirty_conversations;
     struct conversation *dirty_slices; /* conversations that owe a home shard something */
     struct entry *dirty_watermarks;
-    uint32_t parked_count;
+    struct places places;
     struct counting counting;
     struct conversation *retry; /* with parked requests that can go on when there is room */
     /* log */

@@ -3,10 +3,14 @@
  * - free: the oldest archive with messages, when its newest one is older than any rule keeps one:
  *   of it and those freed before only the range of numbers of each conversation stays, in one
  *   archive: they were given and are not given again, also after a rebuild from the log alone; and
- *   entries that set a retention which is in force
+ *   entries that set a retention which is in force. While a repeat of what was in them may come it
+ *   is not freed by its directory, but written anew: what it names is forgotten later
+ * - names: an archive of which all names (gone_named) are needed no more, since longer than
+ *   expiry_delay: it is written anew without them
  * - expiry: what has records that expired longer ago than expiry_delay: segments are merged early,
  *   an archive is written anew, the active segment ends
- * - bytes: the log is larger than retention.bytes: the oldest is written anew without what may go
+ * - bytes: the log is larger than retention.bytes, names apart: the oldest is written anew without
+ *   what may go
  * - age: an archive of which by its times half is due is written anew: so everything goes late by
  *   its own span at most, and is rewritten seldom
  * - own: every file is looked into once in own_delay for what a conversation's own rule makes due
@@ -32,6 +36,14 @@ uint64_t lifecycle_bytes(const struct log *log)
         bytes += log->segments[i]->archived ? log->segments[i]->footer.bytes
                                             : log->options.segment_bytes;
     return bytes;
+}
+
+uint64_t lifecycle_named(const struct log *log)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < log->segment_count; i++)
+        count += log->segments[i]->footer.named;
+    return count;
 }
 
 uint32_t lifecycle_waiting(const struct log *log)
@@ -113,12 +125,39 @@ static uint64_t messages(const struct lane_segment *segment)
     return segment->footer.records - segment->footer.settings;
 }
 
+/* names: ids that repeats may still be looked up by. */
+static bool names(const struct lane_segment *segment, uint64_t now_ms)
+{
+    return segment->footer.named_until_ms > now_ms;
+}
+
 /* freed: of an archive only the numbers are left, and settings. */
-static bool freed(const struct log *log, uint32_t at)
+static bool freed(const struct log *log, uint32_t at, uint64_t now_ms)
 {
     const struct lane_segment *segment = log->segments[at];
     return at < log->active && segment->archived && mergeable(log, segment) &&
-           messages(segment) == 0;
+           messages(segment) == 0 && !names(segment, now_ms);
+}
+
+/* kept_ms: no rule keeps what is older. */
+static uint64_t kept_ms(const struct retention *retention)
+{
+    uint64_t age_ms =
+        retention->age_max_ms > retention->age_ms ? retention->age_max_ms : retention->age_ms;
+    return age_ms < retention->undelivered_ms ? retention->undelivered_ms : age_ms;
+}
+
+/* all_due: no rule keeps a message of the archive; sure: nor would one that is repeated be known by
+ * what was kept of it. */
+static bool all_due(const struct log *log, const struct lane_segment *segment, bool sure,
+                    uint64_t now_ms)
+{
+    const struct retention *retention = &log->options.retention;
+    uint64_t age_ms = kept_ms(retention);
+    if (sure && age_ms < retention->repeats_ms)
+        age_ms = retention->repeats_ms;
+    return retention->age_ms != 0 && segment->archived && mergeable(log, segment) &&
+           older(segment->footer.time_max_ms, age_ms, now_ms);
 }
 
 /* plan_free: the oldest archive with messages, whole, when all of them are due: it becomes one with
@@ -126,24 +165,48 @@ static bool freed(const struct log *log, uint32_t at)
  * record read. */
 static bool plan_free(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
 {
-    const struct retention *retention = &log->options.retention;
-    uint64_t age_ms =
-        retention->age_max_ms > retention->age_ms ? retention->age_max_ms : retention->age_ms;
-    if (age_ms < retention->undelivered_ms)
-        age_ms = retention->undelivered_ms;
     uint32_t count = 0;
-    while (count < MERGE_INPUTS_MAX && freed(log, count))
+    while (count < MERGE_INPUTS_MAX && freed(log, count, now_ms))
         count++;
-    if (count < MERGE_INPUTS_MAX && count < log->active && retention->age_ms != 0) {
+    if (count < MERGE_INPUTS_MAX && count < log->active) {
         const struct lane_segment *oldest = log->segments[count];
-        bool due = oldest->archived && mergeable(log, oldest) &&
-                   older(oldest->footer.time_max_ms, age_ms, now_ms);
         *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .hi = count, .free = true};
-        if (due)
+        if (all_due(log, oldest, true, now_ms) && !names(oldest, now_ms))
             return true;
     }
     *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .hi = count - 1, .free = true};
     return count > 1;
+}
+
+/* plan_young: one that would be freed, were repeats of what is in it not to be known. */
+static bool plan_young(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    for (uint32_t i = 0; i < log->active; i++) {
+        const struct lane_segment *segment = log->segments[i];
+        if (!all_due(log, segment, false, now_ms) || all_due(log, segment, true, now_ms) ||
+            messages(segment) == 0 || !older(segment->rewritten_ms, RETRY_SOON_MS, now_ms))
+            continue;
+        plan_from(log, plan, i);
+        return true;
+    }
+    return false;
+}
+
+/* plan_names: where nothing else is left, by the directory alone. */
+static bool plan_names(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    for (uint32_t i = 0; i < log->active; i++) {
+        const struct lane_segment *segment = log->segments[i];
+        uint64_t until_ms = segment->footer.named_until_ms;
+        if (!segment->archived || !mergeable(log, segment) || until_ms == 0 ||
+            !older(until_ms, log->options.retention.expiry_delay_ms, now_ms) ||
+            !older(segment->rewritten_ms, RETRY_SOON_MS, now_ms))
+            continue;
+        plan_from(log, plan, i);
+        plan->free = messages(segment) == 0;
+        return true;
+    }
+    return false;
 }
 
 static bool expired(const struct log *log, uint64_t expires_min_ms, uint64_t now_ms)
@@ -173,10 +236,22 @@ static bool plan_expiry(const struct log *log, struct lifecycle_plan *plan, uint
     return active->index != NULL && expired(log, active->index->expires_min_ms, now_ms);
 }
 
+/* bytes_kept: what removing messages can make less: names are not. */
+static uint64_t bytes_kept(const struct log *log)
+{
+    uint64_t bytes = lifecycle_bytes(log);
+    for (uint32_t i = 0; i < log->segment_count; i++) {
+        const struct archive_footer *footer = &log->segments[i]->footer;
+        uint64_t named = footer->named * record_bytes(GONE_BODY_BYTES);
+        bytes -= named < footer->bytes ? named : footer->bytes;
+    }
+    return bytes;
+}
+
 static bool plan_bytes(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
 {
     uint64_t bytes_max = log->options.retention.bytes;
-    if (bytes_max == 0 || lifecycle_bytes(log) <= bytes_max)
+    if (bytes_max == 0 || bytes_kept(log) <= bytes_max)
         return false;
     for (uint32_t i = 0; i < log->active; i++) {
         const struct lane_segment *segment = log->segments[i];
@@ -332,7 +407,8 @@ bool lifecycle_plan(const struct log *log, struct lifecycle_plan *plan, uint64_t
 {
     if (log->options.merge_inputs == 0)
         return false;
-    if (now_ms != 0 && (plan_free(log, plan, now_ms) || plan_expiry(log, plan, now_ms) ||
+    if (now_ms != 0 && (plan_free(log, plan, now_ms) || plan_young(log, plan, now_ms) ||
+                        plan_expiry(log, plan, now_ms) || plan_names(log, plan, now_ms) ||
                         plan_bytes(log, plan, now_ms) || plan_age(log, plan, now_ms) ||
                         plan_own(log, plan, now_ms)))
         return true;

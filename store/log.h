@@ -64,6 +64,9 @@ struct retention {
     uint64_t undelivered_ms;  /* what somebody has not got is kept so long whatever else says */
     uint64_t expiry_delay_ms; /* expired records are off the disk that much later */
     uint64_t own_delay_ms;    /* and what a conversation's own rule makes due */
+    uint64_t repeats_ms;      /* of what is removed sooner after it was sent the id is kept so long,
+                                 so that a repeat finds it, and off the disk expiry_delay_ms after
+                                 the last one of its file; 0: none is */
     /* look: on a worker, between begin and end; NULL: everything counts as delivered. A failure is
      * as if nothing of the conversation were delivered. */
     enum err (*begin)(void *context, void **session);

@@ -53,7 +53,9 @@ METRIC(LAGGING, COUNTER, "roost_sessions_lagging_total",
 METRIC(SYNCED, COUNTER, "roost_sessions_synced_total", "Times a session caught up.")
 METRIC(MESH_FULL, COUNTER, "roost_mesh_full_total", "Times a ring between shards was full.")
 METRIC(PARKED_FULL, COUNTER, "roost_parked_full_total",
-       "Requests refused because too many wait for state to load, or for room towards their lane.")
+       "Requests refused because too many wait: for state to load, for the look-up of their id, or "
+       "for "
+       "room towards their lane.")
 METRIC(RATE_LIMITED, COUNTER, "roost_rate_limited_total", "Requests refused by a rate limit.")
 METRIC(HASH_QUEUE_FULL, COUNTER, "roost_hash_queue_full_total",
        "Logins and registrations refused because the hashing queue was full.")
@@ -75,6 +77,8 @@ METRIC(LOG_LOOKUPS_EVICTED, COUNTER, "roost_log_lookups_evicted_total",
 METRIC(LOG_SEGMENTS, GAUGE, "roost_log_segments", "Segments in the log.")
 METRIC(LOG_ARCHIVES, GAUGE, "roost_log_archives", "Archives (merged segments) in the log.")
 METRIC(LOG_BYTES, GAUGE, "roost_log_bytes", "Bytes of all segments and archives.")
+METRIC(LOG_NAMED, GAUGE, "roost_log_removed_ids",
+       "Removed messages whose ids are kept for store.repeat_age, so that repeats are known.")
 METRIC(MERGE_WAITING, GAUGE, "roost_log_merge_waiting_segments",
        "Sealed segments that are not merged yet: the merge's lag behind the head.")
 METRIC(MERGE_INPUTS, COUNTER, "roost_log_merged_total",

@@ -53,7 +53,9 @@ METRIC(LAGGING, COUNTER, "roost_sessions_lagging_total",
 METRIC(SYNCED, COUNTER, "roost_sessions_synced_total", "Times a session caught up.")
 METRIC(MESH_FULL, COUNTER, "roost_mesh_full_total", "Times a ring between shards was full.")
 METRIC(PARKED_FULL, COUNTER, "roost_parked_full_total",
-       "Requests refused because too many wait for state to load, or for room towards their lane.")
+       "Requests refused because too many wait: for state to load, for the look-up of their id, or "
+       "for "
+       "room towards their lane.")
 METRIC(RATE_LIMITED, COUNTER, "roost_rate_limited_total", "Requests refused by a rate limit.")
 METRIC(HASH_QUEUE_FULL, COUNTER, "roost_hash_queue_full_total",
        "Logins and registrations refused because the hashing queue was full.")

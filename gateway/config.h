@@ -74,7 +74,7 @@ struct config {
     uint32_t sends_per_second; /* per device, sustained */
     uint32_t sends_burst;
     uint32_t output_bytes;    /* unsent bytes per connection before it is switched to catching up */
-    uint32_t parked_requests; /* per shard, waiting for state to load */
+    uint32_t parked_requests; /* per shard, that wait on their conversation */
     uint64_t state_bytes;     /* budget for user and conversation state, over all shards */
     uint64_t cache_bytes;     /* recent messages kept in memory, over all shards */
     uint32_t mesh_ring_bytes;

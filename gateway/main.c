@@ -253,6 +253,7 @@ static enum err prepare(struct process *process, uint32_t shard_count)
     struct config *config = &process->config;
     const char *explanation = "";
     gateway->config = config;
+    gateway->server = "roost " ROOST_VERSION;
     gateway->shard_count = shard_count;
     gateway->lane_count = lanes_count(config->lane_directories);
     TRY(load_addresses(process));

@@ -193,21 +193,27 @@ enum err user_connected(struct user *user, struct user_engine *engine, struct bu
     return OK;
 }
 
+uint64_t user_backoff_ms(struct user_engine *engine, uint64_t base_ms, uint32_t failures)
+{
+    uint64_t wait_ms = base_ms << (failures < 16 ? failures : 16);
+    if (wait_ms > engine->options->backoff_ms_max)
+        wait_ms = engine->options->backoff_ms_max;
+    return wait_ms / 2 + user_engine_random(engine) % (wait_ms / 2 + 1);
+}
+
 void user_lost(struct user *user, struct user_engine *engine)
 {
-    const struct user_options *options = engine->options;
     connection_forget(user, engine);
     user_set_state(user, USER_OFFLINE);
     user->unsent = user->send_count;
-    for (struct user_send *send = user->sends; send != NULL; send = send->next)
-        send->sent = send->held = false;
+    for (struct user_send *send = user->sends; send != NULL; send = send->next) {
+        send->sent = false;
+        send->retry_ns = 0;
+    }
     user->ack_ns = user->retry_ns = 0;
     user->unacked_messages = 0;
-    uint64_t wait_ms = (uint64_t)options->backoff_ms_min
-                       << (user->attempts < 16 ? user->attempts : 16);
-    if (wait_ms > options->backoff_ms_max)
-        wait_ms = options->backoff_ms_max;
-    wait_ms = wait_ms / 2 + user_engine_random(engine) % (wait_ms / 2 + 1) + user->retry_after_ms;
+    uint64_t wait_ms = user_backoff_ms(engine, engine->options->backoff_ms_min, user->attempts) +
+                       user->retry_after_ms;
     user->retry_after_ms = 0;
     if (user->attempts < UINT8_MAX)
         user->attempts++;
@@ -221,6 +227,18 @@ void user_reconnect_at(struct user *user, uint64_t at_ns)
 }
 
 /* ---- time */
+
+/* release: the refused sends whose time has come. */
+static void release(struct user *user, uint64_t now_ns)
+{
+    user->retry_ns = 0;
+    for (struct user_send *send = user->sends; send != NULL; send = send->next) {
+        if (send->retry_ns <= now_ns)
+            send->retry_ns = 0;
+        else if (user->retry_ns == 0 || send->retry_ns < user->retry_ns)
+            user->retry_ns = send->retry_ns;
+    }
+}
 
 enum err user_tick(struct user *user, struct user_engine *engine)
 {
@@ -239,11 +257,8 @@ enum err user_tick(struct user *user, struct user_engine *engine)
         user->want |= WANT_PING;
         user->ping_ns = now + user->heartbeat_ms * NS_PER_MS;
     }
-    if (user->retry_ns != 0 && now >= user->retry_ns) {
-        user->retry_ns = 0;
-        for (struct user_send *send = user->sends; send != NULL; send = send->next)
-            send->held = false;
-    }
+    if (user->retry_ns != 0 && now >= user->retry_ns)
+        release(user, now);
     return OK;
 }
 

@@ -39,7 +39,7 @@ struct user_options {
     uint32_t ack_messages;   /* watermark after so many messages … */
     uint32_t ack_delay_ms;   /* … or so long after the first */
     uint32_t handshake_ms;   /* from connect to ready */
-    uint32_t backoff_ms_min; /* doubles up to max, half of it random */
+    uint32_t backoff_ms_min; /* doubles up to max, half of it random; sends: their retry time */
     uint32_t backoff_ms_max;
     uint32_t message_bytes_max;  /* largest content sent */
     uint32_t response_bytes_max; /* largest WebSocket message taken */
@@ -89,7 +89,7 @@ struct user {
     uint64_t deadline_ns; /* offline: when to connect; later: when to give the connection up */
     uint64_t ping_ns;     /* ready: next ping */
     uint64_t ack_ns;      /* watermarks are due; 0: none dirty */
-    uint64_t retry_ns;    /* refused sends are repeated then; 0: none */
+    uint64_t retry_ns;    /* the first refused send is repeated then; 0: none */
     uint32_t session_bytes;
     uint32_t request_id;
     uint32_t heartbeat_ms;

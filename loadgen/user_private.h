@@ -17,10 +17,11 @@ struct user_send {
     struct message_id id;
     struct user_id to;
     uint64_t intended_ns;
-    uint32_t request; /* of the newest attempt */
+    uint64_t retry_ns; /* refused for now: held until then; 0: not held */
+    uint32_t request;  /* of the newest attempt */
     uint32_t size;
-    bool sent; /* on this connection */
-    bool held; /* until retry_ns */
+    bool sent;        /* on this connection */
+    uint8_t refusals; /* for now, in a row */
 };
 
 struct user_watermark {
@@ -59,6 +60,9 @@ struct user_engine {
 void user_set_state(struct user *user, enum user_state state);
 /* user_entropy: of the engine's own sequence; context: the engine. */
 void user_entropy(void *context, void *out, size_t size);
+/* user_backoff_ms: how long to wait after that many failures in a row: a random time between half
+ * and the whole of base_ms, doubled that often, up to options.backoff_ms_max. */
+uint64_t user_backoff_ms(struct user_engine *engine, uint64_t base_ms, uint32_t failures);
 /* user_fail: err, after user_failure's text. */
 __attribute__((format(printf, 3, 4))) enum err user_fail(struct user_engine *engine, enum err err,
                                                          const char *format, ...);

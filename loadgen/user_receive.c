@@ -93,6 +93,22 @@ static bool on_ack(struct user *user, const struct ack *ack, struct user_event *
     return true;
 }
 
+/* hold: each send for itself, so that those that were refused together do not come back together.
+ */
+static void hold(struct user *user, struct user_engine *engine, struct user_send *send,
+                 uint32_t retry_after_ms)
+{
+    uint64_t base_ms = retry_after_ms != 0 ? retry_after_ms : engine->options->backoff_ms_min;
+    if (send->refusals < UINT8_MAX)
+        send->refusals++;
+    uint64_t wait_ms = user_backoff_ms(engine, base_ms, send->refusals);
+    if (wait_ms < retry_after_ms)
+        wait_ms = retry_after_ms;
+    send->retry_ns = engine->now_ns + wait_ms * NS_PER_MS;
+    if (user->retry_ns == 0 || send->retry_ns < user->retry_ns)
+        user->retry_ns = send->retry_ns;
+}
+
 static bool on_error(struct user *user, struct user_engine *engine, uint64_t request,
                      const struct failure *error, struct user_event *out)
 {
@@ -118,9 +134,7 @@ static bool on_error(struct user *user, struct user_engine *engine, uint64_t req
     if (send->sent)
         user->unsent++;
     send->sent = false;
-    send->held = true;
-    uint64_t wait_ms = error->retry_after_ms == 0 ? 100 : error->retry_after_ms;
-    user->retry_ns = engine->now_ns + wait_ms * NS_PER_MS;
+    hold(user, engine, send, error->retry_after_ms);
     return true;
 }
 

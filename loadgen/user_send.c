@@ -230,7 +230,7 @@ static void batch_sends(struct user *user, struct user_engine *engine, struct ba
                         struct buffer *output)
 {
     for (struct user_send *send = user->sends; send != NULL && !batch->full; send = send->next) {
-        if (send->sent || send->held)
+        if (send->sent || send->retry_ns != 0)
             continue;
         if (batch->count == engine->requests_max) {
             batch->full = true;

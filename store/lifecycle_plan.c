@@ -25,11 +25,9 @@
 #include "core/logging.h"
 #include "store/merge.h"
 
-#define CLOCK_TOLERANCE_MS (3600ull * 1000)
-#define CLOCK_SETTLE_NS    (24ull * 3600 * NS_PER_S)
-#define REWRITE_PAUSE_MS   (24ull * 3600 * 1000) /* before retention looks at an archive again */
-#define RETRY_SOON_MS      (60ull * 1000)
-#define LOOK_PAUSE_MS      1000ull /* between two looks into a file, at least */
+#define REWRITE_PAUSE_MS (24ull * 3600 * 1000) /* before retention looks at an archive again */
+#define RETRY_SOON_MS    (60ull * 1000)
+#define LOOK_PAUSE_MS    1000ull /* between two looks into a file, at least */
 
 uint64_t lifecycle_bytes(const struct log *log)
 {
@@ -61,17 +59,12 @@ uint32_t lifecycle_waiting(const struct log *log)
 void lifecycle_open(struct log *log, uint64_t newest_ms)
 {
     struct lifecycle *life = &log->lifecycle;
-    uint64_t now_ms = io_wall_ms(log->io);
     for (uint32_t i = 0; i < log->segment_count; i++)
         if (log->segments[i]->archived && log->segments[i]->footer.time_max_ms > newest_ms)
             newest_ms = log->segments[i]->footer.time_max_ms;
-    life->clock_boot_ns = io_now_ns(log->io);
-    life->clock_wall_ms = now_ms;
+    clock_init(&life->clock, io_now_ns(log->io), io_wall_ms(log->io), newest_ms,
+               log->options.trust_clock);
     life->active_ms = log->segments[log->active]->header.created_ms;
-    if (newest_ms != 0 && newest_ms > now_ms + CLOCK_TOLERANCE_MS)
-        life->clock_wall_ms = newest_ms; /* behind: wrong until it agrees */
-    else if (newest_ms != 0 && newest_ms + CLOCK_TOLERANCE_MS < now_ms)
-        life->clock_settles_ns = life->clock_boot_ns + CLOCK_SETTLE_NS; /* ahead, or was off */
 }
 
 uint64_t lifecycle_purge_ms(struct log *log)
@@ -79,21 +72,20 @@ uint64_t lifecycle_purge_ms(struct log *log)
     struct lifecycle *life = &log->lifecycle;
     uint64_t now_ns = io_now_ns(log->io);
     uint64_t now_ms = io_wall_ms(log->io);
-    uint64_t expected_ms = life->clock_wall_ms + (now_ns - life->clock_boot_ns) / NS_PER_MS;
-    bool wrong = now_ns < life->clock_settles_ns || now_ms > expected_ms + CLOCK_TOLERANCE_MS ||
-                 now_ms + CLOCK_TOLERANCE_MS < expected_ms;
-    wrong = wrong && !log->options.trust_clock;
+    uint64_t purge_ms = clock_purge_ms(&life->clock, now_ns, now_ms);
+    bool wrong = purge_ms == 0;
     if (wrong != life->clock_wrong) {
         life->clock_wrong = wrong;
         log_event(wrong ? LOG_ERROR : LOG_INFO, wrong ? "purge_paused" : "purge_resumed",
-                  LOG_U64("wall_ms", now_ms), LOG_U64("expected_ms", expected_ms),
+                  LOG_U64("wall_ms", now_ms),
+                  LOG_U64("expected_ms", clock_expected_ms(&life->clock, now_ns)),
                   LOG_TEXT("advice",
                            wrong ? "set the clock, or confirm it: store.trust_clock = yes" : ""),
                   LOG_END);
         if (log->metrics != NULL)
             metric_set(log->metrics, METRIC_PURGE_PAUSED, wrong);
     }
-    return wrong ? 0 : now_ms;
+    return purge_ms;
 }
 
 /* ---- what may be touched */

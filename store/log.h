@@ -16,6 +16,7 @@
 
 #include "core/io.h"
 #include "core/metrics.h"
+#include "store/clock.h"
 #include "store/ids.h"
 
 struct workers;
@@ -157,6 +158,8 @@ uint64_t log_durable(const struct log *log);
 /* log_dropped_ms: what is younger by its stamp stands in the log as it did when the log was opened
  * or it was appended: retention and expiry have removed nothing of it since. It only grows. */
 uint64_t log_dropped_ms(const struct log *log);
+/* log_clock: by which the wall clock is judged; constant. */
+const struct clock *log_clock(const struct log *log);
 /* log_checkpointed: the catalog holds everything below position; older segments need no replay. */
 void log_checkpointed(struct log *log, uint64_t position);
 

@@ -135,6 +135,13 @@ static void answer_code(struct shard *shard, const struct border_send *send, enu
     answer(shard, send->border.source, &result);
 }
 
+/* no_place: it is not parked: too many are. */
+static void no_place(struct shard *shard, const struct conversation *conversation,
+                     const struct border_send *send)
+{
+    answer_code(shard, send, CODE_OVERLOADED, parked_retry_ms(shard, conversation));
+}
+
 static void answer_mark(struct shard *shard, const struct border_watermark *mark, enum code code,
                         uint32_t retry_after_ms)
 {
@@ -351,8 +358,8 @@ static enum err look_up(struct shard *shard, struct conversation *conversation,
     if (self == NULL) {
         self = parked_add(shard, conversation, message, wait ? PARKED_WAITING : PARKED_READY);
         if (self == NULL) {
-            shard_count(shard, METRIC_PARKED_FULL, 1);
-            answer_code(shard, send, CODE_OVERLOADED, 1000);
+            MARK("a look-up finds no place");
+            no_place(shard, conversation, send);
             return OK;
         }
     }
@@ -397,7 +404,7 @@ static enum err process_send(struct shard *shard, struct conversation *conversat
         else if (parked_add(shard, conversation,
                             bytes_of(send, sizeof *send + send->border.payload_bytes),
                             PARKED_WAITING) == NULL)
-            answer_code(shard, send, CODE_OVERLOADED, 1000);
+            no_place(shard, conversation, send);
         return OK;
     }
     if (verdict == CONVERSATION_LOOK_UP && (self == NULL || self->state != PARKED_FOUND))
@@ -512,17 +519,15 @@ static enum err send_to(struct shard *shard, struct conversation *conversation,
     /* behind what waits already, so that a device's sends keep their order */
     if (conversation->state != CONVERSATION_WARM || conversation->work->listed_retry ||
         must_wait(conversation, send, NULL)) {
-        if (parked_add(shard, conversation, message, PARKED_READY) == NULL) {
-            shard_count(shard, METRIC_PARKED_FULL, 1);
-            answer_code(shard, send, CODE_OVERLOADED, 1000);
-        }
+        if (parked_add(shard, conversation, message, PARKED_READY) == NULL)
+            no_place(shard, conversation, send);
         return OK;
     }
     enum err err = process_send(shard, conversation, send, NULL);
     if (err != ERR_FULL || !parked_several_lanes(shard))
         return err;
     if (!parked_for_lane(shard, conversation, message))
-        answer_code(shard, send, CODE_OVERLOADED, 1000);
+        no_place(shard, conversation, send);
     return OK;
 }
 
@@ -551,10 +556,10 @@ static enum err on_mark_check(struct shard *shard, struct bytes message)
     if (conversation->state == CONVERSATION_WARM)
         err = process_mark(shard, conversation, mark);
     else if (parked_add(shard, conversation, message, PARKED_READY) == NULL)
-        answer_mark(shard, mark, CODE_OVERLOADED, 1000);
+        answer_mark(shard, mark, CODE_OVERLOADED, parked_retry_ms(shard, conversation));
     if (err == ERR_FULL && parked_several_lanes(shard)) {
         if (!parked_for_lane(shard, conversation, message))
-            answer_mark(shard, mark, CODE_OVERLOADED, 1000);
+            answer_mark(shard, mark, CODE_OVERLOADED, parked_retry_ms(shard, conversation));
         err = OK;
     }
     conversation_rest(conversation);

@@ -30,6 +30,9 @@
           */
 #define REQUESTS_MAX                                                                               \
     1024 /* upper bound of limits.requests_per_frame: the decoded array lives in the shard */
-#define LARGE_BYTES 1024 /* a token or goodbye text beside the payload */
+#define RETRY_MS_MIN     20 /* told where no place is free: a round trip, not a storm of them */
+#define RETRY_MS_MAX     30000
+#define RETRY_GAP_NS_MIN 20000 /* between two that are told: 50,000 of them a second ask again */
+#define LARGE_BYTES      1024  /* a token or goodbye text beside the payload */
 
 #endif

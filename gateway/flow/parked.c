@@ -17,13 +17,14 @@ static uint32_t parked_max(const struct shard *shard, const struct conversation 
 struct parked *parked_add(struct shard *shard, struct conversation *conversation,
                           struct bytes message, enum parked_state state)
 {
-    if (shard->parked_count >= parked_max(shard, conversation))
+    if (shard->places.used >= parked_max(shard, conversation))
         return NULL;
     struct parked *parked = memory_take(sizeof *parked + message.size, MEMORY_CHAT);
     if (parked == NULL)
         return NULL;
     memset(parked, 0, sizeof *parked);
     parked->conversation = conversation;
+    parked->since_ns = shard->now_ns;
     parked->state = state;
     parked->size = message.size;
     memcpy(parked->message, message.data, message.size);
@@ -31,8 +32,33 @@ struct parked *parked_add(struct shard *shard, struct conversation *conversation
     while (*end != NULL)
         end = &(*end)->next;
     *end = parked;
-    shard->parked_count++;
+    if (shard->places.used++ == 0)
+        shard->places.moved_ns = shard->now_ns;
     return parked;
+}
+
+/* Places become free one after the other, a stay divided by their number apart, and whoever is
+ * refused has those before it that were. While nothing leaves, a stay is at least as long as that
+ * lasts, so that a shard that stands still is asked less and less. Past the longest time it begins
+ * anew at half of it. */
+uint32_t parked_retry_ms(struct shard *shard, const struct conversation *conversation)
+{
+    struct places *places = &shard->places;
+    uint64_t still_ns = places->used == 0 ? 0 : shard->now_ns - places->moved_ns;
+    uint64_t stay_ns = places->stay_ns > still_ns ? places->stay_ns : still_ns;
+    if (stay_ns < RETRY_MS_MIN * NS_PER_MS)
+        stay_ns = RETRY_MS_MIN * NS_PER_MS;
+    uint64_t gap_ns = stay_ns / parked_max(shard, conversation);
+    if (gap_ns < RETRY_GAP_NS_MIN)
+        gap_ns = RETRY_GAP_NS_MIN;
+    uint64_t retry_ms = (stay_ns + places->refused * gap_ns) / NS_PER_MS + 1;
+    if (retry_ms > RETRY_MS_MAX) {
+        retry_ms = RETRY_MS_MAX / 2;
+        places->refused /= 2;
+    }
+    places->refused++;
+    shard_count(shard, METRIC_PARKED_FULL, 1);
+    return (uint32_t)retry_ms;
 }
 
 void parked_remove(struct shard *shard, struct parked *parked)
@@ -41,7 +67,11 @@ void parked_remove(struct shard *shard, struct parked *parked)
     while (*at != parked)
         at = &(*at)->next;
     *at = parked->next;
-    shard->parked_count--;
+    struct places *places = &shard->places;
+    places->used--;
+    places->refused = places->used == 0 || places->refused == 0 ? 0 : places->refused - 1;
+    places->moved_ns = shard->now_ns;
+    places->stay_ns = (places->stay_ns * 7 + (shard->now_ns - parked->since_ns)) / 8;
     memory_give(parked, MEMORY_CHAT);
 }
 
@@ -57,10 +87,8 @@ void parked_retry(struct shard *shard, struct conversation *conversation)
 
 bool parked_for_lane(struct shard *shard, struct conversation *conversation, struct bytes message)
 {
-    if (parked_add(shard, conversation, message, PARKED_READY) == NULL) {
-        shard_count(shard, METRIC_PARKED_FULL, 1);
+    if (parked_add(shard, conversation, message, PARKED_READY) == NULL)
         return false;
-    }
     MARK("a request waits for its lane");
     parked_retry(shard, conversation);
     return true;

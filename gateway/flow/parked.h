@@ -4,7 +4,9 @@
  * Owns:       a copy of the border message; freed when it goes on
  * Invariants: those of a conversation are in the order of their arrival
  * Bounds:     limits.parked_requests per shard (with several lanes half of it, but for those that
- *             wait for state): over it the sender is told OVERLOADED with a retry time */
+ *             wait for state): over it the sender is told OVERLOADED with a retry time: those that
+ *             are refused get one after the other, as fast as places have become free of late, or
+ *             they would all come back at once, and all but the first be refused again */
 #ifndef GATEWAY_FLOW_PARKED_H
 #define GATEWAY_FLOW_PARKED_H
 
@@ -20,6 +22,7 @@ enum parked_state {
 struct parked {
     struct parked *next;
     struct conversation *conversation;
+    uint64_t since_ns;
     enum parked_state state;
     enum err found_err;
     uint32_t found_hash;
@@ -38,6 +41,8 @@ bool parked_several_lanes(const struct shard *shard);
  * memory. */
 struct parked *parked_add(struct shard *shard, struct conversation *conversation,
                           struct bytes message, enum parked_state state);
+/* parked_retry_ms: counts a request that found no place, and says when one may be free for it. */
+uint32_t parked_retry_ms(struct shard *shard, const struct conversation *conversation);
 void parked_remove(struct shard *shard, struct parked *parked);
 /* parked_retry: the conversation's requests are run again with the next commit_flush. */
 void parked_retry(struct shard *shard, struct conversation *conversation);

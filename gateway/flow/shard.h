@@ -30,6 +30,7 @@
 #include "gateway/wire/tls.h"
 #include "gateway/wire/websocket.h"
 #include "store/catalog.h"
+#include "store/clock.h"
 #include "store/log.h"
 
 #include <stdatomic.h>
@@ -48,12 +49,14 @@ struct lane_status {
     _Atomic uint64_t settled;      /* everything below was answered; its shard says it */
     _Atomic uint64_t checkpointed; /* the catalog holds everything below; shard 0 says it */
     _Atomic uint64_t dropped_ms;   /* log_dropped_ms, before any read tells; its shard says it */
+    struct clock clock;            /* log_clock; constant before any shard's first turn */
 };
 
 /* gateway: what all shards of a process share. */
 struct gateway {
     /* constant after start */
     const struct config *config;
+    const char *server; /* welcome tells it: the product and its version */
     struct io_group *group;
     struct mesh *mesh;
     struct workers *workers;
@@ -95,6 +98,15 @@ struct appends {
     uint32_t answers_void; /* to come for appends that were taken back already */
 };
 
+/* places: of parked requests, and what tells when those that find none are to come again
+ * (parked_retry_ms). */
+struct places {
+    uint32_t used;
+    uint32_t refused;  /* that no other request left for since */
+    uint64_t moved_ns; /* one left, or the first came */
+    uint64_t stay_ns;  /* of a request, of late */
+};
+
 struct lanes; /* flow/lane.c: the lanes that a shard drives */
 
 struct shard {
@@ -104,6 +116,7 @@ struct shard {
     struct metrics *metrics;
     uint64_t now_ns;
     uint64_t wall_ms;
+    uint64_t expiry_ms; /* messages that expire up to here are not shown; 0: the clock is wrong */
     struct timers timers;
     uint32_t generation;
     struct tls_context *tls_context;
@@ -137,7 +150,7 @@ struct shard {
     struct conversation *dirty_conversations;
     struct conversation *dirty_slices; /* conversations that owe a home shard something */
     struct entry *dirty_watermarks;
-    uint32_t parked_count;
+    struct places places;
     struct counting counting;
     struct conversation *retry; /* with parked requests that can go on when there is room */
     /* log */

@@ -112,7 +112,7 @@ static void welcome(struct shard *shard, struct connection *connection)
     struct event event = {
         .kind = EVENT_WELCOME,
         .welcome = {.version = 1,
-                    .server = bytes_of_text("roost " ROOST_VERSION),
+                    .server = bytes_of_text(shard->gateway->server),
                     .time_ms = shard->wall_ms,
                     .store_epoch = bytes_of(shard->gateway->store_epoch, 16),
                     .heartbeat_ms = config->heartbeat_ms,

@@ -65,7 +65,7 @@ static struct lab_options options_of(int count, char **values)
         }
     }
     if (options.control == SKIP_COUNT) {
-        fprintf(stderr, "--control sync, file or directory\n");
+        fprintf(stderr, "--control sync, file, directory, move or copy\n");
         exit(2);
     }
     options.self = values[0];

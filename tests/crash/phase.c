@@ -55,10 +55,9 @@ bool mark_line_parse(struct mark_line *mark, const char *text)
 
 const char *skip_name(enum skip skip)
 {
-    static const char *const names[SKIP_COUNT] = {[SKIP_NONE] = "none",
-                                                  [SKIP_SYNC] = "sync",
-                                                  [SKIP_FILE] = "file",
-                                                  [SKIP_DIRECTORY] = "directory"};
+    static const char *const names[SKIP_COUNT] = {
+        [SKIP_NONE] = "none",           [SKIP_SYNC] = "sync", [SKIP_FILE] = "file",
+        [SKIP_DIRECTORY] = "directory", [SKIP_MOVE] = "move", [SKIP_COPY] = "copy"};
     return names[skip];
 }
 
@@ -67,7 +66,9 @@ const char *skip_says(enum skip skip)
     static const char *const texts[SKIP_COUNT] = {[SKIP_NONE] = "anything",
                                                   [SKIP_SYNC] = "syncs",
                                                   [SKIP_FILE] = "the sync of archives",
-                                                  [SKIP_DIRECTORY] = "syncs of directories"};
+                                                  [SKIP_DIRECTORY] = "syncs of directories",
+                                                  [SKIP_MOVE] = "the sync of what moves",
+                                                  [SKIP_COPY] = "the sync of what is put away"};
     return texts[skip];
 }
 

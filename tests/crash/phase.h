@@ -72,6 +72,8 @@ enum skip {
     SKIP_SYNC,      /* the log's own syncs */
     SKIP_FILE,      /* the sync of an archive before it gets its name */
     SKIP_DIRECTORY, /* every sync of a directory */
+    SKIP_MOVE,      /* the sync of an archive that moves to the cold directory */
+    SKIP_COPY,      /* in a repair: the sync of what went into quarantine */
     SKIP_COUNT
 };
 const char *skip_name(enum skip skip);

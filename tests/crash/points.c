@@ -76,7 +76,7 @@ static void places_init(struct places *places, const struct device_log *log, enu
         for (uint32_t phase = 0; phase < PHASE_COUNT; phase++)
             if ((phases >> phase & 1) != 0)
                 places->of[phase][places->count[phase]++] = at;
-        if (ledger.owes || (control == SKIP_FILE && ledger.newest.owed != 0))
+        if (ledger.owes || (control != SKIP_DIRECTORY && ledger.newest.owed != 0))
             places->owed[places->owed_count++] = at;
     }
 }

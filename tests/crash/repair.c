@@ -27,6 +27,7 @@ struct served {
     uint64_t spoilt;
     uint8_t pattern[SPOILT_MAX][PATTERN_BYTES]; /* what the damaged places were overwritten with */
     uint8_t states[LOAD_RECORDS_MAX];
+    uint8_t sound[LOAD_RECORDS_MAX]; /* … before anything was damaged: none is missing */
 };
 
 /* ---- files */
@@ -75,8 +76,9 @@ static void quarantine_of(char out[400])
 
 /* ---- spoiling */
 
-/* spoil: one place of the file, anywhere in it, is overwritten with what is nowhere else. */
-static void spoil(struct served *served, const char *directory, const char *name)
+/* spoil: one place of the file, anywhere or (behind) in its last quarter, is overwritten with what
+ * is nowhere else. */
+static void spoil(struct served *served, const char *directory, const char *name, bool behind)
 {
     char path[400];
     int fd;
@@ -88,12 +90,15 @@ static void spoil(struct served *served, const char *directory, const char *name
     store_u64(pattern + 8, load_hash(draw));
     path_of(path, directory, name);
     CHECK(file_open(&fd, path, FILE_WRITE) == OK && file_size(fd, &size) == OK);
-    CHECK(file_write(fd, draw % (size - PATTERN_BYTES), bytes_of(pattern, PATTERN_BYTES)) == OK);
+    uint64_t from = behind ? size - size / 4 : 0;
+    uint64_t at = from + draw % (size - from - PATTERN_BYTES);
+    CHECK(file_write(fd, at, bytes_of(pattern, PATTERN_BYTES)) == OK);
     CHECK(file_sync(fd) == OK);
     file_close(fd);
     served->spoilt++;
 }
 
+/* spoil_all: of archives every other one behind its records, where the directory and states are. */
 static void spoil_all(struct served *served, const struct load *load)
 {
     const char *const directories[] = {load->directory, load->cold};
@@ -101,12 +106,12 @@ static void spoil_all(struct served *served, const struct load *load)
     for (size_t i = 0; i < COUNT_OF(directories); i++) {
         list(&listed, directories[i], ".archive");
         for (uint32_t j = 0; j < listed.count; j++)
-            spoil(served, directories[i], listed.names[j]);
+            spoil(served, directories[i], listed.names[j], j % 2 == 1);
     }
     list(&listed, load->directory, ".segment");
     CHECK(listed.count > SPARED);
     for (uint32_t j = 0; j < listed.count - SPARED; j++)
-        spoil(served, load->directory, listed.names[j]);
+        spoil(served, load->directory, listed.names[j], false);
 }
 
 /* serve: what is served now. false: it cannot be opened or read, or serves what was not written. */
@@ -163,6 +168,15 @@ static void served_path(char out[400])
     path_of(out, load_environment("CRASH_SCRATCH"), "served-before");
 }
 
+/* note_sound: what was there before anything is damaged. */
+static void note_sound(struct served *served, struct load *load)
+{
+    CHECK(serve(load, served->checkpoint, served));
+    for (uint64_t n = 0; n < served->count; n++)
+        CHECK(served->states[n] != LOAD_MISSING);
+    memcpy(served->sound, served->states, sizeof served->sound);
+}
+
 static void count_states(const struct served *served)
 {
     uint64_t in[LOAD_GONE + 1] = {0};
@@ -180,6 +194,7 @@ void repair_write(struct load *load, uint64_t checkpoint, int control)
     struct served *served = calloc(1, sizeof *served);
     CHECK(served != NULL);
     served->checkpoint = checkpoint;
+    note_sound(served, load);
     spoil_all(served, load);
     CHECK(serve(load, checkpoint, served));
     served_path(path);
@@ -217,7 +232,20 @@ static void read_before(struct repaired *r)
     fclose(file);
 }
 
-/* still_served: all that was; nothing that was gone has come back. */
+/* remains: of one record; what was missing may be found again, if as nothing but what it was. */
+static bool remains(const struct repaired *r, uint64_t n)
+{
+    switch ((enum load_state)r->after.states[n]) {
+    case LOAD_MISSING:
+        return r->before.states[n] == LOAD_MISSING;
+    case LOAD_THERE:
+    case LOAD_GONE:
+        return r->after.states[n] == r->before.sound[n];
+    }
+    return false;
+}
+
+/* still_served: all that was; nothing that was gone has come back, nothing else is told as gone. */
 static int still_served(struct repaired *r, const char *when)
 {
     if (!serve(r->load, r->before.checkpoint, &r->after)) {
@@ -225,15 +253,12 @@ static int still_served(struct repaired *r, const char *when)
         return CHECK_BAD;
     }
     for (uint64_t n = 0; n < r->before.count; n++) {
-        bool there = r->after.states[n] == LOAD_THERE;
-        bool good = r->before.states[n] == LOAD_THERE  ? there
-                    : r->before.states[n] == LOAD_GONE ? !there
-                                                       : r->after.states[n] != LOAD_GONE;
-        if (good)
+        if (remains(r, n))
             continue;
-        printf("%s: record %" PRIu64 " was %u and is %u (0 missing, 1 there, 2 gone)\n", when, n,
-               r->before.states[n], r->after.states[n]);
-        return there ? CHECK_BAD : CHECK_LOST;
+        printf("%s: record %" PRIu64
+               " was %u, damaged %u, and is %u (0 missing, 1 there, 2 gone)\n",
+               when, n, r->before.sound[n], r->before.states[n], r->after.states[n]);
+        return r->after.states[n] == LOAD_THERE ? CHECK_BAD : CHECK_LOST;
     }
     if (r->after.count != r->before.count)
         printf("%s: %" PRIu64 " records, and there were %" PRIu64 "\n", when, r->after.count,

@@ -3,7 +3,9 @@
  * by the thread: each renames, and syncs right afterwards.
  *
  * What is owed, where a control leaves something out:
- *   FILE       1: an archive was not synced, and what it replaces is gone durably
+ *   FILE, MOVE 1: an archive was not synced, and what it replaces is gone durably; MOVE: until the
+ *              next merge, which may replace it
+ *   COPY       1: what went into quarantine was not synced, and where it stood is mended durably
  *   DIRECTORY  so many archives were given a name that was not synced */
 #include "tests/crash/tap.h"
 
@@ -164,17 +166,39 @@ enum err __wrap_file_write(int fd, uint64_t offset, struct bytes data)
     return __real_file_write(fd, offset, data);
 }
 
+/* left_out: the control leaves out the sync of this file. */
+static bool left_out(const char *path)
+{
+    switch (tap.skip) {
+    case SKIP_FILE:
+        return ends(path, ".archiving");
+    case SKIP_MOVE:
+        return ends(path, ".archiving") && tap.life == PHASE_MOVE_WRITE;
+    case SKIP_COPY:
+        return tap.repairing && ends(path, ".bytes");
+    case SKIP_NONE:
+    case SKIP_SYNC:
+    case SKIP_DIRECTORY:
+    case SKIP_COUNT:
+        break;
+    }
+    return false;
+}
+
 enum err __real_file_sync(int fd);
 enum err __wrap_file_sync(int fd);
 enum err __wrap_file_sync(int fd)
 {
     char path[STORE_PATH_BYTES];
     path_of(fd, path);
-    if (tap.skip == SKIP_FILE && ends(path, ".archiving")) {
+    if (left_out(path)) {
         tap.skipped = true;
+        tap.clearing = false; /* what went before is not what this replaces */
         return OK;
     }
     enum err err = __real_file_sync(fd);
+    if (tap.skip == SKIP_COPY && tap.skipped && ends(path, ".segment"))
+        owe(1);
     if (ends(path, ".spare") && tap.phase[SLOT_MAKE] == PHASE_WIPE)
         enter(SLOT_MAKE, PHASE_APPEND);
     return err;
@@ -222,7 +246,7 @@ static void durable(bool cleared)
 {
     enum slot mine = naming;
     naming = SLOT_COUNT;
-    if (tap.skip == SKIP_FILE && tap.skipped && cleared)
+    if (tap.skipped && cleared) /* of FILE, MOVE, or COPY in an archive */
         owe(1);
     if (tap.skip != SKIP_DIRECTORY && cleared && mine != SLOT_LIFE) {
         tap.clearing = false;
@@ -265,6 +289,10 @@ enum err __wrap_merge_create(struct merge **merge, const struct merge_options *o
     else
         tap.life = options->header.level > 1 ? PHASE_HIGHER_WRITE : PHASE_MERGE_WRITE;
     tap.own_due = own ? 0 : tap.own_due;
+    if (tap.skip == SKIP_MOVE) { /* it may replace what was moved */
+        tap.skipped = false;
+        owe(0);
+    }
     enter(SLOT_LIFE, tap.life);
     return __real_merge_create(merge, options, inputs, count);
 }

@@ -220,7 +220,7 @@ static void life(struct writer *w, uint64_t number, uint64_t until)
     CHECK(load_open(w->load, &options, &damaged) == OK);
     CHECK(damaged == 0 && !w->load->wrong);
     live(w, until);
-    if (w->skip == SKIP_NONE || w->skip == SKIP_FILE) {
+    if (w->skip != SKIP_SYNC && w->skip != SKIP_DIRECTORY) {
         take_checkpoint(w);
         load_settle(w->load);
         observe(w);

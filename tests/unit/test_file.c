@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-static char directory[] = "test_file.XXXXXX";
+static char directory[] = "out/test_file.XXXXXX";
 
 static const char *path_of(const char *name)
 {

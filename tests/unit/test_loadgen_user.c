@@ -615,11 +615,9 @@ static void backs_off_with_jitter(void **state)
     assert_in_range((user_due_ns(&rig->user) - rig->now_ns) / NS_PER_MS, 500, 1000);
 }
 
-static void refused(struct rig *rig, enum verdict verdict)
+/* refuse: the newest request, a send. */
+static void refuse(struct rig *rig, enum verdict verdict)
 {
-    rig->server.silent = true;
-    assert_int_equal(user_send(&rig->user, rig->engine, OTHER_USER, 64, 1), OK);
-    pump(rig);
     const struct request *request = last_request(rig, REQUEST_SEND);
     struct event event = {
         .id = request->id,
@@ -634,20 +632,57 @@ static void refused(struct rig *rig, enum verdict verdict)
     pump(rig);
 }
 
+static void refused(struct rig *rig, enum verdict verdict)
+{
+    rig->server.silent = true;
+    assert_int_equal(user_send(&rig->user, rig->engine, OTHER_USER, 64, 1), OK);
+    pump(rig);
+    refuse(rig, verdict);
+}
+
+/* Once to twice the time it was told, doubled with each refusal, up to the longest back-off. */
 static void repeats_a_send_refused_for_now(void **state)
 {
     struct rig *rig = *state;
+    uint32_t longest_ms = 1400;
     connect_user(rig);
     refused(rig, VERDICT_RETRY);
     assert_int_equal(rig->events[1].kind, USER_EVENT_RETRY);
     assert_int_equal(rig->events[1].code, CODE_OVERLOADED);
-    advance(rig, 600);
-    tick(rig);
-    assert_int_equal(count_requests(rig, REQUEST_SEND), 1);
+    for (uint32_t i = 1; i <= 5; i++) {
+        advance(rig, longest_ms / 2 - 1);
+        tick(rig);
+        assert_int_equal(count_requests(rig, REQUEST_SEND), i);
+        rig->server.silent = i < 5;
+        advance(rig, longest_ms - (longest_ms / 2 - 1));
+        tick(rig);
+        assert_int_equal(count_requests(rig, REQUEST_SEND), i + 1);
+        if (i < 5)
+            refuse(rig, VERDICT_RETRY);
+        longest_ms = longest_ms * 2 > 8000 ? 8000 : longest_ms * 2;
+    }
+    assert_true(user_quiet(&rig->user));
+}
+
+/* Each at its own time, not all that were refused at once. */
+static void repeats_refused_sends_apart(void **state)
+{
+    struct rig *rig = *state;
+    uint32_t distinct = 0;
+    connect_user(rig);
+    for (uint32_t i = 0; i < 8; i++)
+        refused(rig, VERDICT_RETRY);
+    uint32_t count = count_requests(rig, REQUEST_SEND);
+    assert_int_equal(count, 8);
     rig->server.silent = false;
-    advance(rig, 100);
-    tick(rig);
-    assert_int_equal(count_requests(rig, REQUEST_SEND), 2);
+    for (uint32_t ms = 0; ms < 1400; ms++) {
+        advance(rig, 1);
+        tick(rig);
+        distinct += count_requests(rig, REQUEST_SEND) > count ? 1 : 0;
+        count = count_requests(rig, REQUEST_SEND);
+    }
+    assert_int_equal(count, 16);
+    assert_true(distinct >= 6);
     assert_true(user_quiet(&rig->user));
 }
 
@@ -764,6 +799,7 @@ int main(void)
         BINARY(takes_on_no_more_than_its_bound),
         BINARY(backs_off_with_jitter),
         BINARY(repeats_a_send_refused_for_now),
+        BINARY(repeats_refused_sends_apart),
         BINARY(gives_up_a_send_refused_for_good),
         ALL(says_why_the_upgrade_failed),
         ALL(refuses_malformed_frames),

@@ -11,7 +11,7 @@ CONFIG ?=
 PACKAGES := build-essential pkg-config openssl android-libboringssl-dev libwslay-dev libmimalloc-dev liburing-dev \
   liblmdb-dev libinih-dev libhttp-parser-dev libjansson-dev libargon2-dev libisal-dev libzstd-dev
 PACKAGES_TEST := clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev protobuf-compiler python3 python3-protobuf \
-  python3-websockets python3-lmdb chromium curl prometheus libfuse3-dev fuse3 xfsprogs e2fsprogs mount $(if $(shell command -v npm),,nodejs npm)
+  python3-websockets python3-lmdb chromium curl prometheus libfaketime libfuse3-dev fuse3 xfsprogs e2fsprogs mount $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_61 := $(PACKAGES) libcmocka-dev qemu-system-x86 busybox-static cpio e2fsprogs curl
 PACKAGES_STORE := $(PACKAGES) librocksdb-dev redis-tools postgresql-15 python3
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)

@@ -77,6 +77,8 @@ METRIC(LOG_LOOKUPS_EVICTED, COUNTER, "roost_log_lookups_evicted_total",
 METRIC(LOG_SEGMENTS, GAUGE, "roost_log_segments", "Segments in the log.")
 METRIC(LOG_ARCHIVES, GAUGE, "roost_log_archives", "Archives (merged segments) in the log.")
 METRIC(LOG_BYTES, GAUGE, "roost_log_bytes", "Bytes of all segments and archives.")
+METRIC(LOG_NAMED, GAUGE, "roost_log_removed_ids",
+       "Removed messages whose ids are kept for store.repeat_age, so that repeats are known.")
 METRIC(MERGE_WAITING, GAUGE, "roost_log_merge_waiting_segments",
        "Sealed segments that are not merged yet: the merge's lag behind the head.")
 METRIC(MERGE_INPUTS, COUNTER, "roost_log_merged_total",

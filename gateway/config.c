@@ -141,9 +141,8 @@ static const struct config_key keys[] = {
     {"limits", "output_size", KIND_BYTES, FIELD(output_bytes), "256 KiB", 16 * KIB, 64 * MIB,
      "Unsent bytes of one connection before it falls back to catching up."},
     {"limits", "parked_requests", KIND_COUNT, FIELD(parked_requests), "4096", 1, 1000000,
-     "Requests per shard that may wait: for state to load, or a send whose id may be a repeat for "
-     "its "
-     "look-up; with several lanes half of it for look-ups and for room towards their lane."},
+     "Requests per shard that may wait: for state to load, or for the look-up of a send's id that "
+     "may be a repeat; with several lanes half of it for look-ups and for room towards a lane."},
     {"limits", "state_size", KIND_BYTES, FIELD(state_bytes), "1 GiB", MIB, 1024 * GIB,
      "Memory for the state of users and conversations, over all shards."},
     {"limits", "cache_size", KIND_BYTES, FIELD(cache_bytes), "256 MiB", MIB, 1024 * GIB,

@@ -1,15 +1,15 @@
-/* archive.c: the archive's format, version 5. Little-endian; crc is CRC-32C.
+/* archive.c: the archive's format, version 6. Little-endian; crc is CRC-32C.
  *
  * File "%08x-%08x-%04x.archive": first and last segment id that it stands for, generation; in the
  * lane's directory or in the cold one. While it is written: ".archiving", removed at a start.
  *
  *   0     header
  *   4096  blocks, each at a multiple of 8; the last one is the summary
- *   end - 136  footer
+ *   end - 152  footer
  *
  * Header, 4096 bytes. Magic, version and crc keep their place and rule in all versions.
  *   0  8  magic "ROOSTARC"
- *   8  2  version, 5
+ *   8  2  version, 6
  *  10  2  flags, 0
  *  12  4  lane
  *  16  4  first segment id
@@ -39,8 +39,12 @@
  * Data: records as in a segment (segment.c), their crc with the archive's seed for offset 0; sorted
  * by conversation (hi, then lo), then sequence number; watermark records are not among them, but in
  * the states. One kind more: 4, a range that is gone: sequence number = first, body: last 8, reason
- * 4 (1 expired, 2 retention, 3 damaged), 0 4. A conversation whose records fit into one block is
- * never divided.
+ * 4 (1 expired, 2 retention, 3 damaged), kind 2, 0 2. Without a message id it has neither realm,
+ * sender, device nor expiry, its time is that of its newest number or 0, and the kind is 0. With
+ * one it is of one number, a message that was removed while a repeat of it must still be told from
+ * a new one: realm, sender, device, message id and time are that message's, kind what it was; the
+ * expiry: so long the id is known, afterwards it goes when the file is written anew. A conversation
+ * whose records fit into one block is never divided.
  *
  * Directory: up to 56 entries of 72 bytes, one per conversation, sorted:
  *   0 16  conversation hi, lo
@@ -83,9 +87,9 @@
  *  32  4  bytes, head included
  *  36  4  records
  *
- * Prints: up to 508 of 8 bytes, one per record with a message id, in order: fingerprint 4
- * (sidecar.c's, key: the archive's), number of its data block 4. Print n of block p has the ordinal
- * p × 508 + n.
+ * Prints: up to 508 of 8 bytes, one per record with a message id, gone or not, in order:
+ * fingerprint 4 (sidecar.c's, key: the archive's), number of its data block 4. Print n of block p
+ * has the ordinal p × 508 + n.
  *
  * Summary: per directory block its first conversation hi, lo and its offset (24 bytes); per table
  * block the first row's conversation hi, lo, sequence number, the table block's offset, the row's
@@ -93,30 +97,33 @@
  * conversations, a power of two bytes, 6 probes, bit i = (low + i × (high | 1)) mod bits of
  * SipHash-1-3, key (nonce, last id), of conversation hi, lo.
  *
- * Footer, 136 bytes:
+ * Footer, 152 bytes:
  *   0  8  magic "ROOSTEND"
  *   8  8  offset of the summary block
  *  16  8  bytes of the file
  *  24  8  records with sequence numbers
  *  32  8  marks with a watermark
- *  40  8  gone ranges
+ *  40  8  gone ranges, those with a message id among them
  *  48  8  conversations
  *  56  8  records that were damaged where they came from
  *  64  8  time of the oldest record with a sequence number that sets no retention, ms since 1970;
  *         0: there is none
  *  72  8  of the newest
- *  80  8  earliest expiry of its records, 0: none expires
+ *  80  8  earliest expiry of its records that are not gone, 0: none expires
  *  88  8  of the records with sequence numbers, those that set a retention: while an archive has
  *         any, it cannot be freed by its directory alone
- *  96  4  data blocks
- * 100  4  directory blocks
- * 104  4  table blocks
- * 108  4  print blocks
- * 112  4  filter bytes
- * 116  8  the header's nonce, lane (4) and level (4) again: with the file's name all that reading
- * 124  4  needs of a header that is damaged
- * 128  4
- * 132  4  crc of the bytes before, seeded with the nonce
+ *  96  8  gone ranges with a message id
+ * 104  8  latest expiry of them, 0: there are none: until then it cannot be freed by its directory
+ *         alone either
+ * 112  4  data blocks
+ * 116  4  directory blocks
+ * 120  4  table blocks
+ * 124  4  print blocks
+ * 128  4  filter bytes
+ * 132  8  the header's nonce, lane (4) and level (4) again: with the file's name all that reading
+ * 140  4  needs of a header that is damaged
+ * 144  4
+ * 148  4  crc of the bytes before, seeded with the nonce
  *
  * The seed of a checksum for an offset: crc of the nonce's 8 bytes, xor the upper half of
  * ((last id << 40) + offset) × 0x9e3779b97f4a7c15 mod 2^64. */
@@ -237,27 +244,28 @@ void archive_footer_encode(uint8_t out[ARCHIVE_FOOTER_BYTES], const struct archi
     const uint64_t wide[] = {footer->summary,        footer->bytes,       footer->records,
                              footer->watermarks,     footer->gone,        footer->conversations,
                              footer->damaged,        footer->time_min_ms, footer->time_max_ms,
-                             footer->expires_min_ms, footer->settings};
+                             footer->expires_min_ms, footer->settings,    footer->named,
+                             footer->named_until_ms};
     memset(out, 0, ARCHIVE_FOOTER_BYTES);
     memcpy(out, footer_magic, sizeof footer_magic);
     for (size_t i = 0; i < COUNT_OF(wide); i++)
         store_u64(out + 8 + 8 * i, wide[i]);
-    store_u32(out + 96, footer->data_blocks);
-    store_u32(out + 100, footer->directory_blocks);
-    store_u32(out + 104, footer->table_blocks);
-    store_u32(out + 108, footer->print_blocks);
-    store_u32(out + 112, footer->filter_bytes);
-    store_u64(out + 116, header->nonce);
-    store_u32(out + 124, header->lane);
-    store_u32(out + 128, header->level);
-    store_u32(out + 132, crc32c(key.crc, bytes_of(out, 132)));
+    store_u32(out + 112, footer->data_blocks);
+    store_u32(out + 116, footer->directory_blocks);
+    store_u32(out + 120, footer->table_blocks);
+    store_u32(out + 124, footer->print_blocks);
+    store_u32(out + 128, footer->filter_bytes);
+    store_u64(out + 132, header->nonce);
+    store_u32(out + 140, header->lane);
+    store_u32(out + 144, header->level);
+    store_u32(out + 148, crc32c(key.crc, bytes_of(out, 148)));
 }
 
 void archive_footer_header(struct archive_header *header, const uint8_t in[ARCHIVE_FOOTER_BYTES])
 {
-    header->nonce = load_u64(in + 116);
-    header->lane = load_u32(in + 124);
-    header->level = load_u32(in + 128);
+    header->nonce = load_u64(in + 132);
+    header->lane = load_u32(in + 140);
+    header->level = load_u32(in + 144);
 }
 
 enum err archive_footer_decode(struct archive_footer *footer,
@@ -268,7 +276,7 @@ enum err archive_footer_decode(struct archive_footer *footer,
     struct archive_header same = *header;
     archive_footer_header(&same, in);
     if (memcmp(in, footer_magic, sizeof footer_magic) != 0 ||
-        load_u32(in + 132) != crc32c(key.crc, bytes_of(in, 132)) || same.nonce != header->nonce ||
+        load_u32(in + 148) != crc32c(key.crc, bytes_of(in, 148)) || same.nonce != header->nonce ||
         same.lane != header->lane || same.level != header->level)
         return ERR_CORRUPT;
     *footer = (struct archive_footer){
@@ -283,17 +291,19 @@ enum err archive_footer_decode(struct archive_footer *footer,
         .time_max_ms = load_u64(in + 72),
         .expires_min_ms = load_u64(in + 80),
         .settings = load_u64(in + 88),
-        .data_blocks = load_u32(in + 96),
-        .directory_blocks = load_u32(in + 100),
-        .table_blocks = load_u32(in + 104),
-        .print_blocks = load_u32(in + 108),
-        .filter_bytes = load_u32(in + 112),
+        .named = load_u64(in + 96),
+        .named_until_ms = load_u64(in + 104),
+        .data_blocks = load_u32(in + 112),
+        .directory_blocks = load_u32(in + 116),
+        .table_blocks = load_u32(in + 120),
+        .print_blocks = load_u32(in + 124),
+        .filter_bytes = load_u32(in + 128),
     };
     bool sound = footer->summary >= ARCHIVE_HEADER_BYTES && footer->summary % 8 == 0 &&
                  footer->bytes > footer->summary && footer->filter_bytes >= 64 &&
                  footer->filter_bytes <= ARCHIVE_FILTER_MAX &&
                  (footer->filter_bytes & (footer->filter_bytes - 1)) == 0 &&
-                 footer->settings <= footer->records;
+                 footer->settings <= footer->records && footer->named <= footer->gone;
     return sound ? OK : ERR_CORRUPT;
 }
 
@@ -383,7 +393,17 @@ void gone_encode(uint8_t out[GONE_BODY_BYTES], const struct gone_range *gone)
 {
     store_u64(out, gone->last);
     store_u32(out + 8, gone->reason);
-    store_u32(out + 12, 0);
+    store_u16(out + 12, gone->kind);
+    store_u16(out + 14, 0);
+}
+
+/* name_sound: it names one message, or none. */
+static bool name_sound(const struct gone_range *gone, const struct log_record *record)
+{
+    if (!gone_named(record))
+        return gone->kind == 0;
+    return gone->last == record->seq && gone->reason != GONE_DAMAGED && record->expires_ms != 0 &&
+           record_has_seq(gone->kind) && gone->kind != RECORD_GONE && gone->kind != RECORD_LOST;
 }
 
 enum err gone_decode(struct gone_range *gone, const struct log_record *record)
@@ -393,8 +413,33 @@ enum err gone_decode(struct gone_range *gone, const struct log_record *record)
     uint32_t reason = load_u32(record->body.data + 8);
     gone->last = load_u64(record->body.data);
     gone->reason = (enum gone_reason)reason;
+    gone->kind = load_u16(record->body.data + 12);
     bool sound = reason >= GONE_EXPIRED && reason <= GONE_DAMAGED && gone->last >= record->seq;
-    return sound ? OK : ERR_CORRUPT;
+    return sound && name_sound(gone, record) ? OK : ERR_CORRUPT;
+}
+
+struct log_record gone_name(uint8_t body[GONE_BODY_BYTES], const struct log_record *record,
+                            enum gone_reason reason, uint64_t until_ms)
+{
+    const struct gone_range range = {.last = record->seq, .reason = reason, .kind = record->kind};
+    struct log_record named = *record;
+    gone_encode(body, &range);
+    named.kind = RECORD_GONE;
+    named.key = 0;
+    named.expires_ms = until_ms;
+    named.body = bytes_of(body, GONE_BODY_BYTES);
+    return named;
+}
+
+enum err gone_given(struct log_record *given, const struct log_record *record)
+{
+    struct gone_range gone;
+    TRY(gone_decode(&gone, record));
+    *given = *record;
+    given->kind = gone_named(record) ? RECORD_MESSAGE : RECORD_LOST;
+    given->seq = gone.last;
+    given->body = bytes_of(NULL, 0);
+    return OK;
 }
 
 /* ---- entries and rows */

@@ -14,9 +14,9 @@
 
 #include "store/segment.h"
 
-#define ARCHIVE_VERSION         5
+#define ARCHIVE_VERSION         6
 #define ARCHIVE_HEADER_BYTES    4096u
-#define ARCHIVE_FOOTER_BYTES    136u
+#define ARCHIVE_FOOTER_BYTES    152u
 #define ARCHIVE_HEAD_BYTES      32u         /* before each block's content */
 #define ARCHIVE_PAGE_BYTES      4096u       /* directory, table and print blocks, head included */
 #define ARCHIVE_DATA_BYTES      (32u << 10) /* records of one data block, before compression */
@@ -44,12 +44,14 @@ struct archive_header {
 };
 
 struct archive_footer {
-    uint64_t summary;    /* offset of the summary block */
-    uint64_t bytes;      /* of the file */
-    uint64_t records;    /* with sequence numbers */
-    uint64_t settings;   /* of them, those that set a conversation's retention */
-    uint64_t watermarks; /* marks with one */
-    uint64_t gone;       /* ranges */
+    uint64_t summary;        /* offset of the summary block */
+    uint64_t bytes;          /* of the file */
+    uint64_t records;        /* with sequence numbers */
+    uint64_t settings;       /* of them, those that set a conversation's retention */
+    uint64_t watermarks;     /* marks with one */
+    uint64_t gone;           /* ranges */
+    uint64_t named;          /* of them, messages whose ids are kept */
+    uint64_t named_until_ms; /* all of those are; 0: there are none */
     uint64_t conversations;
     uint64_t damaged;     /* records lost to damage while it was written */
     uint64_t time_min_ms; /* of its records but the settings; 0: there are none */
@@ -127,16 +129,30 @@ struct archive {
     const uint8_t *filter;
 };
 
-/* RECORD_GONE, only in archives: the numbers seq … archive_gone_last no longer exist. */
+/* RECORD_GONE, only in archives: the numbers seq … gone_range.last no longer exist. One that was
+ * removed while a repeat of it may come keeps realm, sender, device, id and time in the record's
+ * header until expires_ms (gone_named): its content is gone all the same. */
 enum gone_reason { GONE_EXPIRED = 1, GONE_RETENTION = 2, GONE_DAMAGED = 3 };
 #define GONE_BODY_BYTES 16u
 struct gone_range {
     uint64_t last;
     enum gone_reason reason;
+    uint16_t kind; /* what the message was that is named; 0: none is */
 };
 void gone_encode(uint8_t out[GONE_BODY_BYTES], const struct gone_range *gone);
 /* gone_decode: of a RECORD_GONE's seq and body. ERR_CORRUPT. */
 MUST_USE enum err gone_decode(struct gone_range *gone, const struct log_record *record);
+static inline bool gone_named(const struct log_record *record)
+{
+    return record->kind == RECORD_GONE && message_id_given(record->message_id);
+}
+/* gone_name: what is left of a record: all but its content, until until_ms; body is the result's.
+ */
+struct log_record gone_name(uint8_t body[GONE_BODY_BYTES], const struct log_record *record,
+                            enum gone_reason reason, uint64_t until_ms);
+/* gone_given: what a replay takes a RECORD_GONE for, since the numbers were given all the same: one
+ * that is named for a message without content, else the last one for lost. ERR_CORRUPT. */
+MUST_USE enum err gone_given(struct log_record *given, const struct log_record *record);
 
 /* archive_name: "<first>-<last>-<generation>" and suffix (".archive", ".archiving"). */
 void archive_name(char out[ARCHIVE_NAME_BYTES], const struct archive_header *header,

@@ -390,21 +390,36 @@ static void note_time(struct archive_footer *footer, const struct log_record *re
         footer->time_max_ms = record->time_ms;
 }
 
-static void note(struct archive_writer *w, const struct log_record *record)
+static void note_expiry(struct archive_footer *footer, const struct log_record *record)
 {
-    struct archive_footer *footer = &w->footer;
     if (record->expires_ms != 0 &&
         (footer->expires_min_ms == 0 || record->expires_ms < footer->expires_min_ms))
         footer->expires_min_ms = record->expires_ms;
+}
+
+static void note_gone(struct archive_footer *footer, const struct log_record *record)
+{
+    footer->gone++;
+    if (!gone_named(record))
+        return;
+    footer->named++;
+    if (record->expires_ms > footer->named_until_ms)
+        footer->named_until_ms = record->expires_ms;
+}
+
+static void note(struct archive_writer *w, const struct log_record *record)
+{
+    struct archive_footer *footer = &w->footer;
     if (record->time_ms > w->time_ms)
         w->time_ms = record->time_ms;
     struct gone_range gone = {.last = record->seq};
     if (record->kind == RECORD_GONE) {
-        footer->gone++;
         enum err err = gone_decode(&gone, record);
         CHECK(err == OK);
+        note_gone(footer, record);
     } else {
         note_time(footer, record);
+        note_expiry(footer, record);
         footer->records++;
         footer->settings += record->kind == RECORD_RETENTION;
         w->entry.records++;
@@ -452,7 +467,7 @@ enum err archive_writer_add(struct archive_writer *w, const struct log_record *r
     TRY(reach(w, record->conversation));
     note(w, record);
     size_t size = record_bytes(record->body.size);
-    bool print = record->kind != RECORD_GONE && message_id_given(record->message_id);
+    bool print = message_id_given(record->message_id);
     struct archive_print made = {0};
     if (print)
         made.print = message_print(&w->key, record->conversation, record->sender, record->device,

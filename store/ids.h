@@ -27,6 +27,12 @@ struct message_id {
     uint8_t v[16]; /* UUIDv7, made by the client */
 };
 
+/* message_id_given: the all-zero id is none and is not looked up. */
+static inline bool message_id_given(struct message_id id)
+{
+    return load_u64(id.v) != 0 || load_u64(id.v + 8) != 0;
+}
+
 static inline bool conversation_id_equal(struct conversation_id a, struct conversation_id b)
 {
     return a.hi == b.hi && a.lo == b.lo;

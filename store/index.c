@@ -120,11 +120,6 @@ size_t index_memory(const struct index *index)
 
 /* ---- fingerprints */
 
-bool message_id_given(struct message_id id)
-{
-    return load_u64(id.v) != 0 || load_u64(id.v + 8) != 0;
-}
-
 uint32_t message_print(const struct segment_key *key, struct conversation_id conversation,
                        struct user_id sender, struct device_id device, struct message_id id)
 {

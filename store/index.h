@@ -120,8 +120,6 @@ uint32_t message_print(const struct segment_key *key, struct conversation_id con
  * half, never 0, is all that an index keeps per record. */
 uint32_t segment_print(const struct segment_key *key, struct conversation_id conversation,
                        struct user_id sender, struct device_id device, struct message_id id);
-/* message_id_given: the all-zero id is none and is not looked up. */
-bool message_id_given(struct message_id id);
 
 /* index_walk: the records of one run, newest first. */
 struct index_walk {

@@ -210,6 +210,7 @@ void lifecycle_measure(struct log *log)
     metric_set(log->metrics, METRIC_LOG_SEGMENTS, log->segment_count - archives);
     metric_set(log->metrics, METRIC_LOG_ARCHIVES, archives);
     metric_set(log->metrics, METRIC_LOG_BYTES, (int64_t)lifecycle_bytes(log));
+    metric_set(log->metrics, METRIC_LOG_NAMED, (int64_t)lifecycle_named(log));
     metric_set(log->metrics, METRIC_MERGE_WAITING, lifecycle_waiting(log));
 }
 

@@ -21,7 +21,7 @@ struct lifecycle_plan {
     uint32_t lo; /* indices of the lane's segments */
     uint32_t hi;
     bool drop_all;
-    bool free; /* MERGE: everything in them is due: only the numbers are kept */
+    bool free; /* MERGE: everything in them is due, the names too: only the numbers are kept */
 };
 
 /* lifecycle_plan: false: nothing is due. now_ms: wall clock for purging, 0: none. */
@@ -33,6 +33,8 @@ void lifecycle_scrub_turn(struct log *log);
 void lifecycle_scrub_close(struct log *log);
 /* lifecycle_bytes: of all files of the log. */
 uint64_t lifecycle_bytes(const struct log *log);
+/* lifecycle_named: messages that were removed and whose ids are kept. */
+uint64_t lifecycle_named(const struct log *log);
 /* lifecycle_waiting: sealed segments that are not merged yet. */
 uint32_t lifecycle_waiting(const struct log *log);
 /* lifecycle_purge_ms: the wall clock if it may be trusted to purge by, else 0 (DESIGN: it must

@@ -3,10 +3,14 @@
  * - free: the oldest archive with messages, when its newest one is older than any rule keeps one:
  *   of it and those freed before only the range of numbers of each conversation stays, in one
  *   archive: they were given and are not given again, also after a rebuild from the log alone; and
- *   entries that set a retention which is in force
+ *   entries that set a retention which is in force. While a repeat of what was in them may come it
+ *   is not freed by its directory, but written anew: what it names is forgotten later
+ * - names: an archive of which all names (gone_named) are needed no more, since longer than
+ *   expiry_delay: it is written anew without them
  * - expiry: what has records that expired longer ago than expiry_delay: segments are merged early,
  *   an archive is written anew, the active segment ends
- * - bytes: the log is larger than retention.bytes: the oldest is written anew without what may go
+ * - bytes: the log is larger than retention.bytes, names apart: the oldest is written anew without
+ *   what may go
  * - age: an archive of which by its times half is due is written anew: so everything goes late by
  *   its own span at most, and is rewritten seldom
  * - own: every file is looked into once in own_delay for what a conversation's own rule makes due
@@ -21,11 +25,9 @@
 #include "core/logging.h"
 #include "store/merge.h"
 
-#define CLOCK_TOLERANCE_MS (3600ull * 1000)
-#define CLOCK_SETTLE_NS    (24ull * 3600 * NS_PER_S)
-#define REWRITE_PAUSE_MS   (24ull * 3600 * 1000) /* before retention looks at an archive again */
-#define RETRY_SOON_MS      (60ull * 1000)
-#define LOOK_PAUSE_MS      1000ull /* between two looks into a file, at least */
+#define REWRITE_PAUSE_MS (24ull * 3600 * 1000) /* before retention looks at an archive again */
+#define RETRY_SOON_MS    (60ull * 1000)
+#define LOOK_PAUSE_MS    1000ull /* between two looks into a file, at least */
 
 uint64_t lifecycle_bytes(const struct log *log)
 {
@@ -34,6 +36,14 @@ uint64_t lifecycle_bytes(const struct log *log)
         bytes += log->segments[i]->archived ? log->segments[i]->footer.bytes
                                             : log->options.segment_bytes;
     return bytes;
+}
+
+uint64_t lifecycle_named(const struct log *log)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < log->segment_count; i++)
+        count += log->segments[i]->footer.named;
+    return count;
 }
 
 uint32_t lifecycle_waiting(const struct log *log)
@@ -49,17 +59,12 @@ uint32_t lifecycle_waiting(const struct log *log)
 void lifecycle_open(struct log *log, uint64_t newest_ms)
 {
     struct lifecycle *life = &log->lifecycle;
-    uint64_t now_ms = io_wall_ms(log->io);
     for (uint32_t i = 0; i < log->segment_count; i++)
         if (log->segments[i]->archived && log->segments[i]->footer.time_max_ms > newest_ms)
             newest_ms = log->segments[i]->footer.time_max_ms;
-    life->clock_boot_ns = io_now_ns(log->io);
-    life->clock_wall_ms = now_ms;
+    clock_init(&life->clock, io_now_ns(log->io), io_wall_ms(log->io), newest_ms,
+               log->options.trust_clock);
     life->active_ms = log->segments[log->active]->header.created_ms;
-    if (newest_ms != 0 && newest_ms > now_ms + CLOCK_TOLERANCE_MS)
-        life->clock_wall_ms = newest_ms; /* behind: wrong until it agrees */
-    else if (newest_ms != 0 && newest_ms + CLOCK_TOLERANCE_MS < now_ms)
-        life->clock_settles_ns = life->clock_boot_ns + CLOCK_SETTLE_NS; /* ahead, or was off */
 }
 
 uint64_t lifecycle_purge_ms(struct log *log)
@@ -67,21 +72,20 @@ uint64_t lifecycle_purge_ms(struct log *log)
     struct lifecycle *life = &log->lifecycle;
     uint64_t now_ns = io_now_ns(log->io);
     uint64_t now_ms = io_wall_ms(log->io);
-    uint64_t expected_ms = life->clock_wall_ms + (now_ns - life->clock_boot_ns) / NS_PER_MS;
-    bool wrong = now_ns < life->clock_settles_ns || now_ms > expected_ms + CLOCK_TOLERANCE_MS ||
-                 now_ms + CLOCK_TOLERANCE_MS < expected_ms;
-    wrong = wrong && !log->options.trust_clock;
+    uint64_t purge_ms = clock_purge_ms(&life->clock, now_ns, now_ms);
+    bool wrong = purge_ms == 0;
     if (wrong != life->clock_wrong) {
         life->clock_wrong = wrong;
         log_event(wrong ? LOG_ERROR : LOG_INFO, wrong ? "purge_paused" : "purge_resumed",
-                  LOG_U64("wall_ms", now_ms), LOG_U64("expected_ms", expected_ms),
+                  LOG_U64("wall_ms", now_ms),
+                  LOG_U64("expected_ms", clock_expected_ms(&life->clock, now_ns)),
                   LOG_TEXT("advice",
                            wrong ? "set the clock, or confirm it: store.trust_clock = yes" : ""),
                   LOG_END);
         if (log->metrics != NULL)
             metric_set(log->metrics, METRIC_PURGE_PAUSED, wrong);
     }
-    return wrong ? 0 : now_ms;
+    return purge_ms;
 }
 
 /* ---- what may be touched */
@@ -121,12 +125,39 @@ static uint64_t messages(const struct lane_segment *segment)
     return segment->footer.records - segment->footer.settings;
 }
 
+/* names: ids that repeats may still be looked up by. */
+static bool names(const struct lane_segment *segment, uint64_t now_ms)
+{
+    return segment->footer.named_until_ms > now_ms;
+}
+
 /* freed: of an archive only the numbers are left, and settings. */
-static bool freed(const struct log *log, uint32_t at)
+static bool freed(const struct log *log, uint32_t at, uint64_t now_ms)
 {
     const struct lane_segment *segment = log->segments[at];
     return at < log->active && segment->archived && mergeable(log, segment) &&
-           messages(segment) == 0;
+           messages(segment) == 0 && !names(segment, now_ms);
+}
+
+/* kept_ms: no rule keeps what is older. */
+static uint64_t kept_ms(const struct retention *retention)
+{
+    uint64_t age_ms =
+        retention->age_max_ms > retention->age_ms ? retention->age_max_ms : retention->age_ms;
+    return age_ms < retention->undelivered_ms ? retention->undelivered_ms : age_ms;
+}
+
+/* all_due: no rule keeps a message of the archive; sure: nor would one that is repeated be known by
+ * what was kept of it. */
+static bool all_due(const struct log *log, const struct lane_segment *segment, bool sure,
+                    uint64_t now_ms)
+{
+    const struct retention *retention = &log->options.retention;
+    uint64_t age_ms = kept_ms(retention);
+    if (sure && age_ms < retention->repeats_ms)
+        age_ms = retention->repeats_ms;
+    return retention->age_ms != 0 && segment->archived && mergeable(log, segment) &&
+           older(segment->footer.time_max_ms, age_ms, now_ms);
 }
 
 /* plan_free: the oldest archive with messages, whole, when all of them are due: it becomes one with
@@ -134,24 +165,48 @@ static bool freed(const struct log *log, uint32_t at)
  * record read. */
 static bool plan_free(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
 {
-    const struct retention *retention = &log->options.retention;
-    uint64_t age_ms =
-        retention->age_max_ms > retention->age_ms ? retention->age_max_ms : retention->age_ms;
-    if (age_ms < retention->undelivered_ms)
-        age_ms = retention->undelivered_ms;
     uint32_t count = 0;
-    while (count < MERGE_INPUTS_MAX && freed(log, count))
+    while (count < MERGE_INPUTS_MAX && freed(log, count, now_ms))
         count++;
-    if (count < MERGE_INPUTS_MAX && count < log->active && retention->age_ms != 0) {
+    if (count < MERGE_INPUTS_MAX && count < log->active) {
         const struct lane_segment *oldest = log->segments[count];
-        bool due = oldest->archived && mergeable(log, oldest) &&
-                   older(oldest->footer.time_max_ms, age_ms, now_ms);
         *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .hi = count, .free = true};
-        if (due)
+        if (all_due(log, oldest, true, now_ms) && !names(oldest, now_ms))
             return true;
     }
     *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .hi = count - 1, .free = true};
     return count > 1;
+}
+
+/* plan_young: one that would be freed, were repeats of what is in it not to be known. */
+static bool plan_young(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    for (uint32_t i = 0; i < log->active; i++) {
+        const struct lane_segment *segment = log->segments[i];
+        if (!all_due(log, segment, false, now_ms) || all_due(log, segment, true, now_ms) ||
+            messages(segment) == 0 || !older(segment->rewritten_ms, RETRY_SOON_MS, now_ms))
+            continue;
+        plan_from(log, plan, i);
+        return true;
+    }
+    return false;
+}
+
+/* plan_names: where nothing else is left, by the directory alone. */
+static bool plan_names(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
+{
+    for (uint32_t i = 0; i < log->active; i++) {
+        const struct lane_segment *segment = log->segments[i];
+        uint64_t until_ms = segment->footer.named_until_ms;
+        if (!segment->archived || !mergeable(log, segment) || until_ms == 0 ||
+            !older(until_ms, log->options.retention.expiry_delay_ms, now_ms) ||
+            !older(segment->rewritten_ms, RETRY_SOON_MS, now_ms))
+            continue;
+        plan_from(log, plan, i);
+        plan->free = messages(segment) == 0;
+        return true;
+    }
+    return false;
 }
 
 static bool expired(const struct log *log, uint64_t expires_min_ms, uint64_t now_ms)
@@ -181,10 +236,22 @@ static bool plan_expiry(const struct log *log, struct lifecycle_plan *plan, uint
     return active->index != NULL && expired(log, active->index->expires_min_ms, now_ms);
 }
 
+/* bytes_kept: what removing messages can make less: names are not. */
+static uint64_t bytes_kept(const struct log *log)
+{
+    uint64_t bytes = lifecycle_bytes(log);
+    for (uint32_t i = 0; i < log->segment_count; i++) {
+        const struct archive_footer *footer = &log->segments[i]->footer;
+        uint64_t named = footer->named * record_bytes(GONE_BODY_BYTES);
+        bytes -= named < footer->bytes ? named : footer->bytes;
+    }
+    return bytes;
+}
+
 static bool plan_bytes(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
 {
     uint64_t bytes_max = log->options.retention.bytes;
-    if (bytes_max == 0 || lifecycle_bytes(log) <= bytes_max)
+    if (bytes_max == 0 || bytes_kept(log) <= bytes_max)
         return false;
     for (uint32_t i = 0; i < log->active; i++) {
         const struct lane_segment *segment = log->segments[i];
@@ -340,7 +407,8 @@ bool lifecycle_plan(const struct log *log, struct lifecycle_plan *plan, uint64_t
 {
     if (log->options.merge_inputs == 0)
         return false;
-    if (now_ms != 0 && (plan_free(log, plan, now_ms) || plan_expiry(log, plan, now_ms) ||
+    if (now_ms != 0 && (plan_free(log, plan, now_ms) || plan_young(log, plan, now_ms) ||
+                        plan_expiry(log, plan, now_ms) || plan_names(log, plan, now_ms) ||
                         plan_bytes(log, plan, now_ms) || plan_age(log, plan, now_ms) ||
                         plan_own(log, plan, now_ms)))
         return true;

@@ -444,6 +444,11 @@ uint64_t log_dropped_ms(const struct log *log)
     return log->dropped_ms;
 }
 
+const struct clock *log_clock(const struct log *log)
+{
+    return &log->lifecycle.clock;
+}
+
 uint64_t log_durable(const struct log *log)
 {
     return log->durable;

@@ -16,6 +16,7 @@
 
 #include "core/io.h"
 #include "core/metrics.h"
+#include "store/clock.h"
 #include "store/ids.h"
 
 struct workers;
@@ -63,6 +64,9 @@ struct retention {
     uint64_t undelivered_ms;  /* what somebody has not got is kept so long whatever else says */
     uint64_t expiry_delay_ms; /* expired records are off the disk that much later */
     uint64_t own_delay_ms;    /* and what a conversation's own rule makes due */
+    uint64_t repeats_ms;      /* of what is removed sooner after it was sent the id is kept so long,
+                                 so that a repeat finds it, and off the disk expiry_delay_ms after
+                                 the last one of its file; 0: none is */
     /* look: on a worker, between begin and end; NULL: everything counts as delivered. A failure is
      * as if nothing of the conversation were delivered. */
     enum err (*begin)(void *context, void **session);
@@ -154,6 +158,8 @@ uint64_t log_durable(const struct log *log);
 /* log_dropped_ms: what is younger by its stamp stands in the log as it did when the log was opened
  * or it was appended: retention and expiry have removed nothing of it since. It only grows. */
 uint64_t log_dropped_ms(const struct log *log);
+/* log_clock: by which the wall clock is judged; constant. */
+const struct clock *log_clock(const struct log *log);
 /* log_checkpointed: the catalog holds everything below position; older segments need no replay. */
 void log_checkpointed(struct log *log, uint64_t position);
 

@@ -17,6 +17,7 @@
 
 #include "core/worker.h"
 #include "store/archive.h"
+#include "store/clock.h"
 #include "store/places.h"
 #include "store/sidecar.h"
 
@@ -117,9 +118,7 @@ struct lifecycle {
     struct lane_segment *retired; /* replaced: in use by reads still, then their files go */
     bool no_space;                /* pausing */
     bool clock_wrong;
-    uint64_t clock_wall_ms; /* the wall clock was this … */
-    uint64_t clock_boot_ns; /* … at this time of the boot clock */
-    uint64_t clock_settles_ns;
+    struct clock clock;
     uint64_t active_ms; /* wall clock when the active segment became it, or before */
     bool own_any;       /* some conversation had a rule of its own when that was looked for last */
     uint64_t asked_ms;  /* that was asked for the active segment's sake */

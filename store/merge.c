@@ -293,7 +293,8 @@ static enum err gone_flush(struct merge *m)
     return OK;
 }
 
-/* gone_add: numbers that are not carried over; neighbours of one reason become one range. */
+/* gone_add: numbers that are not carried over; neighbours of one reason become one range, in which
+ * nobody is named. */
 static enum err gone_add(struct merge *m, uint64_t from, uint64_t to, enum gone_reason reason,
                          uint64_t time_ms)
 {
@@ -317,30 +318,53 @@ static enum err take_damaged(struct merge *m, uint64_t from, uint64_t to)
     return gone_add(m, from, to, GONE_DAMAGED, 0);
 }
 
-static enum err take_record(struct merge *m, const struct log_record *record)
+/* take_gone: what was removed before. A name that is not needed any more goes, by the same clock as
+ * messages do. */
+static enum err take_gone(struct merge *m, const struct log_record *record)
 {
     struct gone_range gone;
-    if (record->kind == RECORD_GONE) {
-        TRY(gone_decode(&gone, record));
-        m->seq_last = gone.last;
+    uint64_t now_ms = m->options.now_ms;
+    TRY(gone_decode(&gone, record));
+    m->seq_last = gone.last;
+    if (!gone_named(record) || (now_ms != 0 && record->expires_ms <= now_ms))
         return gone_add(m, record->seq, gone.last, gone.reason, record->time_ms);
-    }
+    TRY(gone_flush(m));
+    return archive_writer_add(m->writer, record);
+}
+
+/* drop: the record is due. While a repeat of it may come its id stays. */
+static enum err drop(struct merge *m, const struct log_record *record, enum gone_reason reason)
+{
+    uint8_t body[GONE_BODY_BYTES];
+    uint64_t repeats_ms = m->options.retention.repeats_ms;
+    uint64_t until_ms = record->time_ms + repeats_ms;
+    raise(&m->result.dropped_ms, record->time_ms);
+    if (!message_id_given(record->message_id) || until_ms < repeats_ms ||
+        until_ms <= m->options.now_ms)
+        return gone_add(m, record->seq, record->seq, reason, record->time_ms);
+    TRY(gone_flush(m));
+    const struct log_record named = gone_name(body, record, reason, until_ms);
+    return archive_writer_add(m->writer, &named);
+}
+
+static enum err take_record(struct merge *m, const struct log_record *record)
+{
+    if (record->kind == RECORD_GONE)
+        return take_gone(m, record);
     m->seq_last = record->seq;
     TRY(note(m, record));
     enum retention_verdict verdict = retention_due(&m->options.retention, &m->rule, record,
                                                    m->options.now_ms, m->options.drop_all);
-    if (verdict != RETENTION_KEEP)
-        raise(&m->result.dropped_ms, record->time_ms);
     switch (verdict) {
     case RETENTION_KEEP:
         TRY(gone_flush(m));
         return archive_writer_add(m->writer, record);
     case RETENTION_EXPIRED:
         m->result.expired++;
-        return gone_add(m, record->seq, record->seq, GONE_EXPIRED, record->time_ms);
+        return drop(m, record, GONE_EXPIRED);
     case RETENTION_DUE:
         m->result.retained_away++;
-        return gone_add(m, record->seq, record->seq, GONE_RETENTION, record->time_ms);
+        return drop(m, record, GONE_RETENTION);
     }
     return ERR_INVALID;
 }

@@ -3,8 +3,10 @@
  *             archive has its name → lifecycle.c swaps it in and removes the inputs
  * Owns:       its descriptors, the output until it has its name, watermarks gathered from segments
  * Invariants: a record that fails its checksum is not carried over: its number becomes a gone range
- *             of reason DAMAGED, counted; within a conversation numbers ascend over the inputs; of
- *             what they had, dropped or not, the output has the state (archive_state.h)
+ *             of reason DAMAGED, counted; what is due goes, but while a send of it may be repeated
+ *             (retention.repeats_ms) its id stays with its number (archive.h); within a
+ *             conversation numbers ascend over the inputs; of what they had, dropped or not, the
+ *             output has the state (archive_state.h)
  * Failure:    ERR_NO_SPACE, ERR_IO, ERR_NO_MEMORY: nothing has changed, the output is removed;
  *             ERR_CORRUPT: merge.bad_segment's index must be rebuilt first
  * Bounds:     MERGE_INPUTS_MAX; memory: a window per archive, a page per segment, 72 B per

@@ -103,7 +103,8 @@ struct read_state {
     uint32_t block_next;
     struct read_part parts[READ_OPS]; /* of the disk reads in flight, in their order */
     uint32_t part_count;
-    struct buffer raw; /* of a compressed block */
+    uint64_t gone_last; /* numbers from seq_next to here are gone; 0: not known to be */
+    struct buffer raw;  /* of a compressed block */
     uint32_t print_page;
     bool prints_done;
     uint32_t candidates[READ_CANDIDATES]; /* numbers of data blocks with the fingerprint */

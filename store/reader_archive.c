@@ -320,22 +320,39 @@ static bool page_full(struct read_state *state)
     return true;
 }
 
-/* take_gone: a range that is no more. ERR_CLOSED: it ends the read. */
+/* end_gone: what comes is not gone, or not known: the numbers that are end the read. */
+static enum err end_gone(struct read_state *state)
+{
+    uint64_t to = state->read->to_seq;
+    if (state->gone_last == 0)
+        return OK;
+    read_finish_gone(state, state->seq_next, state->gone_last < to ? state->gone_last : to);
+    return ERR_CLOSED;
+}
+
+/* take_gone: a range that is no more: as many as follow each other in what was read end the read
+ * as one. ERR_CLOSED: it is finished. */
 static enum err take_gone(struct read_state *state, const struct log_record *record)
 {
     struct gone_range gone;
     uint64_t to = state->read->to_seq;
-    if (gone_decode(&gone, record) != OK || gone.last < state->seq_next)
+    uint64_t next = state->gone_last == 0 ? state->seq_next : state->gone_last + 1;
+    if (gone_decode(&gone, record) != OK || gone.last < next)
         return OK;
+    if (record->seq > next || gone.reason == GONE_DAMAGED)
+        TRY(end_gone(state));
     if (page_full(state))
         return ERR_CLOSED;
-    if (record->seq > state->seq_next)
+    if (record->seq > next) {
         read_gap(state, record->seq);
-    else if (gone.reason == GONE_DAMAGED)
+        return ERR_CLOSED;
+    }
+    if (gone.reason == GONE_DAMAGED) {
         read_finish_missing(state, state->seq_next, gone.last < to ? gone.last : to);
-    else
-        read_finish_gone(state, state->seq_next, gone.last < to ? gone.last : to);
-    return ERR_CLOSED;
+        return ERR_CLOSED;
+    }
+    state->gone_last = gone.last;
+    return gone.last < to ? OK : end_gone(state);
 }
 
 /* take_record: copy it out. ERR_CLOSED: the read is finished. */
@@ -343,8 +360,9 @@ static enum err take_record(struct read_state *state, const struct log_record *r
                             struct bytes encoded)
 {
     struct log_read *read = state->read;
-    if (record->seq < state->seq_next)
+    if (record->seq < state->seq_next || record->seq <= state->gone_last)
         return OK;
+    TRY(end_gone(state));
     if (page_full(state))
         return ERR_CLOSED;
     if (record->seq > state->seq_next) {
@@ -397,6 +415,7 @@ static enum err take_block(struct read_state *state, const struct read_op *op,
 /* take_parts: of all archives that were read side by side; the last one may have more. */
 static enum err take_parts(struct read_state *state)
 {
+    state->gone_last = 0;
     for (uint32_t i = 0; i < state->part_count; i++) {
         const struct read_part *part = &state->parts[i];
         state->at = part->at;
@@ -408,7 +427,7 @@ static enum err take_parts(struct read_state *state)
         for (uint32_t n = 0; n < part->count; n++)
             TRY(take_block(state, &state->ops[i], &part->spans[n]));
     }
-    return OK;
+    return end_gone(state);
 }
 
 enum err read_archive_collect(struct read_state *state, struct lane_segment *segment)
@@ -496,8 +515,7 @@ static enum err candidate_scan(struct read_state *state, const struct lane_segme
     if (err == OK)
         err = archive_inflate(&raw, &block, content, &state->raw);
     while (err == OK && (err = archive_record_next(&record, &encoded, &raw, key)) == OK) {
-        if (!record_has_seq(record.kind) || record.kind == RECORD_GONE ||
-            !read_same_message(&record, read))
+        if (!record_has_seq(record.kind) || !read_same_message(&record, read))
             continue;
         if (buffer_append(&read->out, encoded) != OK) {
             read->size_needed = encoded.size;

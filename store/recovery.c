@@ -291,12 +291,9 @@ static enum err replay_block(struct recovery *r, const struct lane_segment *segm
     struct bytes encoded;
     enum err err;
     while ((err = archive_record_next(&record, &encoded, &records, key)) == OK) {
-        struct gone_range gone;
-        if (record.kind == RECORD_GONE) { /* these numbers were given all the same */
-            TRY(gone_decode(&gone, &record));
-            record.kind = RECORD_LOST;
-            record.seq = gone.last;
-        }
+        const struct log_record found = record;
+        if (found.kind == RECORD_GONE)
+            TRY(gone_given(&record, &found));
         r->replay(r->context, &record, position_of(segment->id, 0));
     }
     return err == ERR_NOT_FOUND ? OK : err;

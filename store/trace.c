@@ -34,7 +34,7 @@ static bool is_subject(const struct trace *trace, const struct log_record *recor
     if (!record_has_seq(record->kind))
         return false;
     if (trace->subject.by_id)
-        return record->kind != RECORD_LOST && record->kind != RECORD_GONE &&
+        return record->kind != RECORD_LOST && message_id_given(record->message_id) &&
                memcmp(record->message_id.v, trace->subject.id.v, sizeof record->message_id.v) == 0;
     return conversation_id_equal(record->conversation, trace->subject.conversation) &&
            record->seq == trace->subject.seq;
@@ -138,19 +138,40 @@ static enum err look_for_archived(void *context, const struct archive_header *ar
     return ERR_CANCELLED;
 }
 
+/* tell_gone: of one that was removed there is what its name says, or nothing. */
+static void tell_gone(const struct trace *trace, const struct log_record *record)
+{
+    struct log_record given;
+    char until[TIME_TEXT_BYTES];
+    if (!gone_named(record) || gone_given(&given, record) != OK) {
+        inspect_print(trace->out, trace->out->json ? "{\"event\":\"gone\"}"
+                                                   : "gone       nothing is known of it any more");
+        return;
+    }
+    tell_accepted(trace, &given);
+    time_text(until, record->expires_ms);
+    inspect_print(trace->out,
+                  trace->out->json ? "{\"event\":\"gone\",\"id_until\":\"%s\"}"
+                                   : "gone       its content was removed; its id is known until %s",
+                  until);
+}
+
 static enum err tell_archived(void *context, const struct archive_header *archive,
                               const struct log_record *record)
 {
     struct trace *trace = context;
     char name[ARCHIVE_NAME_BYTES];
-    if (is_subject(trace, record)) {
+    bool subject = is_subject(trace, record);
+    trace->durable = trace->durable || subject;
+    if (subject && record->kind == RECORD_GONE) {
+        tell_gone(trace, record);
+    } else if (subject) {
         tell_accepted(trace, record);
         archive_name(name, archive, ".archive");
         inspect_print(trace->out,
                       trace->out->json ? "{\"event\":\"archived\",\"archive\":\"%s\"}"
                                        : "archived   %s: durable long since",
                       name);
-        trace->durable = true;
     }
     follow(trace, record);
     return OK;

@@ -46,6 +46,9 @@ static void check_record(struct check *c, const struct log_record *record, uint6
     c->have = true;
     c->conversation = record->conversation;
     c->seq = gone.last;
+    if (gone_named(record) && record->expires_ms > c->seen.named_until_ms)
+        c->seen.named_until_ms = record->expires_ms;
+    c->seen.named += gone_named(record);
     if (record->kind == RECORD_GONE)
         c->seen.gone++;
     else
@@ -181,7 +184,9 @@ static void check_footer(struct check *c)
     const struct archive_footer *footer = &c->archive->footer;
     const struct archive_footer *seen = &c->seen;
     bool same = footer->records == seen->records && footer->watermarks == seen->watermarks &&
-                footer->gone == seen->gone && footer->conversations == seen->conversations &&
+                footer->gone == seen->gone && footer->named == seen->named &&
+                footer->named_until_ms == seen->named_until_ms &&
+                footer->conversations == seen->conversations &&
                 footer->data_blocks == seen->data_blocks &&
                 footer->directory_blocks == seen->directory_blocks &&
                 footer->table_blocks == seen->table_blocks &&

@@ -142,10 +142,11 @@ struct border_record {
     uint16_t reserved[3];
 };
 
-/* border_record_expired: a disappearing message whose time has come: it is never served. */
-static inline bool border_record_expired(const struct border_record *record, uint64_t wall_ms)
+/* border_record_expired: a disappearing message whose time has come, by the shard's expiry_ms: it
+ * is never served. */
+static inline bool border_record_expired(const struct border_record *record, uint64_t expiry_ms)
 {
-    return record->expires_ms != 0 && record->expires_ms <= wall_ms;
+    return record->expires_ms != 0 && record->expires_ms <= expiry_ms;
 }
 
 struct border_append {

@@ -313,7 +313,7 @@ static enum err deliver_to(struct shard *shard, struct session *session, struct 
         session_lag(shard, session, entry, cursor);
         return OK;
     }
-    if (border_record_expired(record, shard->wall_ms)) {
+    if (border_record_expired(record, shard->expiry_ms)) {
         cursor->sent = record->seq;
         session_gone(shard, session, deliver->conversation, record->seq, record->seq);
         return OK;

@@ -120,6 +120,7 @@ static enum err open_lane(struct shard *shard, struct lane *lane, struct recover
                  recovery, &damaged));
     TRY(recovery->err);
     lane->answered = log_durable(lane->log);
+    lane->status->clock = *log_clock(lane->log);
     log_event(damaged == 0 ? LOG_INFO : LOG_ERROR, "log_recovered", LOG_U64("lane", lane->index),
               LOG_U64("records", recovery->records - records), LOG_U64("damaged", damaged),
               LOG_U64("position", lane->answered));

@@ -216,14 +216,9 @@ static enum err merge_archived(void *context, const struct archive_header *archi
                                const struct log_record *record)
 {
     struct log_record given = *record;
-    struct gone_range gone;
     (void)archive;
-    if (record->kind == RECORD_GONE) {
-        if (gone_decode(&gone, record) != OK)
-            return OK;
-        given.kind = RECORD_LOST;
-        given.seq = gone.last;
-    }
+    if (record->kind == RECORD_GONE && gone_given(&given, record) != OK)
+        return OK;
     return merge_one(context, &given);
 }
 

@@ -88,7 +88,7 @@ static enum code payload_fault(const struct shard *shard, const struct send *sen
         *text = "payload is over message_bytes_max";
         return CODE_TOO_BIG;
     }
-    if (send->expires_ms != 0 && send->expires_ms <= shard->wall_ms) {
+    if (send->expires_ms != 0 && send->expires_ms <= shard->expiry_ms) {
         *text = "expires_ms is in the past";
         return CODE_MALFORMED;
     }

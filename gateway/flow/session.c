@@ -486,7 +486,7 @@ static void push_record(struct shard *shard, struct session *session, struct ent
             cursor->delivered = record->seq; /* this very session sent it and has the ack */
         return;
     }
-    if (border_record_expired(record, shard->wall_ms)) {
+    if (border_record_expired(record, shard->expiry_ms)) {
         session_gone(shard, session, entry->conversation, record->seq, record->seq);
         return;
     }
@@ -550,7 +550,7 @@ static uint64_t take_history(struct shard *shard, struct history_scratch *scratc
     while (scratch->count + scratch->gone_count < HISTORY_RECORDS_MAX &&
            next_record(&payload, &record)) {
         at = record->seq;
-        if (border_record_expired(record, shard->wall_ms))
+        if (border_record_expired(record, shard->expiry_ms))
             add_gone(scratch, at, at);
         else
             session_fill_message(&scratch->messages[scratch->count++], pulled->conversation,

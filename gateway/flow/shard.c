@@ -52,6 +52,16 @@ enum log_state gateway_log_state(const struct gateway *gateway)
     return (enum log_state)worst;
 }
 
+/* expiry_ms: the wall clock, if no lane knows that it is wrong. */
+static uint64_t expiry_ms(const struct gateway *gateway, uint64_t now_ns, uint64_t wall_ms)
+{
+    uint64_t expiry_ms = wall_ms;
+    for (uint32_t i = 0; i < gateway->lane_count; i++)
+        if (clock_hide_ms(&gateway->lanes[i].clock, now_ns, wall_ms) == 0)
+            expiry_ms = 0;
+    return expiry_ms;
+}
+
 bool shard_over_budget(const struct shard *shard)
 {
     if (shard->checkpoint_jobs != 0 || shard->checkpoint_round != 0 ||
@@ -585,6 +595,7 @@ static size_t poll(struct shard *shard, uint64_t deadline_ns)
     mesh_awake(mesh, shard->index);
     shard->now_ns = io_now_ns(shard->io);
     shard->wall_ms = io_wall_ms(shard->io);
+    shard->expiry_ms = expiry_ms(shard->gateway, shard->now_ns, shard->wall_ms);
     return count;
 }
 

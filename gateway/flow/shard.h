@@ -30,6 +30,7 @@
 #include "gateway/wire/tls.h"
 #include "gateway/wire/websocket.h"
 #include "store/catalog.h"
+#include "store/clock.h"
 #include "store/log.h"
 
 #include <stdatomic.h>
@@ -48,6 +49,7 @@ struct lane_status {
     _Atomic uint64_t settled;      /* everything below was answered; its shard says it */
     _Atomic uint64_t checkpointed; /* the catalog holds everything below; shard 0 says it */
     _Atomic uint64_t dropped_ms;   /* log_dropped_ms, before any read tells; its shard says it */
+    struct clock clock;            /* log_clock; constant before any shard's first turn */
 };
 
 /* gateway: what all shards of a process share. */
@@ -114,6 +116,7 @@ struct shard {
     struct metrics *metrics;
     uint64_t now_ns;
     uint64_t wall_ms;
+    uint64_t expiry_ms; /* messages that expire up to here are not shown; 0: the clock is wrong */
     struct timers timers;
     uint32_t generation;
     struct tls_context *tls_context;

@@ -42,13 +42,14 @@ def same(what, expected, actual):
 
 
 class Gateway:
-    def __init__(self, name, settings=None, start=True):
-        """settings: {"section.key": value}"""
+    def __init__(self, name, settings=None, start=True, environment=None):
+        """settings: {"section.key": value}; environment: more variables of its process"""
         self.directory = f"{SCRATCH}/{name}"
         self.settings = {"listen.address": "127.0.0.1:0", "listen.admin_address": "127.0.0.1:0",
                          "store.directory": self.directory + "/data", "store.segment_size": "8 MiB", "store.reserve_size": "0",
                          "shards.count": 2, "shards.pin": "no", "limits.max_connections": 2000, "auth.hash_memory": "8 KiB", "auth.hash_passes": 1}
         self.settings.update(settings or {})
+        self.environment = {**os.environ, **(environment or {})}
         self.process = None
         atexit.register(self.end)  # also where a later one's start fails
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -63,7 +64,8 @@ class Gateway:
                 section, name = key.split(".")
                 f.write(f"[{section}]\n{name} = {value}\n")
         with open(self.directory + "/start", "w") as out, open(self.directory + "/log", "a") as log:
-            self.process = subprocess.Popen([BINARY, "serve", "--config", path], stdin=subprocess.DEVNULL, stdout=out, stderr=log)
+            self.process = subprocess.Popen([BINARY, "serve", "--config", path], env=self.environment, stdin=subprocess.DEVNULL, stdout=out,
+                                            stderr=log)
         until = time.monotonic() + 20
         while time.monotonic() < until and self.process.poll() is None:
             text = open(self.directory + "/start").read()

@@ -78,6 +78,7 @@ void rig_gone(struct rig *rig, const struct log_read *read, uint32_t conversatio
 /* rig_walk: every acknowledged number is served, or gone and may be; how many are gone. */
 uint64_t rig_walk(struct rig *rig, uint32_t conversation,
                   bool (*may_go)(const struct rig *rig, const struct log_record *record));
+/* rig_find: a record by its id. ERR_EXPIRED: it was removed, and what names it is as it was. */
 enum err rig_find(struct rig *rig, uint32_t conversation, uint64_t seq);
 
 #endif

@@ -1,6 +1,7 @@
 /* test_log_lifecycle.c: the N-th call fails while segments are merged, purged by age and expiry,
  * moved to the cold directory, recycled, and appended to: nothing is acknowledged falsely or
- * leaked, and when the machine works again everything that is not due is there. One N in 16;
+ * leaked, and when the machine works again everything that is not due is there, and what is gone is
+ * found by its id. One N in 16;
  * ROOST_EVERY_CALL=1: every one (two minutes). */
 #include "tests/unit/log_fixture.h"
 
@@ -11,6 +12,7 @@ static uint64_t gone;
 static uint64_t merged;
 static uint64_t moved;
 static uint64_t recycled;
+static uint64_t named;
 
 /* The oldest tenth is due by age, of the rest one in seven by expiry; both after a day. */
 static uint64_t times(uint32_t conversation, uint64_t seq)
@@ -35,7 +37,7 @@ static int set_up(void **state)
 {
     fixture_set_up(state);
     fixture_small();
-    gone = merged = moved = recycled = 0;
+    gone = merged = moved = recycled = named = 0;
     rig->time = times;
     rig->expires = expiries;
     rig->body_max = 900;
@@ -53,6 +55,7 @@ static int set_up(void **state)
     fixture_retention(10 * DAY_MS, 0);
     fixture_all_delivered();
     rig->options.retention.expiry_delay_ms = 0;
+    rig->options.retention.repeats_ms = 2 * DAY_MS;
     rig->options.retention.own = fixture_own;
     rig->options.retention.own_delay_ms = DAY_MS / 4;
     rules[3].age_ms = DAY_MS / 2;
@@ -97,13 +100,19 @@ static void life(void)
 
 static void mended(void)
 {
-    for (uint32_t c = 0; c < CONVERSATIONS; c++)
+    for (uint32_t c = 0; c < CONVERSATIONS; c++) {
         gone += rig_walk(rig, c, may_go);
+        for (uint64_t seq = 9; seq <= rig->acked[c]; seq += 13) { /* none is older than a day */
+            enum err err = rig_find(rig, c, seq);
+            assert_true(err == OK || err == ERR_EXPIRED);
+            named += err == ERR_EXPIRED;
+        }
+    }
 }
 
 static void went_everywhere(void)
 {
-    assert_true(merged > 0 && moved > 0 && recycled > 0 && gone > 0);
+    assert_true(merged > 0 && moved > 0 && recycled > 0 && gone > 0 && named > 0);
 }
 
 static uint64_t stride(void)

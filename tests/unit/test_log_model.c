@@ -1,7 +1,8 @@
 /* test_log_model.c: random append, turn, read both ways, find, checkpoint, reopen and crash, while
  * segments are sealed, merged, recycled, moved to the cold directory, and purged by age, size and
  * expiry as the clock goes on; against a simple model: what was acknowledged, and is not due, is
- * there, as it was; what is gone was due. 100,000 steps. ROOST_LOG_STEPS sets another number,
+ * there, as it was; what is gone was due, and found by its id while it may be repeated. 100,000
+ * steps. ROOST_LOG_STEPS sets another number,
  * ROOST_LOG_SEED another first seed. */
 #include "tests/unit/log_fixture.h"
 
@@ -20,6 +21,7 @@ struct walk {
     uint64_t recycled;
     uint64_t gone;
     uint64_t backwards; /* pages */
+    uint64_t named;     /* found by id though they are gone */
     struct metrics *metrics;
 };
 
@@ -165,7 +167,10 @@ static void step_find(struct walk *walk)
     uint64_t acked = rig->acked[c]; /* more may become durable meanwhile */
     enum err err = rig_find(rig, c, seq);
     struct log_record record = rig_record(rig, c, seq);
-    CHECK(err == OK || (err == ERR_NOT_FOUND && (seq > acked || may_go(rig, &record))));
+    bool known = record.time_ms + rig->options.retention.repeats_ms > io_wall_ms(fault_io());
+    CHECK(err == OK || (err == ERR_NOT_FOUND && seq > acked) || may_go(rig, &record));
+    CHECK(err == OK || err == ERR_EXPIRED || (err == ERR_NOT_FOUND && (seq > acked || !known)));
+    walk->named += err == ERR_EXPIRED;
 }
 
 static void count_entries(struct walk *walk)
@@ -246,6 +251,7 @@ static void settings(struct walk *walk)
     options->retention = (struct retention){.age_ms = draw(walk, 2) * 10 * DAY_MS,
                                             .bytes = draw(walk, 4) == 0 ? 1 << 20 : 0,
                                             .expiry_delay_ms = HOUR_MS,
+                                            .repeats_ms = draw(walk, 3) * 15 * DAY_MS,
                                             .begin = fixture_begin_looks,
                                             .own_delay_ms = 12 * HOUR_MS,
                                             .look = look,
@@ -303,12 +309,14 @@ static void test_model(void **state)
     assert_true(walk.segments >= steps / 500);
     assert_true(walk.partial > 0 && walk.backwards >= steps / 200);
     walk.recycled = (uint64_t)metrics_sum(&walk.metrics, 1, METRIC_LOG_RECYCLED);
-    printf("reopened after crashes %llu, archives %llu, cold %llu, recycled %llu, gone %llu\n",
+    printf("reopened after crashes %llu, archives %llu, cold %llu, recycled %llu, gone %llu, "
+           "%llu found all the same\n",
            (unsigned long long)walk.crashes, (unsigned long long)walk.archives,
            (unsigned long long)walk.cold, (unsigned long long)walk.recycled,
-           (unsigned long long)walk.gone);
+           (unsigned long long)walk.gone, (unsigned long long)walk.named);
     assert_true(walk.archives >= steps / 1000 && walk.recycled >= steps / 5000);
-    assert_true(steps < 50000 || (walk.cold >= steps / 20000 && walk.gone > steps / 1000));
+    assert_true(steps < 50000 || (walk.cold >= steps / 20000 && walk.gone > steps / 1000 &&
+                                  walk.named > steps / 10000));
 }
 
 int main(void)

@@ -89,6 +89,11 @@ static const struct config_key keys[] = {
     {"store", "expiry_delay", KIND_S, FIELD(expiry_delay_s), "24 h", 0, 31536000,
      "Disappearing messages are off the disk this long after their time, at most, and the time "
      "that merging takes; they are never served after it."},
+    {"store", "repeat_age", KIND_S, FIELD(repeat_age_s), "24 h", 86400, 31536000,
+     "A send is known by its id so long, and its repeat answered as it was first, although the "
+     "message was removed before: its sender, id and time stay, about 120 bytes that "
+     "retention_size does not count, and go from the disk with the last of their archive, "
+     "expiry_delay later."},
     {"store", "trust_clock", KIND_BOOL, FIELD(trust_clock), "no", UNBOUNDED,
      "Confirm the wall clock: purge although it disagrees with the newest batch by more than an "
      "hour."},

@@ -47,6 +47,7 @@ struct config {
     uint32_t retention_delay_s;   /* of what a conversation's own retention makes due */
     uint32_t undelivered_age_s;
     uint32_t expiry_delay_s;
+    uint32_t repeat_age_s; /* of what was removed the id is known so long */
     bool trust_clock;
     char cold_directory[CONFIG_TEXT_BYTES]; /* "": none */
     uint32_t cold_age_s;

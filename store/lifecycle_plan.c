@@ -178,13 +178,17 @@ static bool plan_free(const struct log *log, struct lifecycle_plan *plan, uint64
     return count > 1;
 }
 
-/* plan_young: one that would be freed, were repeats of what is in it not to be known. */
+/* plan_young: one that would be freed, were repeats of what is in it not to be known. Nothing but
+ * names is left of it then, so that it is written anew once. */
 static bool plan_young(const struct log *log, struct lifecycle_plan *plan, uint64_t now_ms)
 {
     for (uint32_t i = 0; i < log->active; i++) {
         const struct lane_segment *segment = log->segments[i];
         if (!all_due(log, segment, false, now_ms) || all_due(log, segment, true, now_ms) ||
-            messages(segment) == 0 || !older(segment->rewritten_ms, RETRY_SOON_MS, now_ms))
+            messages(segment) == 0)
+            continue;
+        bool tried = all_due(log, segment, false, segment->rewritten_ms);
+        if (tried && !older(segment->rewritten_ms, RETRY_SOON_MS, now_ms))
             continue;
         plan_from(log, plan, i);
         return true;

@@ -190,7 +190,8 @@ struct border_found {
     uint32_t err;
     uint32_t payload_hash; /* crc32c of the stored payload */
     uint16_t kind;         /* enum record_kind */
-    uint16_t reserved[3];
+    bool gone;             /* it was removed: of the payload nothing is known */
+    uint8_t reserved[5];
     uint64_t payload_size;
     uint64_t seq;
     uint64_t time_ms;

@@ -417,18 +417,24 @@ static enum err process_send(struct shard *shard, struct conversation *conversat
     return accept(shard, conversation, send);
 }
 
+static bool other_payload(const struct parked *parked)
+{
+    struct bytes payload = payload_of((const void *)parked->message);
+    return parked->found_size != payload.size || parked->found_hash != crc32c(0, payload);
+}
+
 /* The log has answered a look-up. */
 static enum err process_found(struct shard *shard, struct conversation *conversation,
                               struct parked *parked)
 {
     const struct border_send *send = (const void *)parked->message;
-    struct bytes payload = payload_of(send);
     if (parked->found_err == ERR_NOT_FOUND)
         return process_send(shard, conversation, send, parked);
+    if (parked->found_gone) /* its payload cannot be compared any more */
+        MARK("a repeat of a message that was removed");
     if (parked->found_err != OK)
         answer_code(shard, send, CODE_OVERLOADED, 1000);
-    else if (parked->found_kind != send->record || parked->found_size != payload.size ||
-             parked->found_hash != crc32c(0, payload))
+    else if (parked->found_kind != send->record || (!parked->found_gone && other_payload(parked)))
         answer_code(shard, send, CODE_CONFLICT, 0);
     else
         answer_duplicate(shard, send, parked->found_seq, parked->found_time_ms);
@@ -697,6 +703,7 @@ void commit_on_found(struct shard *shard, struct bytes message)
     parked->found_err = (enum err)found->err;
     parked->found_hash = found->payload_hash;
     parked->found_kind = found->kind;
+    parked->found_gone = found->gone;
     parked->found_size = found->payload_size;
     parked->found_seq = found->seq;
     parked->found_time_ms = found->time_ms;

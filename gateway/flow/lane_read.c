@@ -1,6 +1,8 @@
 /* lane_read.c: reads and look-ups of all shards in the lanes of this one (lane.h). */
 #include "gateway/flow/lane_private.h"
 
+#include "store/archive.h"
+
 struct lane_read {
     struct log_read read;
     uint32_t origin;
@@ -68,6 +70,17 @@ enum err lane_on_find(const struct config *config, struct lane *lane,
     return start_read(lane, read);
 }
 
+static void tell_found(struct border_found *out, const struct log_record *record)
+{
+    struct gone_range gone;
+    out->gone = gone_decode(&gone, record) == OK;
+    out->kind = out->gone ? gone.kind : record->kind;
+    out->payload_hash = crc32c(0, record->body);
+    out->payload_size = record->body.size;
+    out->seq = record->seq;
+    out->time_ms = record->time_ms;
+}
+
 static void answer_find(struct shard *shard, const struct lane *lane, const struct lane_read *read)
 {
     struct mesh *mesh = shard->gateway->mesh;
@@ -79,17 +92,10 @@ static void answer_find(struct shard *shard, const struct lane *lane, const stru
                                  .err = read->read.err};
     struct bytes encoded = buffer_bytes(&read->read.out);
     struct log_record record;
-    if (read->read.err == OK) {
-        if (log_record_next(&encoded, &record) == OK) {
-            out->payload_hash = crc32c(0, record.body);
-            out->payload_size = record.body.size;
-            out->kind = record.kind;
-            out->seq = record.seq;
-            out->time_ms = record.time_ms;
-        } else {
-            out->err = ERR_NOT_FOUND;
-        }
-    }
+    if (read->read.err == OK && log_record_next(&encoded, &record) == OK)
+        tell_found(out, &record);
+    else if (read->read.err == OK)
+        out->err = ERR_NOT_FOUND;
     mesh_commit(mesh, lane->node, read->origin, MESH_LOG_ANSWER, sizeof *out);
 }
 

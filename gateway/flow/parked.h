@@ -27,6 +27,7 @@ struct parked {
     enum err found_err;
     uint32_t found_hash;
     uint16_t found_kind;
+    bool found_gone; /* nothing is known of its payload */
     uint64_t found_size;
     uint64_t found_seq;
     uint64_t found_time_ms;

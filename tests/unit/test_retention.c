@@ -99,6 +99,7 @@ static struct retention_rule ask(struct conversation_id conversation)
     assert_int_equal(retention.age_ms, 365ull * 86400000);
     assert_int_equal(retention.undelivered_ms, 30ull * 86400000);
     assert_int_equal(retention.expiry_delay_ms, 86400000);
+    assert_int_equal(retention.repeats_ms, 86400000);
     assert_int_equal(retention.begin(retention.context, &session), OK);
     assert_int_equal(retention.look(session, conversation, &rule), OK);
     retention.end(session);

@@ -199,6 +199,10 @@ MUST_USE enum err io_file_read(struct io *io, struct io_file_op *op, int fd, uin
 
 /* io_file_submit: what was prepared goes to the kernel now, not with the next io_poll. */
 void io_file_submit(struct io *io);
+/* io_file_advance: what file operations have to do next is begun now, not with the next io_poll: a
+ * sync whose write has completed. For whoever computes for long while one is in flight; costs one
+ * look if there is nothing to begin. No event is reaped. */
+void io_file_advance(struct io *io);
 
 /* io_file_pin: memory that io_file_write will often be given parts of: the kernel looks its pages
  * up once instead of at every write. One region per io; it stays until io_file_unpin of the same

@@ -210,6 +210,8 @@ void bank_submit(struct bank *bank);
 /* bank_turn: submit what is prepared and run what the kernel deferred; no system call if neither.
  */
 void bank_turn(struct bank *bank);
+/* bank_run: run what the kernel deferred; submits nothing; no system call if there is none. */
+void bank_run(struct bank *bank);
 /* bank_pick: the bank with most free slots for an accept or a connect; NULL: none has any, or
  * connections_max and extra are reached. */
 struct bank *bank_pick(struct io *io, uint32_t extra);

@@ -94,6 +94,12 @@ void bank_turn(struct bank *bank)
     submitted(io_uring_submit_and_get_events(&bank->ring));
 }
 
+void bank_run(struct bank *bank)
+{
+    if ((IO_URING_READ_ONCE(*bank->ring.sq.kflags) & IORING_SQ_TASKRUN) != 0)
+        submitted(io_uring_get_events(&bank->ring));
+}
+
 struct bank *bank_pick(struct io *io, uint32_t extra)
 {
     if (io->conns_used + io->accepts_armed >= io->options.connections_max + extra)

@@ -1,10 +1,12 @@
 /* io_uring_file.c: writes with sync, and reads, on bank 0.
  *
- * A write with sync is WRITE linked to FSYNC(DATASYNC). A short write breaks the link: the sync
- * comes back cancelled and both are submitted again for the rest. op->flags counts what is with
- * the kernel; the answer is given when both have completed, and both results count. A failed sync
- * is never tried again (the page cache may have dropped the data). What lies in the pinned region
- * goes out as a fixed buffer: the kernel then neither looks up nor counts its pages each time. */
+ * A write with sync is WRITE linked to FSYNC(DATASYNC). The kernel begins the sync when this thread
+ * is in it next after the write's completion: in io_poll or io_file_advance. A short write breaks
+ * the link: the sync comes back cancelled and both are submitted again for the rest. op->flags
+ * counts what is with the kernel; the answer is given when both have completed, and both results
+ * count. A failed sync is never tried again (the page cache may have dropped the data). What lies
+ * in the pinned region goes out as a fixed buffer: the kernel then neither looks up nor counts its
+ * pages each time. */
 #include "core/io_uring.h"
 
 #include "core/errno.h"
@@ -93,6 +95,12 @@ enum err io_file_read(struct io *io, struct io_file_op *op, int fd, uint64_t off
 void io_file_submit(struct io *io)
 {
     bank_submit(&io->banks[0]);
+}
+
+void io_file_advance(struct io *io)
+{
+    if (io->files_inflight != 0)
+        bank_run(&io->banks[0]);
 }
 
 static bool file_done(struct io *io, struct io_file_op *op, struct io_event *event)

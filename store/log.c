@@ -20,6 +20,7 @@
 
 #define CLOSE_POLL_NS (10 * NS_PER_MS)
 #define ACKS_MIN      64u
+#define LOOK_BYTES    (16u << 10) /* appended between two looks at what the disk has done */
 
 void lane_check(const struct log *log)
 {
@@ -316,6 +317,10 @@ enum err log_append(struct log *log, const struct log_record *record, uint64_t c
     TRY(index_add_at(segment->index, &place, record, offset, (uint32_t)size));
     gather->size = at + size;
     gather->records++;
+    if (log->in_flight && gather->size - log->looked >= LOOK_BYTES) {
+        log->looked = gather->size;
+        io_file_advance(log->io); /* the batch in flight may wait for its sync to begin */
+    }
     ack_push(log, cookie, position_of(segment->id, offset));
     log->appended = position_of(segment->id, offset + size);
     return OK;
@@ -373,6 +378,7 @@ static void batch_start(struct log *log)
     log->record_count += started.records;
     log->flight_start_ns = io_now_ns(log->io);
     log->in_flight = true;
+    log->looked = 0;
     log->gather_closed = false;
     log->marked = started.records == 0;
 }

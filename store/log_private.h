@@ -150,6 +150,7 @@ struct log {
     struct lane_batch flight;
     bool gather_closed; /* refused a record: refuses all until it is written, to keep their order */
     bool in_flight;
+    size_t looked; /* gather.size at the newest io_file_advance */
     struct io_file_op write_op;
     uint64_t flight_start_ns;
 

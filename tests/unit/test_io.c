@@ -638,6 +638,52 @@ static void test_file_write_sync_and_read(void **state)
     file_test(path, 3 << 20, true);
 }
 
+/* advanced: a direct write's sync ends without io_poll. */
+static bool advanced(struct world *world, int fd, uint8_t *block)
+{
+    struct io_file_op op = {.owner = 3};
+    struct io_event event;
+    assert_int_equal(io_file_write(world->io, &op, fd, 0, bytes_of(block, 4096), true), OK);
+    io_file_submit(world->io);
+    for (int i = 0; i < 200; i++) {
+        (void)usleep(1000);
+        io_file_advance(world->io);
+    }
+    if (io_poll(world->io, &event, 1, 0) == 1) { /* one that had to begin the sync reaps nothing */
+        assert_ptr_equal(event.op, &op);
+        return true;
+    }
+    assert_ptr_equal(wait_for(world, IO_FILE_DONE, (struct io_conn){0}).op, &op);
+    return false;
+}
+
+static void test_file_advance_begins_the_sync(void **state)
+{
+    (void)state;
+    const struct io_options options = options_of(8, 0, 1);
+    struct world *world = world_open(&options);
+    char path[64];
+    int fd;
+    (void)snprintf(path, sizeof path, "test_io.%d.tmp", (int)getpid());
+    if (strstr(io_features(world->io), "taskrun_flag") == NULL ||
+        file_open(&fd, path, FILE_WRITE | FILE_CREATE | FILE_DIRECT) != OK) {
+        print_message("SKIPPED: no taskrun_flag, or no O_DIRECT here\n");
+        world_close(world);
+        return;
+    }
+    uint8_t *block = aligned_alloc(4096, 4096);
+    assert_non_null(block);
+    memset(block, 1, 4096);
+    bool any = false; /* a disk may be slow for a while */
+    for (int i = 0; i < 20 && !any; i++)
+        any = advanced(world, fd, block);
+    assert_true(any);
+    free(block);
+    file_close(fd);
+    assert_int_equal(file_remove(path), OK);
+    world_close(world);
+}
+
 static enum err file_result(struct world *world, const char *path, uint32_t flags, bool sync)
 {
     int fd;
@@ -716,6 +762,7 @@ int main(void)
         cmocka_unit_test(test_entropy),
         cmocka_unit_test(test_options_the_host_refuses),
         cmocka_unit_test(test_file_write_sync_and_read),
+        cmocka_unit_test(test_file_advance_begins_the_sync),
         cmocka_unit_test(test_file_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,6 +44,8 @@ struct user_options {
     uint32_t message_bytes_max;  /* largest content sent */
     uint32_t response_bytes_max; /* largest WebSocket message taken */
     bool tight_settings;         /* oracle_forgets */
+    bool expiring;               /* oracle_expires */
+    bool ask_history;            /* of one conversation, whenever a connection is ready */
     bool resume_tls;             /* keep tickets (about 1 KB per user) and resume with them */
     uint64_t seed;               /* masks, ids, jitter */
 };
@@ -94,6 +96,8 @@ struct user {
     uint32_t request_id;
     uint32_t heartbeat_ms;
     uint32_t retry_after_ms; /* the server's wish */
+    uint64_t asked_seq; /* the history of a conversation is asked for from here on; 0: of none */
+    uint16_t asked;     /* which of the watermarks' */
     uint16_t watermark_count;
     uint16_t watermark_capacity;
     uint16_t send_count;
@@ -122,6 +126,8 @@ enum user_event_kind {
     USER_EVENT_REFUSED, /* a send was given up: code, intended_ns */
     USER_EVENT_RETRY,   /* a send was refused for now and will be repeated: code */
     USER_EVENT_MESSAGE, /* message */
+    USER_EVENT_GONE,    /* conversation, seq … to_seq no longer exist */
+    USER_EVENT_HISTORY, /* history, from seq on */
     USER_EVENT_SYNCED,
     USER_EVENT_LAGGING,
     USER_EVENT_ERROR, /* not about a send: code */
@@ -134,8 +140,10 @@ struct user_event {
     struct conversation_id conversation;
     struct message_id id;
     uint64_t seq;
+    uint64_t to_seq;
     uint64_t intended_ns;
-    const struct message *message; /* valid until the next user_receive */
+    const struct message *message; /* valid until the next user_receive, */
+    const struct history *history; /* and so is this */
 };
 
 /* user_receive: OK: *out is the next event: call again. ERR_AGAIN: all input is taken, nothing more

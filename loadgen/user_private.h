@@ -10,7 +10,7 @@
 #define REQUESTS_MAX  16 /* per frame; the server's limit may be lower */
 #define LOST_BEATS    5  /* half heartbeats of silence until the server counts as gone */
 
-enum want { WANT_UPGRADE = 1, WANT_HELLO = 2, WANT_PING = 4 };
+enum want { WANT_UPGRADE = 1, WANT_HELLO = 2, WANT_PING = 4, WANT_RANGE = 8 };
 
 struct user_send {
     struct user_send *next;

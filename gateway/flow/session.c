@@ -487,6 +487,7 @@ static void push_record(struct shard *shard, struct session *session, struct ent
         return;
     }
     if (border_record_expired(record, shard->expiry_ms)) {
+        MARK("a message has disappeared before a device catches up");
         session_gone(shard, session, entry->conversation, record->seq, record->seq);
         return;
     }

@@ -414,9 +414,9 @@ void lane_make_turn(struct log *log)
         return;
     making->wanted = needed(log);
     making->budget = hurry ? HURRY_BYTES : step_bytes(log, due - making->made);
+    making->before = making->made;
     if (worker_submit(log->workers, &making->job, WORKER_DISK, log->options.shard) != OK)
         return; /* queue full: the next turn tries again */
-    making->before = making->made;
     making->running = true;
     log->jobs++;
 }

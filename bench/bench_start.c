@@ -12,8 +12,8 @@
 #include "core/memory.h"
 #include "gateway/chat/conversation.h"
 #include "gateway/chat/inbox.h"
-#include "gateway/chat/replay.h"
 #include "gateway/flow/checkpoint.h"
+#include "gateway/flow/replaying.h"
 #include "store/index.h"
 
 #include <inttypes.h>
@@ -44,8 +44,6 @@ struct bench {
     uint64_t *seqs;
     uint64_t random;
     uint64_t completed;
-    struct replay *replay;
-    struct catalog_txn *txn;
     uint64_t replayed;
     bool missed;
 };
@@ -81,48 +79,29 @@ static struct conversation_id conversation_at(uint32_t at)
 
 /* ---- opening, as flow/lane_open.c does */
 
-static void write_merged(struct bench *b)
-{
-    if (b->txn == NULL)
-        return;
-    CHECK(replay_flush(b->replay, b->txn) == OK);
-    CHECK(catalog_commit(b->txn) == OK);
-    b->txn = NULL;
-}
-
-static void recover_record(void *context, const struct log_record *record, uint64_t position)
-{
-    struct bench *b = context;
-    (void)position;
-    if (replay_full(b->replay))
-        write_merged(b);
-    if (b->txn == NULL)
-        CHECK(catalog_begin(b->catalog, &b->txn, true) == OK);
-    CHECK(replay_record(b->replay, b->txn, record) == OK);
-    b->replayed++;
-}
-
 static void open_store(struct bench *b)
 {
     const char *explanation;
     struct checkpoint_meta meta;
+    struct replaying replaying;
     uint64_t damaged;
     CHECK(catalog_open(&b->catalog, b->directory, MAP_BYTES, &explanation) == OK);
     CHECK(checkpoint_read_meta(b->catalog, &meta) == OK);
     meta.lanes = 1;
     meta.writer_epoch++;
     CHECK(checkpoint_write_meta(b->catalog, &meta) == OK);
-    CHECK(replay_create(&b->replay) == OK);
+    CHECK(replaying_init(&replaying, b->catalog, b->workers, b->io, 0) == OK);
     const struct log_options options = {.directory = b->log_directory,
                                         .segment_bytes = SEGMENT_BYTES,
                                         .batch_bytes_max = BATCH_BYTES,
                                         .writer_epoch = meta.writer_epoch,
                                         .checkpoint = meta.positions[0],
                                         .direct = true};
-    b->replayed = 0;
-    CHECK(log_open(&b->log, &options, b->io, b->workers, NULL, recover_record, b, &damaged) == OK);
-    write_merged(b);
-    replay_destroy(b->replay);
+    CHECK(log_open(&b->log, &options, b->io, b->workers, NULL, replaying_record, &replaying,
+                   &damaged) == OK);
+    CHECK(replaying_finish(&replaying) == OK);
+    replaying_deinit(&replaying);
+    b->replayed = replaying.records;
     CHECK(damaged == 0);
     meta.positions[0] = log_durable(b->log);
     CHECK(checkpoint_write_meta(b->catalog, &meta) == OK);

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
@@ -44,6 +45,9 @@
 
 /* Both allocators align to 16 from this size on. */
 #define SIZE_MIN 16
+
+#define PAGE_BYTES 4096u
+#define HUGE_BYTES (2u << 20) /* a huge page */
 
 #define CELLS 256 /* shards + workers + spare; more threads share the last one */
 
@@ -161,6 +165,15 @@ void *memory_take_aligned(size_t size, size_t alignment, enum memory_purpose pur
     if (raw_aligned(size < SIZE_MIN ? SIZE_MIN : size, alignment, &p) != 0)
         return NULL;
     return counted(p, purpose);
+}
+
+void *memory_take_huge(size_t size, enum memory_purpose purpose)
+{
+    bool huge = size >= HUGE_BYTES;
+    void *p = memory_take_aligned(size, huge ? HUGE_BYTES : PAGE_BYTES, purpose);
+    if (p != NULL && huge) /* refused: small pages */
+        (void)madvise(p, size / HUGE_BYTES * HUGE_BYTES, MADV_HUGEPAGE);
+    return p;
 }
 
 int64_t memory_bytes(enum memory_purpose purpose)

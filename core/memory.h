@@ -30,6 +30,10 @@ MUST_USE enum err memory_grow(void *list, uint32_t *capacity, uint32_t count, si
 void memory_give(void *p, enum memory_purpose purpose); /* any thread; NULL is fine */
 /* memory_take_aligned: for O_DIRECT and rings; give back with memory_give. */
 void *memory_take_aligned(size_t size, size_t alignment, enum memory_purpose purpose);
+/* memory_take_huge: for what a device reads from or writes to often: at a page, from 2 MiB on in
+ * huge pages where the kernel has some. A device is given a buffer as physically contiguous pieces;
+ * of 4 KiB pages a MiB has 256, more than many take at a time. Give back with memory_give. */
+void *memory_take_huge(size_t size, enum memory_purpose purpose);
 int64_t memory_bytes(enum memory_purpose purpose);
 const char *memory_purpose_name(enum memory_purpose purpose);
 /* memory_fail_at: tests: the n-th take (or resize) of this thread from now fails, once (0: never).

@@ -102,7 +102,7 @@ static enum err log_init(struct log *log, const struct log_options *options, str
     log->ack_mask_max = acks - 1;
     log->ack_mask = ACKS_MIN - 1;
     log->acks = memory_take(acks * sizeof *log->acks, MEMORY_STORE);
-    log->buffers = memory_take_aligned(2 * log->batch_bytes_max, SEGMENT_BLOCK, MEMORY_STORE);
+    log->buffers = memory_take_huge(2 * log->batch_bytes_max, MEMORY_STORE);
     if (log->acks == NULL || log->buffers == NULL)
         return ERR_NO_MEMORY;
     log->gather.data = log->buffers;

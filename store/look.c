@@ -124,10 +124,12 @@ static void judge(struct look *look, const struct retention_rule *rule,
 {
     bool gone = record->kind == RECORD_GONE || record->kind == RECORD_LOST;
     bool in_force = record->kind == RECORD_RETENTION && record->seq >= rule->setting_seq;
+    struct log_record lasting = *record;
+    lasting.expires_ms = 0; /* what has expired may wait for longer than those behind it */
     *told = record_has_seq(record->kind) && !gone && !in_force;
     if (*told)
         look->result.due =
-            retention_due(look->retention, rule, record, look->now_ms, false) == RETENTION_DUE;
+            retention_due(look->retention, rule, &lasting, look->now_ms, false) == RETENTION_DUE;
 }
 
 /* entry_of: the archive's entry for the conversation. ERR_NOT_FOUND. */

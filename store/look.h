@@ -4,7 +4,8 @@
  *             (the conversations that have a rule) → the file: the oldest record of each
  * Owns:       its descriptors and buffers
  * Invariants: within a conversation records grow younger with their numbers, so that the oldest
- *             one that no rule protects tells for all
+ *             one that no rule protects tells for all, by its age also where it has expired and
+ *             waits for the expiry delay: that may be longer
  * Failure:    ERR_IO, ERR_NO_MEMORY, ERR_CORRUPT: not known; an index of a segment that cannot be
  *             read counts as due, since merging makes it anew
  * Bounds:     per conversation that has a rule and is in the file: a page of its directory and a

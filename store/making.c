@@ -1,5 +1,6 @@
 /* making.c: the segments made ahead: zeros over the whole file, so that a commit changes no
- * metadata of the file system.
+ * metadata of the file system. They go out of huge pages, so that the disk is given one piece: in a
+ * file whose zeros came in many, batches of 1 MiB were measured at half to two thirds of the rate.
  *
  *   "<id>.making" (new) or "<freed id>.spare" ─ zeros, in portions ─ sync ─ header, sync ─ rename
  * to
@@ -37,7 +38,7 @@
 #define STEP_BYTES_MIN    (64u << 10) /* a portion: 1/256 of the segment, within these */
 #define STEP_BYTES_MAX    (1u << 20)
 #define HURRY_BYTES       (8u << 20) /* a portion while the lane waits */
-#define WRITE_BYTES       (1u << 20) /* one write, at most */
+#define WRITE_BYTES       (4u << 20) /* one write, at most; from huge pages */
 #define AHEAD_NUMERATOR   5u         /* made ≥ filled × 5 / 4 */
 #define AHEAD_DENOMINATOR 4u
 
@@ -60,6 +61,8 @@ struct making {
     bool buffered; /* not O_DIRECT: each portion is synced, so that the last sync is no burst */
     int write_fd;
     int read_fd;
+    uint8_t *zeros; /* of zeros_bytes; NULL: none written yet */
+    size_t zeros_bytes;
     struct index *index;
 };
 
@@ -119,23 +122,32 @@ static enum err making_open(struct making *making, const char *path)
     return err == OK && making->spare != 0 ? alone(making) : err;
 }
 
+/* zeros_take: one buffer for all portions. */
+static enum err zeros_take(struct making *making)
+{
+    if (making->zeros != NULL)
+        return OK;
+    uint64_t bytes = making->header.bytes;
+    making->zeros_bytes = bytes < WRITE_BYTES ? (size_t)bytes : WRITE_BYTES;
+    making->zeros = memory_take_huge(making->zeros_bytes, MEMORY_STORE);
+    if (making->zeros == NULL)
+        return ERR_NO_MEMORY;
+    memset(making->zeros, 0, making->zeros_bytes);
+    return OK;
+}
+
 static enum err write_zeros(struct making *making)
 {
     uint64_t left = making->header.bytes - making->made;
+    TRY(zeros_take(making));
     left = left < making->budget ? left : making->budget;
-    size_t most = left < WRITE_BYTES ? (size_t)left : WRITE_BYTES;
-    uint8_t *zeros = memory_take_aligned(most, SEGMENT_BLOCK, MEMORY_STORE);
-    if (zeros == NULL)
-        return ERR_NO_MEMORY;
-    memset(zeros, 0, most);
     enum err err = OK;
     while (left > 0 && err == OK) {
-        size_t size = left < most ? (size_t)left : most;
-        err = file_write(making->write_fd, making->made, bytes_of(zeros, size));
+        size_t size = left < making->zeros_bytes ? (size_t)left : making->zeros_bytes;
+        err = file_write(making->write_fd, making->made, bytes_of(making->zeros, size));
         making->made += err == OK ? size : 0;
         left -= size;
     }
-    memory_give(zeros, MEMORY_STORE);
     if (err == OK && (making->buffered || making->made == making->header.bytes))
         err = file_sync(making->write_fd);
     return err;
@@ -195,6 +207,8 @@ static void making_close(struct making *making)
     making->write_fd = making->read_fd = -1;
     index_destroy(making->index);
     making->index = NULL;
+    memory_give(making->zeros, MEMORY_STORE);
+    making->zeros = NULL;
 }
 
 static void job_run(struct worker_job *worker_job)
@@ -400,9 +414,9 @@ void lane_make_turn(struct log *log)
         return;
     making->wanted = needed(log);
     making->budget = hurry ? HURRY_BYTES : step_bytes(log, due - making->made);
+    making->before = making->made;
     if (worker_submit(log->workers, &making->job, WORKER_DISK, log->options.shard) != OK)
         return; /* queue full: the next turn tries again */
-    making->before = making->made;
     making->running = true;
     log->jobs++;
 }

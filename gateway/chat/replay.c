@@ -1,4 +1,4 @@
-/* replay.c: see replay.h. Records are gathered, GATHER_MAX at a time, and then taken together: the
+/* replay.c: see replay.h. Records are gathered, a group at a time, and then taken together: the
  * rows that they are the first to need are read in key order, and memory that will be written is
  * fetched while other records are taken; one after the other, in the order of the log, as they
  * came.
@@ -9,8 +9,7 @@
 #include "gateway/chat/replay.h"
 
 #include "core/memory.h"
-
-#include <stdlib.h>
+#include "gateway/chat/replay_sort.h"
 
 #define LINE_BYTES 64 /* of a cache */
 
@@ -53,21 +52,26 @@ struct gathered {
     struct replay_entry *entry;
 };
 
-/* row_place: which row, to sort by: an inbox's by (user, conversation), a conversation's by that.
- */
-struct row_place {
-    uint64_t user; /* 0: the conversation's row */
-    struct conversation_id id;
-    struct replay_entry *entry;
-    uint32_t member;
+#define CHUNK_ENTRIES 64                                 /* 20 KiB */
+#define ENTRY_BYTES   (sizeof(struct replay_entry) + 64) /* and the table's cell, about */
+#define APPROACH      12u /* so many records ahead memory is fetched */
+#define APPROACH_ROWS 6u  /* the same of rows */
+
+struct replay_chunk {
+    struct replay_chunk *next;
+    uint32_t count;
+    struct replay_entry entries[CHUNK_ENTRIES];
 };
 
-#define CHUNK_ENTRIES  64     /* 20 KiB */
-#define ENTRY_OVERHEAD 64     /* of the table's cell, about */
-#define GATHER_MAX     16384u /* 2 MiB */
-#define APPROACH       12u    /* so many records ahead memory is fetched */
+struct replay_group {
+    struct replay_chunk *fresh; /* entries that this group is the first to need: not loaded yet */
+    uint32_t fresh_count;
+    uint32_t count;
+    struct gathered gathered[REPLAY_GROUP_RECORDS];
+};
 
-_Static_assert(offsetof(struct replay_entry, delivered) == 3 * LINE_BYTES, "what messages touch");
+#define MESSAGE_BYTES offsetof(struct replay_entry, delivered) /* what messages touch */
+_Static_assert(MESSAGE_BYTES == 3 * LINE_BYTES, "whole lines");
 
 static void raise(uint64_t *target, uint64_t value)
 {
@@ -90,25 +94,60 @@ static uint32_t members_of(struct conversation_id id)
     return id.hi == id.lo ? 1 : 2;
 }
 
+/* ---- life */
+
+static void chunks_give(struct replay_chunk *chunks)
+{
+    while (chunks != NULL) {
+        struct replay_chunk *next = chunks->next;
+        memory_give(chunks, MEMORY_CHAT);
+        chunks = next;
+    }
+}
+
+enum err replay_group_create(struct replay_group **out)
+{
+    struct replay_group *group = memory_take(sizeof *group, MEMORY_CHAT);
+    if (group == NULL)
+        return ERR_NO_MEMORY;
+    group->fresh = NULL;
+    group->fresh_count = group->count = 0;
+    *out = group;
+    return OK;
+}
+
+void replay_group_destroy(struct replay_group *group)
+{
+    if (group != NULL)
+        chunks_give(group->fresh);
+    memory_give(group, MEMORY_CHAT);
+}
+
+void replay_finder_init(struct replay_finder *finder)
+{
+    table_init(&finder->entries, 1); /* the ids are those of the store's own log */
+    finder->count = 0;
+}
+
+void replay_finder_forget(struct replay_finder *finder)
+{
+    table_deinit(&finder->entries);
+    finder->count = 0;
+}
+
+bool replay_finder_full(const struct replay_finder *finder)
+{
+    return finder->count * ENTRY_BYTES >= REPLAY_BYTES_MAX;
+}
+
 enum err replay_create(struct replay **out)
 {
     struct replay *replay = memory_take_zeroed(sizeof *replay, MEMORY_CHAT);
     if (replay == NULL)
         return ERR_NO_MEMORY;
-    replay->gathered = memory_take(GATHER_MAX * sizeof *replay->gathered, MEMORY_CHAT);
-    if (replay->gathered == NULL) {
-        memory_give(replay, MEMORY_CHAT);
-        return ERR_NO_MEMORY;
-    }
-    table_init(&replay->entries, 1); /* the ids are those of the store's own log */
+    replay_finder_init(&replay->finder);
     *out = replay;
     return OK;
-}
-
-/* entry_at: in the order in which they were made. */
-static struct replay_entry *entry_at(const struct replay *replay, uint32_t at)
-{
-    return &replay->chunks[at / CHUNK_ENTRIES][at % CHUNK_ENTRIES];
 }
 
 static void entry_deinit(struct replay_entry *entry)
@@ -121,15 +160,14 @@ static void entry_deinit(struct replay_entry *entry)
 
 static void forget(struct replay *replay)
 {
-    for (uint32_t i = 0; i < replay->entry_count; i++)
-        entry_deinit(entry_at(replay, i));
-    for (uint32_t i = 0; i < replay->chunk_count; i++)
-        memory_give(replay->chunks[i], MEMORY_CHAT);
-    memory_give(replay->chunks, MEMORY_CHAT);
+    for (struct replay_chunk *at = replay->chunks; at != NULL; at = at->next)
+        for (uint32_t i = 0; i < at->count; i++)
+            entry_deinit(&at->entries[i]);
+    chunks_give(replay->chunks);
     replay->chunks = NULL;
-    replay->chunk_count = replay->chunk_capacity = replay->entry_count = 0;
-    table_deinit(&replay->entries);
+    replay->entry_count = 0;
     replay->bytes = 0;
+    replay_finder_forget(&replay->finder);
 }
 
 void replay_destroy(struct replay *replay)
@@ -137,7 +175,7 @@ void replay_destroy(struct replay *replay)
     if (replay == NULL)
         return;
     forget(replay);
-    memory_give(replay->gathered, MEMORY_CHAT);
+    replay_group_destroy(replay->group);
     memory_give(replay, MEMORY_CHAT);
 }
 
@@ -231,48 +269,15 @@ static enum err keep_of(struct replay *replay, struct replay_entry *entry)
     return OK;
 }
 
-/* ---- making entries */
-
-static enum err entry_create(struct replay *replay, struct replay_entry **out,
-                             struct conversation_id id)
-{
-    const size_t chunk_bytes = CHUNK_ENTRIES * sizeof **out;
-    if (replay->entry_count == replay->chunk_count * CHUNK_ENTRIES) {
-        TRY(memory_grow(&replay->chunks, &replay->chunk_capacity, replay->chunk_count + 1,
-                        sizeof *replay->chunks, MEMORY_CHAT));
-        void *chunk = memory_take_aligned(chunk_bytes, LINE_BYTES, MEMORY_CHAT);
-        if (chunk == NULL)
-            return ERR_NO_MEMORY;
-        replay->chunks[replay->chunk_count++] = chunk;
-    }
-    struct replay_entry *entry = entry_at(replay, replay->entry_count);
-    TRY(table_put(&replay->entries, key_of(id), entry));
-    *entry = (struct replay_entry){.id = id, .capacity = COUNT_OF(entry->first)};
-    for (int i = 0; i < 2; i++)
-        entry->cursors[i].capacity = 1;
-    replay->entry_count++;
-    replay->bytes += sizeof *entry + ENTRY_OVERHEAD;
-    *out = entry;
-    return OK;
-}
-
-/* entry_get: found or made; what was made is not loaded yet. */
-static enum err entry_get(struct replay *replay, struct replay_entry **out,
-                          struct conversation_id id)
-{
-    *out = table_get(&replay->entries, key_of(id));
-    return *out != NULL ? OK : entry_create(replay, out, id);
-}
-
 /* ---- loading */
 
 static enum err load_inbox(struct replay *replay, struct catalog_txn *txn,
-                           const struct row_place *place)
+                           struct replay_entry *entry, uint32_t member)
 {
     struct inbox_row *row = &replay->inbox;
-    struct replay_entry *entry = place->entry;
-    struct replay_inbox *inbox = &entry->inboxes[place->member];
-    enum err err = rows_read_inbox(txn, (struct user_id){place->user}, place->id, row);
+    struct replay_inbox *inbox = &entry->inboxes[member];
+    const struct user_id user = {member_user(entry->id, member)};
+    enum err err = rows_read_inbox(txn, user, entry->id, row);
     if (err == ERR_NOT_FOUND)
         return OK;
     TRY(err);
@@ -283,7 +288,7 @@ static enum err load_inbox(struct replay *replay, struct catalog_txn *txn,
     inbox->peer_read = row->peer_read;
     for (uint32_t i = 0; i < row->cursor_count; i++) {
         struct inbox_cursor *cursor;
-        TRY(cursor_of(replay, &cursor, entry, place->member, row->cursors[i].device));
+        TRY(cursor_of(replay, &cursor, entry, member, row->cursors[i].device));
         cursor->delivered = row->cursors[i].delivered;
     }
     return OK;
@@ -313,52 +318,86 @@ static enum err load_conversation(struct replay *replay, struct catalog_txn *txn
     return OK;
 }
 
-static int place_compare(const void *a, const void *b)
+/* ---- row by row */
+
+/* row_visits: what is done with each row of the entries: they are read, or written. */
+struct row_visits {
+    enum err (*conversation)(struct replay *replay, struct catalog_txn *txn,
+                             struct replay_entry *entry);
+    enum err (*inbox)(struct replay *replay, struct catalog_txn *txn, struct replay_entry *entry,
+                      uint32_t member);
+};
+
+/* approach: have memory fetched that will be written. */
+static void approach(const struct replay_entry *entry, size_t bytes)
 {
-    const struct row_place *x = a;
-    const struct row_place *y = b;
-    if (x->user != y->user)
-        return x->user < y->user ? -1 : 1;
-    if (x->id.hi != y->id.hi)
-        return x->id.hi < y->id.hi ? -1 : 1;
-    return x->id.lo < y->id.lo ? -1 : x->id.lo > y->id.lo;
+    for (size_t at = 0; at < bytes; at += LINE_BYTES)
+        __builtin_prefetch((const char *)entry + at, 1);
 }
 
-/* each_row: of the entries from the first-th on, in key order: all their conversations' rows, then
- * the inboxes'. */
-static enum err each_row(struct replay *replay, struct catalog_txn *txn, uint32_t first,
-                         enum err (*what)(struct replay *replay, struct catalog_txn *txn,
-                                          const struct row_place *place))
+static void approach_place(const struct replay_place *places, size_t at, size_t count)
 {
-    size_t rows = replay->entry_count - first;
-    if (rows == 0)
+    if (at < count)
+        approach(places[at].entry, sizeof *places[at].entry);
+}
+
+/* each_inbox: first[] is sorted by the first member, second[] by the second, who is another. */
+static enum err each_inbox(struct replay *replay, struct catalog_txn *txn,
+                           const struct row_visits *visits, const struct replay_place *first,
+                           size_t first_count, const struct replay_place *second,
+                           size_t second_count)
+{
+    for (size_t i = 0, j = 0; i < first_count || j < second_count;) {
+        bool is_second = i == first_count || (j < second_count && second[j].user <= first[i].user);
+        approach_place(first, i + APPROACH_ROWS, first_count);
+        approach_place(second, j + APPROACH_ROWS, second_count);
+        struct replay_entry *entry = is_second ? second[j++].entry : first[i++].entry;
+        TRY(visits->inbox(replay, txn, entry, is_second));
+    }
+    return OK;
+}
+
+static enum err each_sorted(struct replay *replay, struct catalog_txn *txn,
+                            const struct row_visits *visits, struct replay_place *places,
+                            size_t count)
+{
+    struct replay_place *second = places + count;
+    struct replay_place *spare = second + count;
+    size_t second_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct replay_place place = places[i];
+        if (place.user != place.peer)
+            second[second_count++] = (struct replay_place){place.peer, place.user, place.entry};
+    }
+    replay_sort(places, spare, count);
+    replay_sort(second, spare, second_count);
+    for (size_t i = 0; i < count; i++) {
+        approach_place(places, i + APPROACH_ROWS, count);
+        TRY(visits->conversation(replay, txn, places[i].entry));
+    }
+    return each_inbox(replay, txn, visits, places, count, second, second_count);
+}
+
+/* each_row: of the count entries that stand before `end`, in key order: all their conversations'
+ * rows, then the inboxes'. */
+static enum err each_row(struct replay *replay, struct catalog_txn *txn,
+                         const struct row_visits *visits, const struct replay_chunk *end,
+                         uint32_t count)
+{
+    if (count == 0)
         return OK;
-    struct row_place *places = memory_take(3 * rows * sizeof *places, MEMORY_CHAT);
+    struct replay_place *places = memory_take(3 * (size_t)count * sizeof *places, MEMORY_CHAT);
     if (places == NULL)
         return ERR_NO_MEMORY;
-    size_t count = 0;
-    for (uint32_t i = first; i < replay->entry_count; i++) {
-        struct replay_entry *entry = entry_at(replay, i);
-        places[count++] = (struct row_place){0, entry->id, entry, 0};
-    }
-    for (size_t i = 0; i < rows; i++)
-        for (uint32_t member = 0; member < members_of(places[i].id); member++)
-            places[count++] = (struct row_place){member_user(places[i].id, member), places[i].id,
-                                                 places[i].entry, member};
-    qsort(places, rows, sizeof *places, place_compare);
-    qsort(places + rows, count - rows, sizeof *places, place_compare);
-    enum err err = OK;
-    for (size_t i = 0; i < count && err == OK; i++)
-        err = what(replay, txn, &places[i]);
+    size_t at = 0;
+    for (struct replay_chunk *chunk = replay->chunks; chunk != end; chunk = chunk->next)
+        for (uint32_t i = 0; i < chunk->count; i++) {
+            struct replay_entry *entry = &chunk->entries[i];
+            places[at++] = (struct replay_place){entry->id.hi, entry->id.lo, entry};
+        }
+    enum err err = each_sorted(replay, txn, visits, places, count);
     memory_give(places, MEMORY_CHAT);
     return err;
-}
-
-static enum err load_row(struct replay *replay, struct catalog_txn *txn,
-                         const struct row_place *place)
-{
-    return place->user == 0 ? load_conversation(replay, txn, place->entry)
-                            : load_inbox(replay, txn, place);
 }
 
 /* ---- taking */
@@ -455,53 +494,49 @@ static enum err take(struct replay *replay, struct replay_entry *entry,
     case RECORD_GONE:
         break;
     }
-    return ERR_UNSUPPORTED; /* replay_record gathers none */
+    return ERR_UNSUPPORTED; /* replay_gather lets none in */
 }
 
-/* find_entries: of all that is gathered. */
-static enum err find_entries(struct replay *replay)
+/* load_fresh: the group's new entries are the replay's from here on. */
+static enum err load_fresh(struct replay *replay, struct catalog_txn *txn,
+                           struct replay_group *group)
 {
-    struct gathered *gathered = replay->gathered;
-    for (uint32_t i = 0; i < replay->count; i++) {
-        if (i + APPROACH < replay->count)
-            table_approach(&replay->entries, key_of(gathered[i + APPROACH].record.conversation));
-        TRY(entry_get(replay, &gathered[i].entry, gathered[i].record.conversation));
-    }
-    return OK;
+    struct replay_chunk *known = replay->chunks;
+    struct replay_chunk **last = &group->fresh;
+    uint32_t count = group->fresh_count;
+    static const struct row_visits load = {load_conversation, load_inbox};
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = known;
+    replay->chunks = group->fresh;
+    replay->entry_count += count;
+    replay->bytes += count * ENTRY_BYTES;
+    group->fresh = NULL;
+    group->fresh_count = 0;
+    return each_row(replay, txn, &load, known, count);
 }
 
-static void approach(const struct replay_entry *entry)
+static enum err settle(struct replay *replay, struct catalog_txn *txn, struct replay_group *group)
 {
-    const char *line = (const char *)entry;
-    for (uint32_t i = 0; i < 3; i++)
-        __builtin_prefetch(line + (size_t)i * LINE_BYTES, 1);
-}
-
-/* settle: take what is gathered. */
-static enum err settle(struct replay *replay, struct catalog_txn *txn)
-{
-    struct gathered *gathered = replay->gathered;
-    uint32_t first = replay->entry_count;
-    TRY(find_entries(replay));
-    TRY(each_row(replay, txn, first, load_row));
-    for (uint32_t i = 0; i < replay->count; i++) {
-        if (i + APPROACH < replay->count)
-            approach(gathered[i + APPROACH].entry);
+    struct gathered *gathered = group->gathered;
+    TRY(load_fresh(replay, txn, group));
+    for (uint32_t i = 0; i < group->count; i++) {
+        if (i + APPROACH < group->count)
+            approach(gathered[i + APPROACH].entry, MESSAGE_BYTES);
         TRY(take(replay, gathered[i].entry, &gathered[i].record));
     }
-    replay->count = 0;
+    group->count = 0;
     return OK;
 }
 
-/* gather: a copy, with as much of its body as taking it needs. */
-static void gather(struct replay *replay, const struct log_record *record)
+enum err replay_take(struct replay *replay, struct catalog_txn *txn, struct replay_group *group)
 {
-    struct gathered *to = &replay->gathered[replay->count++];
-    to->record = *record;
-    to->record.body.data = to->body;
-    if (record->kind == RECORD_WATERMARK || record->kind == RECORD_RETENTION)
-        memcpy(to->body, record->body.data, record->body.size);
+    TRY(replay->failed);
+    replay->failed = settle(replay, txn, group);
+    return replay->failed;
 }
+
+/* ---- gathering */
 
 /* judge: whether the record can be taken. */
 static enum err judge(const struct log_record *record)
@@ -527,17 +562,96 @@ static enum err judge(const struct log_record *record)
     return ERR_UNSUPPORTED;
 }
 
+bool replay_group_full(const struct replay_group *group)
+{
+    return group->count == REPLAY_GROUP_RECORDS;
+}
+
+/* replay_gather: with as much of its body as taking it needs. */
+enum err replay_gather(struct replay_group *group, const struct log_record *record)
+{
+    CHECK(!replay_group_full(group));
+    if (record->kind == RECORD_VOID)
+        return OK;
+    TRY(judge(record));
+    struct gathered *to = &group->gathered[group->count++];
+    to->record = *record;
+    to->record.body.data = to->body;
+    if (record->kind == RECORD_WATERMARK || record->kind == RECORD_RETENTION)
+        memcpy(to->body, record->body.data, record->body.size);
+    return OK;
+}
+
+/* ---- finding */
+
+static enum err entry_create(struct replay_entry **out, struct replay_group *group,
+                             struct conversation_id id)
+{
+    struct replay_chunk *chunk = group->fresh;
+    if (chunk == NULL || chunk->count == CHUNK_ENTRIES) {
+        chunk = memory_take_aligned(sizeof *chunk, LINE_BYTES, MEMORY_CHAT);
+        if (chunk == NULL)
+            return ERR_NO_MEMORY;
+        chunk->next = group->fresh;
+        chunk->count = 0;
+        group->fresh = chunk;
+    }
+    struct replay_entry *entry = &chunk->entries[chunk->count++];
+    *entry = (struct replay_entry){.id = id, .capacity = COUNT_OF(entry->first)};
+    for (int i = 0; i < 2; i++)
+        entry->cursors[i].capacity = 1;
+    group->fresh_count++;
+    *out = entry;
+    return OK;
+}
+
+/* find: the conversation's entry, found or made. */
+static enum err find(struct replay_entry **out, struct replay_finder *finder,
+                     struct replay_group *group, struct conversation_id id)
+{
+    *out = table_get(&finder->entries, key_of(id));
+    if (*out != NULL)
+        return OK;
+    TRY(entry_create(out, group, id));
+    finder->count++;
+    return table_put(&finder->entries, key_of(id), *out);
+}
+
+enum err replay_find(struct replay_finder *finder, struct replay_group *group)
+{
+    struct gathered *gathered = group->gathered;
+    for (uint32_t i = 0; i < group->count; i++) {
+        if (i + APPROACH < group->count)
+            table_approach(&finder->entries, key_of(gathered[i + APPROACH].record.conversation));
+        TRY(find(&gathered[i].entry, finder, group, gathered[i].record.conversation));
+    }
+    return OK;
+}
+
+/* ---- both in one */
+
+/* take_own: what replay_record has gathered. */
+static enum err take_own(struct replay *replay, struct catalog_txn *txn)
+{
+    TRY(replay->failed);
+    if (replay->group == NULL)
+        return OK;
+    replay->failed = replay_find(&replay->finder, replay->group);
+    return replay->failed == OK ? replay_take(replay, txn, replay->group) : replay->failed;
+}
+
+static enum err own_group(struct replay *replay)
+{
+    return replay->group == NULL ? replay_group_create(&replay->group) : OK;
+}
+
 enum err replay_record(struct replay *replay, struct catalog_txn *txn,
                        const struct log_record *record)
 {
-    if (record->kind == RECORD_VOID)
-        return OK;
     TRY(replay->failed);
-    TRY(judge(record));
-    gather(replay, record);
-    if (replay->count == GATHER_MAX)
-        replay->failed = settle(replay, txn);
-    return replay->failed;
+    TRY(own_group(replay));
+    TRY(replay_gather(replay->group, record));
+    return replay_group_full(replay->group) ? take_own(replay, txn) : OK;
 }
 
 /* take_mark: what the device sent and acknowledged, of whatever became of the messages. */
@@ -575,10 +689,10 @@ static enum err take_state(struct replay *replay, struct catalog_txn *txn,
 {
     struct replay_entry *entry;
     struct archive_mark mark;
-    TRY(settle(replay, txn));
-    uint32_t first = replay->entry_count;
-    TRY(entry_get(replay, &entry, state->conversation));
-    TRY(each_row(replay, txn, first, load_row));
+    TRY(own_group(replay));
+    TRY(take_own(replay, txn));
+    TRY(find(&entry, &replay->finder, replay->group, state->conversation));
+    TRY(load_fresh(replay, txn, replay->group));
     take_lost(entry, state->last_seq);
     raise(&entry->last_time_ms, state->time_ms);
     raise(&entry->seen_ms, state->time_ms);
@@ -618,10 +732,9 @@ static enum err write_conversation(struct replay *replay, struct catalog_txn *tx
 }
 
 static enum err write_inbox(struct replay *replay, struct catalog_txn *txn,
-                            const struct row_place *place)
+                            struct replay_entry *entry, uint32_t member)
 {
-    struct replay_entry *entry = place->entry;
-    const struct replay_inbox *inbox = &entry->inboxes[place->member];
+    const struct replay_inbox *inbox = &entry->inboxes[member];
     struct inbox_row *row = &replay->inbox;
     row->last_seq = inbox->last_seq;
     row->activity_ms = inbox->activity_ms;
@@ -630,25 +743,16 @@ static enum err write_inbox(struct replay *replay, struct catalog_txn *txn,
     row->read_seq = inbox->read_seq;
     row->peer_delivered = inbox->peer_delivered;
     row->peer_read = inbox->peer_read;
-    row->cursor_count = entry->cursors[place->member].count;
-    memcpy(row->cursors, cursors_of(entry, place->member),
-           row->cursor_count * sizeof *row->cursors);
-    return rows_put_inbox(txn, (struct user_id){place->user}, place->id, row);
-}
-
-static enum err write_row(struct replay *replay, struct catalog_txn *txn,
-                          const struct row_place *place)
-{
-    return place->user == 0 ? write_conversation(replay, txn, place->entry)
-                            : write_inbox(replay, txn, place);
+    row->cursor_count = entry->cursors[member].count;
+    memcpy(row->cursors, cursors_of(entry, member), row->cursor_count * sizeof *row->cursors);
+    return rows_put_inbox(txn, (struct user_id){member_user(entry->id, member)}, entry->id, row);
 }
 
 enum err replay_flush(struct replay *replay, struct catalog_txn *txn)
 {
-    TRY(replay->failed);
-    replay->failed = settle(replay, txn);
-    if (replay->failed == OK)
-        replay->failed = each_row(replay, txn, 0, write_row);
+    static const struct row_visits write = {write_conversation, write_inbox};
+    TRY(take_own(replay, txn));
+    replay->failed = each_row(replay, txn, &write, NULL, replay->entry_count);
     if (replay->failed == OK)
         forget(replay);
     return replay->failed;

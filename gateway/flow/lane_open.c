@@ -3,47 +3,19 @@
 #include "gateway/flow/lane_private.h"
 
 #include "core/file.h"
-#include "gateway/chat/replay.h"
+#include "gateway/flow/replaying.h"
 #include "gateway/flow/retention.h"
 #include "store/segment.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
-/* ---- recovery into the catalog */
-
-struct recovery {
-    struct catalog *catalog;
-    struct catalog_txn *txn;
-    struct replay *replay;
-    uint64_t records;
-    enum err err;
+/* opening: of the shard's lanes, one after the other. */
+struct opening {
+    struct replaying replaying;
     uint32_t lane;  /* being opened */
     uint32_t lanes; /* ERR_CONFLICT: the store's */
 };
-
-static enum err recovery_write(struct recovery *recovery)
-{
-    if (recovery->txn == NULL)
-        return OK;
-    TRY(replay_flush(recovery->replay, recovery->txn));
-    enum err err = catalog_commit(recovery->txn);
-    recovery->txn = NULL;
-    return err;
-}
-
-static void recover_record(void *context, const struct log_record *record, uint64_t position)
-{
-    struct recovery *recovery = context;
-    (void)position;
-    if (recovery->err == OK && replay_full(recovery->replay))
-        recovery->err = recovery_write(recovery);
-    if (recovery->err == OK && recovery->txn == NULL)
-        recovery->err = catalog_begin(recovery->catalog, &recovery->txn, true);
-    if (recovery->err == OK)
-        recovery->err = replay_record(recovery->replay, recovery->txn, record);
-    recovery->records++;
-}
 
 static struct log_options options_of(const struct gateway *gateway, const struct lane *lane,
                                      uint64_t checkpoint)
@@ -93,18 +65,18 @@ static enum err is_there(const char *directory, uint64_t checkpoint)
     return found ? OK : ERR_NOT_FOUND;
 }
 
-static enum err open_lane(struct shard *shard, struct lane *lane, struct recovery *recovery)
+static enum err open_lane(struct shard *shard, struct lane *lane, struct opening *opening)
 {
     struct gateway *gateway = shard->gateway;
     const struct config *config = gateway->config;
     char directory[LANE_PATH_BYTES];
     uint64_t damaged = 0;
-    uint64_t records = recovery->records;
+    uint64_t records = opening->replaying.records;
     uint64_t checkpoint = atomic_load_explicit(&lane->status->checkpointed, memory_order_acquire);
     struct log_options options = options_of(gateway, lane, checkpoint);
     lanes_directory(directory, config->directory, config->lane_directories, lane->index);
     lanes_cold_directory(lane->cold, config->cold_directory, lane->index);
-    recovery->lane = lane->index;
+    opening->lane = lane->index;
     TRY(is_there(directory, checkpoint));
     options.directory = directory;
     options.cold_directory = lane->cold[0] == 0 ? NULL : lane->cold;
@@ -116,25 +88,25 @@ static enum err open_lane(struct shard *shard, struct lane *lane, struct recover
     lane->metrics = shard->metrics;
     if (lane->index != 0)
         lane->metrics = gateway->metrics[gateway->shard_count + lane->index - 1];
-    TRY(log_open(&lane->log, &options, shard->io, gateway->workers, lane->metrics, recover_record,
-                 recovery, &damaged));
-    TRY(recovery->err);
+    TRY(log_open(&lane->log, &options, shard->io, gateway->workers, lane->metrics, replaying_record,
+                 &opening->replaying, &damaged));
+    TRY(opening->replaying.err);
     lane->answered = log_durable(lane->log);
     lane->status->clock = *log_clock(lane->log);
     log_event(damaged == 0 ? LOG_INFO : LOG_ERROR, "log_recovered", LOG_U64("lane", lane->index),
-              LOG_U64("records", recovery->records - records), LOG_U64("damaged", damaged),
+              LOG_U64("records", opening->replaying.records - records), LOG_U64("damaged", damaged),
               LOG_U64("position", lane->answered));
     return OK;
 }
 
 /* open_store: shard 0, before any lane: how many there are, the epoch, from where each is replayed.
  */
-static enum err open_store(struct gateway *gateway, struct recovery *recovery)
+static enum err open_store(struct gateway *gateway, struct opening *opening)
 {
     struct checkpoint_meta meta;
     TRY(checkpoint_read_meta(gateway->catalog, &meta));
     if (meta.lanes != 0 && meta.lanes != gateway->lane_count) {
-        recovery->lanes = meta.lanes;
+        opening->lanes = meta.lanes;
         return ERR_CONFLICT;
     }
     meta.lanes = gateway->lane_count;
@@ -148,7 +120,7 @@ static enum err open_store(struct gateway *gateway, struct recovery *recovery)
 }
 
 /* open_logs: what is replayed is written before a checkpoint may name it. */
-static enum err open_logs(struct shard *shard, struct lanes *lanes, struct recovery *recovery)
+static enum err open_logs(struct shard *shard, struct lanes *lanes, struct opening *opening)
 {
     struct gateway *gateway = shard->gateway;
     for (uint32_t i = 0; i < lanes->count; i++) {
@@ -156,9 +128,9 @@ static enum err open_logs(struct shard *shard, struct lanes *lanes, struct recov
         lane->index = shard->index + i * gateway->shard_count;
         lane->node = mesh_lane(gateway->mesh, lane->index);
         lane->status = &gateway->lanes[lane->index];
-        TRY(open_lane(shard, lane, recovery));
+        TRY(open_lane(shard, lane, opening));
     }
-    TRY(recovery_write(recovery));
+    TRY(replaying_finish(&opening->replaying));
     for (uint32_t i = 0; i < lanes->count; i++) {
         struct lane *lane = &lanes->lanes[i];
         TRY(checkpoint_write_position(gateway->catalog, lane->index, lane->answered));
@@ -169,11 +141,11 @@ static enum err open_logs(struct shard *shard, struct lanes *lanes, struct recov
     return OK;
 }
 
-static void explain_open(const struct config *config, const struct recovery *recovery, enum err err,
+static void explain_open(const struct config *config, const struct opening *opening, enum err err,
                          char *explanation, size_t size)
 {
     char directory[LANE_PATH_BYTES];
-    lanes_directory(directory, config->directory, config->lane_directories, recovery->lane);
+    lanes_directory(directory, config->directory, config->lane_directories, opening->lane);
     if (err == ERR_NO_SPACE)
         snprintf(explanation, size,
                  "no space for the log under %s: a new one needs store.segment_size and "
@@ -187,7 +159,7 @@ static void explain_open(const struct config *config, const struct recovery *rec
                  "the store in %s has %u lanes, but store.lane_directories names %u (besides the "
                  "first): name all of them, in the same order; how many is settled when a store is "
                  "made",
-                 config->directory, recovery->lanes, lanes_count(config->lane_directories) - 1);
+                 config->directory, opening->lanes, lanes_count(config->lane_directories) - 1);
     else if (err == ERR_NOT_FOUND)
         snprintf(explanation, size,
                  "the log of this store is not in %s: mount its disk, correct store.directory or "
@@ -223,19 +195,20 @@ static void close_logs(struct lanes *lanes)
     free_lanes(lanes);
 }
 
-static enum err open_all(struct shard *shard, struct lanes *lanes, struct recovery *recovery)
+static enum err open_all(struct shard *shard, struct lanes *lanes, struct opening *opening)
 {
     if (shard->index == 0)
-        TRY(open_store(shard->gateway, recovery));
-    TRY(replay_create(&recovery->replay));
-    return open_logs(shard, lanes, recovery);
+        TRY(open_store(shard->gateway, opening));
+    TRY(replaying_init(&opening->replaying, shard->gateway->catalog, shard->gateway->workers,
+                       shard->io, shard->index));
+    return open_logs(shard, lanes, opening);
 }
 
 enum err lane_create(struct shard *shard, char *explanation, size_t explanation_size)
 {
     const struct gateway *gateway = shard->gateway;
     const struct config *config = gateway->config;
-    struct recovery recovery = {.catalog = gateway->catalog};
+    struct opening opening = {0};
     if (shard->index >= gateway->lane_count)
         return OK;
     if (config->cold_directory[0] != 0 && file_sync_directory(config->cold_directory) != OK) {
@@ -249,13 +222,11 @@ enum err lane_create(struct shard *shard, char *explanation, size_t explanation_
     if (lanes == NULL)
         return ERR_NO_MEMORY;
     lanes->count = (gateway->lane_count - shard->index - 1) / gateway->shard_count + 1;
-    enum err err = open_all(shard, lanes, &recovery);
-    replay_destroy(recovery.replay);
+    enum err err = open_all(shard, lanes, &opening);
+    replaying_deinit(&opening.replaying);
     if (err != OK) {
-        if (recovery.txn != NULL)
-            catalog_abort(recovery.txn);
         close_logs(lanes);
-        explain_open(config, &recovery, err, explanation, explanation_size);
+        explain_open(config, &opening, err, explanation, explanation_size);
         return err;
     }
     shard->lanes = lanes;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #define EXTRA    20u /* records that a check appends */
+#define FINDS    7u  /* of so many records about two are looked up by their ids */
 #define GOES_ON  4u  /* one point in so many: what that takes is most of a point's time */
 #define LATER_MS (2 * LOAD_DAY_MS)
 
@@ -122,6 +123,22 @@ static bool told(const struct check *check)
     return true;
 }
 
+/* ids: a repeated send is known: of what is there, and of what is gone but for its id. */
+static bool ids(const struct check *check, const uint8_t *states, uint64_t count, uint64_t clock_ms)
+{
+    for (uint64_t n = check->seed % FINDS; n < count; n += 1 + load_hash(n + check->seed) % FINDS) {
+        if (states[n] != LOAD_THERE && !load_repeats(n, clock_ms))
+            continue;
+        enum err err = load_find(check->load, n);
+        if (err == OK)
+            continue;
+        printf("record %" PRIu64 " is %s, and by its id %s\n", n,
+               states[n] == LOAD_THERE ? "there" : "gone", err_name(err));
+        return false;
+    }
+    return true;
+}
+
 static int judge(const struct check *check)
 {
     if (check->count < check->mark.acked) {
@@ -137,7 +154,7 @@ static int judge(const struct check *check)
                due ? "; it may be gone" : "");
         return CHECK_LOST;
     }
-    if (!told(check))
+    if (!told(check) || !ids(check, check->states, check->count, check->mark.clock_ms))
         return CHECK_LOST;
     return replayed(check) ? stays_gone(check) : CHECK_BAD;
 }
@@ -235,7 +252,10 @@ static int third(struct check *check)
     load_settle(check->load);
     if (!load_read(check->load, check->later, &count))
         return CHECK_BAD;
-    return went_on(check, count);
+    result = went_on(check, count);
+    if (result == CHECK_KEPT && !ids(check, check->later, count, check->mark.clock_ms + LATER_MS))
+        result = CHECK_LOST;
+    return result;
 }
 
 static void on_finding(void *context, const char *line)

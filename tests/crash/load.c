@@ -13,6 +13,7 @@
 #define COLD_MS        (3 * LOAD_DAY_MS)
 #define LIFE_MS        (6 * 3600000ull) /* of those that expire: every seventh */
 #define DELAY_MS       3600000ull
+#define REPEATS_MS     (2 * LOAD_DAY_MS)
 #define IDLE_TURNS     3u
 #define SETS_EVERY     25u /* of the records of LOAD_OWN */
 
@@ -243,6 +244,7 @@ struct log_options load_options(struct load *load, uint64_t life)
                       .undelivered_ms = UNDELIVERED_MS,
                       .expiry_delay_ms = DELAY_MS,
                       .own_delay_ms = DELAY_MS,
+                      .repeats_ms = REPEATS_MS,
                       .begin = look_begin,
                       .look = look,
                       .own = own,
@@ -272,6 +274,16 @@ static void replay_mark(struct load *load, const struct log_record *record)
     load->replay_mark[c][reader] = record->seq;
 }
 
+/* named: record n is gone but for its id, and that is told right. */
+static bool named(struct load *load, const struct log_record *a, uint64_t n)
+{
+    const struct log_record b = load_record(load, n);
+    return a->kind == RECORD_MESSAGE && conversation_id_equal(a->conversation, b.conversation) &&
+           a->seq == b.seq && a->sender.v == b.sender.v && a->device.v == b.device.v &&
+           a->time_ms == b.time_ms && a->expires_ms == b.time_ms + REPEATS_MS &&
+           memcmp(a->message_id.v, b.message_id.v, 16) == 0 && a->body.size == 0;
+}
+
 static void on_replay(void *context, const struct log_record *record, uint64_t position)
 {
     struct load *load = context;
@@ -282,7 +294,8 @@ static void on_replay(void *context, const struct log_record *record, uint64_t p
     uint64_t c = record->conversation.lo - 1000;
     bool known = c < LOAD_CONVERSATIONS && record->seq > load->replay_seq[c];
     uint64_t n = known ? number_of(c, record->seq) : LOAD_RECORDS_MAX;
-    bool given = record->kind == RECORD_LOST; /* the last number of a range that is gone */
+    bool given = record->kind == RECORD_LOST || /* the last number of a range that is gone */
+                 (n < LOAD_RECORDS_MAX && named(load, record, n));
     if (n >= LOAD_RECORDS_MAX || (!given && !as_written(load, record, n))) {
         printf("replayed at %" PRIx64 ": conversation %" PRIu64 ", number %" PRIu64
                " after %" PRIu64 "\n",
@@ -399,4 +412,28 @@ bool load_read(struct load *load, uint8_t states[LOAD_RECORDS_MAX], uint64_t *co
             *count = number_of(c, next - 1) + 1;
     }
     return true;
+}
+
+bool load_repeats(uint64_t n, uint64_t clock_ms)
+{
+    return load_time_ms(n) + REPEATS_MS > clock_ms;
+}
+
+enum err load_find(struct load *load, uint64_t n)
+{
+    struct log_record wanted = load_record(load, n);
+    struct log_record found;
+    struct log_read read = {.kind = LOG_READ_FIND,
+                            .conversation = wanted.conversation,
+                            .sender = wanted.sender,
+                            .device = wanted.device,
+                            .message_id = wanted.message_id,
+                            .out = buffer_of(load->out, sizeof load->out)};
+    CHECK(log_read(load->log, &read) == OK);
+    while (log_read_done(load->log) == NULL)
+        load_turn(load);
+    if (read.err != OK)
+        return read.err;
+    struct bytes rest = buffer_bytes(&read.out);
+    return log_record_next(&rest, &found) == OK && found.seq == wanted.seq ? OK : ERR_CORRUPT;
 }

@@ -87,4 +87,9 @@ void load_settle(struct load *load);
  * it serves what was not written, or it fails (said on stdout). */
 bool load_read(struct load *load, uint8_t states[LOAD_RECORDS_MAX], uint64_t *count);
 
+/* load_repeats: at that clock record n's id must be known, whatever has become of it. */
+bool load_repeats(uint64_t n, uint64_t clock_ms);
+/* load_find: by record n's id. ERR_NOT_FOUND; ERR_CORRUPT: it is told to be another number's. */
+MUST_USE enum err load_find(struct load *load, uint64_t n);
+
 #endif

@@ -158,6 +158,33 @@ static void test_own_rules_in_the_only_segment(void **state)
     expect_gone(3, 0);
 }
 
+static uint64_t expires_early(uint32_t conversation, uint64_t seq)
+{
+    return conversation == 9 && seq <= 20 ? WALL_MS + DAY_MS : 0;
+}
+
+/* test_own_rules_behind_expired: the oldest of a conversation have expired and may stay for days;
+ * what the rule makes due behind them goes in its own time. */
+static void test_own_rules_behind_expired(void **state)
+{
+    (void)state;
+    rig->time = fixture_times_now;
+    rig->expires = expires_early;
+    rig->options.retention.expiry_delay_ms = 100 * DAY_MS;
+    fixture_all_delivered();
+    rules[9].age_ms = 6 * DAY_MS;
+    assert_int_equal(rig_open(rig), OK);
+    for (uint32_t i = 0; i < 60; i++)
+        assert_int_equal(rig_append_now(rig, 9), OK);
+    fixture_fill(1600, 8, false);
+    fixture_merge();
+    days(4);
+    expect_gone(9, 0);
+    days(4);
+    expect_gone(9, 60);
+    expect_gone(3, 0);
+}
+
 /* test_no_rule_no_work: no file is written anew, and the active segment goes on. */
 static void test_no_rule_no_work(void **state)
 {
@@ -264,6 +291,7 @@ int main(void)
         FIXTURE_TEST_AFTER(set_up, test_a_setting_in_force_stays),
         FIXTURE_TEST_AFTER(set_up, test_own_rules_in_time),
         FIXTURE_TEST_AFTER(set_up, test_own_rules_in_the_only_segment),
+        FIXTURE_TEST_AFTER(set_up, test_own_rules_behind_expired),
         FIXTURE_TEST_AFTER(set_up, test_no_rule_no_work),
         FIXTURE_TEST_AFTER(set_up, test_what_many_ages_cost),
     };

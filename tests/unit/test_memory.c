@@ -57,6 +57,24 @@ static void aligns(void **state)
     assert_int_equal(memory_bytes(MEMORY_STORE), before);
 }
 
+static void huge_is_counted_and_aligned(void **state)
+{
+    (void)state;
+    int64_t before = memory_bytes(MEMORY_STORE);
+    static const size_t sizes[] = {1, 4096, (2 << 20) - 1, 2 << 20, (5 << 20) + 1};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        uint8_t *p = memory_take_huge(sizes[i], MEMORY_STORE);
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % (sizes[i] < 2 << 20 ? 4096 : 2 << 20), 0);
+        assert_true(memory_bytes(MEMORY_STORE) - before >= (int64_t)sizes[i]);
+        memset(p, 0x5a, sizes[i]);
+        memory_give(p, MEMORY_STORE);
+        assert_int_equal(memory_bytes(MEMORY_STORE), before);
+    }
+    memory_fail_at(1);
+    assert_null(memory_take_huge(4 << 20, MEMORY_STORE));
+}
+
 static void nth_take_fails_once(void **state)
 {
     (void)state;
@@ -186,9 +204,13 @@ static void purposes_have_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(counts_what_is_taken),         cmocka_unit_test(aligns),
-        cmocka_unit_test(nth_take_fails_once),          cmocka_unit_test(threads_are_summed),
-        cmocka_unit_test(purposes_have_names),          cmocka_unit_test(grows_by_doubling),
+        cmocka_unit_test(counts_what_is_taken),
+        cmocka_unit_test(aligns),
+        cmocka_unit_test(huge_is_counted_and_aligned),
+        cmocka_unit_test(nth_take_fails_once),
+        cmocka_unit_test(threads_are_summed),
+        cmocka_unit_test(purposes_have_names),
+        cmocka_unit_test(grows_by_doubling),
         cmocka_unit_test(what_cannot_grow_stays_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

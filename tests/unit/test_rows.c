@@ -783,7 +783,7 @@ static void records_merged_in_memory_make_the_same_rows(void **state)
             assert_true(dump_same(&dumps[0], &dumps[way]));
         }
     for (uint64_t way = 1; way < 3; way++) /* more than are gathered before they are taken */
-        merge_random(&dumps[way], 11, 40000, way);
+        merge_random(&dumps[way], 11, 2 * REPLAY_GROUP_RECORDS + 9000, way);
     assert_true(dump_same(&dumps[1], &dumps[2]));
 }
 

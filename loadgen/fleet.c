@@ -108,7 +108,7 @@ enum err fleet_create(struct fleet **out, struct io *io, const struct fleet_opti
         return ERR_NO_MEMORY;
     }
     if (options->user.tight_settings)
-        oracle_forgets(fleet->oracle);
+        oracle_tight(fleet->oracle);
     if (options->user.expiring)
         oracle_expires(fleet->oracle);
     for (uint32_t i = 0; i < fleet->device_count; i++)
@@ -330,6 +330,11 @@ static void on_user_event(struct fleet *fleet, struct device *device,
         on_ready(fleet, device);
         break;
     case USER_EVENT_ACKED:
+        if (event->first_seq != 0) {
+            oracle_repeated(fleet->oracle, event->conversation, peer_of(device), event->first_seq,
+                            event->seq);
+            break;
+        }
         oracle_acked(fleet->oracle, event->conversation, peer_of(device), &event->id, event->seq);
         count(&fleet->progress.acked);
         histogram_record(&fleet->latency.ack_ns, since(fleet, event->intended_ns));

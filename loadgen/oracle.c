@@ -74,8 +74,8 @@ struct oracle {
     size_t memory;
     uint32_t window_max;
     uint64_t now_ms;
-    bool forgets;
     bool expires;
+    bool tight; /* oracle_setting's */
     char fault[ORACLE_FAULT_BYTES];
 };
 
@@ -114,9 +114,9 @@ enum err oracle_create(struct oracle **out, uint32_t window_max)
     return OK;
 }
 
-void oracle_forgets(struct oracle *oracle)
+void oracle_tight(struct oracle *oracle)
 {
-    oracle->forgets = true;
+    oracle->tight = true;
 }
 
 void oracle_expires(struct oracle *oracle)
@@ -307,12 +307,8 @@ static void know_elsewhere(struct oracle *oracle, struct conversation *conversat
 {
     uint64_t end = conversation->base + conversation->count;
     for (uint64_t other = conversation->base; other < end; other++) {
-        struct entry *first = entry_at(conversation, other);
-        if (first->hash != hash)
-            continue;
-        if (oracle->forgets && !first->acked && other < seq)
-            first->seen = conversation->all; /* it was gone when it was sent again */
-        else
+        const struct entry *first = entry_at(conversation, other);
+        if (first->hash == hash)
             fault(oracle, &oracle->counts.conflicting, conversation->id, peer, seq,
                   "the message has number %" PRIu64 " already", other);
     }
@@ -387,6 +383,14 @@ void oracle_acked(struct oracle *oracle, struct conversation_id id, struct oracl
     window_slide(conversation);
 }
 
+void oracle_repeated(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
+                     uint64_t first_seq, uint64_t seq)
+{
+    if (seq != first_seq)
+        fault(oracle, &oracle->counts.conflicting, id, &sender, seq,
+              "a repeat of what has number %" PRIu64, first_seq);
+}
+
 /* judge_order: what pushing seq on this connection means; true if it is the device's first sight of
  * it. */
 static bool judge_order(struct oracle *oracle, struct conversation *conversation, int index,
@@ -433,7 +437,7 @@ static bool is_whole(const struct oracle *oracle, const struct message *message,
                oracle_content_check(content, message->conversation, &message->message_id,
                                     message->sender, intended_ns) == OK;
     oracle_setting(&expected, message->conversation, &message->message_id, message->sender,
-                   oracle->forgets);
+                   oracle->tight);
     return message->payload.size == 0 && message->retention.age_s == expected.age_s &&
            message->retention.bytes == expected.bytes;
 }

@@ -50,9 +50,8 @@ struct oracle_counts {
  * them; 0: 4,096. */
 MUST_USE enum err oracle_create(struct oracle **oracle, uint32_t window_max);
 void oracle_destroy(struct oracle *oracle);
-/* oracle_forgets: the server removes messages soon, and bounds that a run reaches are set
- * (oracle_setting's tight): one that was never acknowledged may then have a second number. */
-void oracle_forgets(struct oracle *oracle);
+/* oracle_tight: bounds that a run reaches are set (oracle_setting's tight). */
+void oracle_tight(struct oracle *oracle);
 
 /* oracle_expires: some messages disappear (oracle_expiry): a device is shown one before its time,
  * or told that it is gone afterwards; nothing else may be told as gone. oracle_time: the wall
@@ -70,6 +69,11 @@ bool oracle_knows(const struct oracle *oracle, struct conversation_id conversati
  * included in it. */
 void oracle_acked(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
                   const struct message_id *message_id, uint64_t seq);
+
+/* oracle_repeated: a send that had been acknowledged under first_seq was sent again, whatever had
+ * become of the message, and acknowledged under seq. */
+void oracle_repeated(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
+                     uint64_t first_seq, uint64_t seq);
 
 /* oracle_delivered: a message was pushed to the device; connection: a number that differs between
  * the device's connections. True if it is new to the device and its content is whole:

@@ -43,11 +43,12 @@ struct user_options {
     uint32_t backoff_ms_max;
     uint32_t message_bytes_max;  /* largest content sent */
     uint32_t response_bytes_max; /* largest WebSocket message taken */
-    bool tight_settings;         /* oracle_forgets */
-    bool expiring;               /* oracle_expires */
-    bool ask_history;            /* of one conversation, whenever a connection is ready */
-    bool resume_tls;             /* keep tickets (about 1 KB per user) and resume with them */
-    uint64_t seed;               /* masks, ids, jitter */
+    uint32_t repeat_ms;  /* an acknowledged send in eight is repeated so long after; 0: none */
+    bool tight_settings; /* oracle_tight */
+    bool expiring;       /* oracle_expires */
+    bool ask_history;    /* of one conversation, whenever a connection is ready */
+    bool resume_tls;     /* keep tickets (about 1 KB per user) and resume with them */
+    uint64_t seed;       /* masks, ids, jitter */
 };
 
 struct user_engine; /* per thread */
@@ -122,7 +123,8 @@ void user_reconnect_at(struct user *user, uint64_t at_ns);
 
 enum user_event_kind {
     USER_EVENT_READY,
-    USER_EVENT_ACKED,   /* conversation, id, seq, duplicate, intended_ns */
+    USER_EVENT_ACKED,   /* conversation, id, seq, duplicate, intended_ns; first_seq: of a repeat,
+                           what the first acknowledgement said */
     USER_EVENT_REFUSED, /* a send was given up: code, intended_ns */
     USER_EVENT_RETRY,   /* a send was refused for now and will be repeated: code */
     USER_EVENT_MESSAGE, /* message */
@@ -141,6 +143,7 @@ struct user_event {
     struct message_id id;
     uint64_t seq;
     uint64_t to_seq;
+    uint64_t first_seq;
     uint64_t intended_ns;
     const struct message *message; /* valid until the next user_receive, */
     const struct history *history; /* and so is this */

@@ -17,7 +17,8 @@ struct user_send {
     struct message_id id;
     struct user_id to;
     uint64_t intended_ns;
-    uint64_t retry_ns; /* refused for now: held until then; 0: not held */
+    uint64_t retry_ns; /* refused for now, or to be repeated: held until then; 0: not held */
+    uint64_t seq;      /* acknowledged, and repeated; 0: not yet */
     uint32_t request;  /* of the newest attempt */
     uint32_t size;
     bool sent;        /* on this connection */

@@ -75,7 +75,27 @@ static void send_remove(struct user *user, struct user_send **link)
     memory_give(send, MEMORY_CONNECTION);
 }
 
-static bool on_ack(struct user *user, const struct ack *ack, struct user_event *out)
+/* hold_until: it is not sent before. */
+static void hold_until(struct user *user, struct user_send *send, uint64_t at_ns)
+{
+    if (send->sent)
+        user->unsent++;
+    send->sent = false;
+    send->retry_ns = at_ns;
+    if (user->retry_ns == 0 || at_ns < user->retry_ns)
+        user->retry_ns = at_ns;
+}
+
+/* repeats: as a device that the answer did not reach would. */
+static bool repeats(const struct user *user, struct user_engine *engine,
+                    const struct user_send *send)
+{
+    return engine->options->repeat_ms != 0 && send->seq == 0 &&
+           user->send_count < USER_SENDS_MAX / 2 && user_engine_random(engine) % 8 == 0;
+}
+
+static bool on_ack(struct user *user, struct user_engine *engine, const struct ack *ack,
+                   struct user_event *out)
 {
     struct user_send **link = send_find(user, &ack->message_id, 0);
     if (link == NULL)
@@ -85,11 +105,17 @@ static bool on_ack(struct user *user, const struct ack *ack, struct user_event *
                                .conversation = ack->conversation,
                                .id = ack->message_id,
                                .seq = ack->seq,
+                               .first_seq = (*link)->seq,
                                .intended_ns = (*link)->intended_ns};
     struct user_watermark *watermark = watermark_of(user, ack->conversation);
     if (watermark != NULL && ack->seq == watermark->received + 1)
         watermark->received = ack->seq;
-    send_remove(user, link);
+    if (repeats(user, engine, *link)) {
+        (*link)->seq = ack->seq;
+        hold_until(user, *link, engine->now_ns + engine->options->repeat_ms * NS_PER_MS);
+    } else {
+        send_remove(user, link);
+    }
     return true;
 }
 
@@ -104,9 +130,7 @@ static void hold(struct user *user, struct user_engine *engine, struct user_send
     uint64_t wait_ms = user_backoff_ms(engine, base_ms, send->refusals);
     if (wait_ms < retry_after_ms)
         wait_ms = retry_after_ms;
-    send->retry_ns = engine->now_ns + wait_ms * NS_PER_MS;
-    if (user->retry_ns == 0 || send->retry_ns < user->retry_ns)
-        user->retry_ns = send->retry_ns;
+    hold_until(user, send, engine->now_ns + wait_ms * NS_PER_MS);
 }
 
 static bool on_error(struct user *user, struct user_engine *engine, uint64_t request,
@@ -131,9 +155,6 @@ static bool on_error(struct user *user, struct user_engine *engine, uint64_t req
         return true;
     }
     out->kind = USER_EVENT_RETRY;
-    if (send->sent)
-        user->unsent++;
-    send->sent = false;
     hold(user, engine, send, error->retry_after_ms);
     return true;
 }
@@ -199,7 +220,7 @@ static enum err on_event(struct user *user, struct user_engine *engine, const st
         *out = (struct user_event){.kind = USER_EVENT_READY};
         return OK;
     case EVENT_ACK:
-        return on_ack(user, &event->ack, out) ? OK : ERR_AGAIN;
+        return on_ack(user, engine, &event->ack, out) ? OK : ERR_AGAIN;
     case EVENT_MESSAGE:
         TRY(on_numbers(user, engine, event->message.conversation, event->message.seq,
                        event->message.seq));

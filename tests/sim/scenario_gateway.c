@@ -7,7 +7,8 @@
  * may be wrong.
  * Checks:     the load generator's oracle: every acknowledged message reaches each device once, in
  *             order, without gaps, unaltered, whatever retention removes: what a device lacks is
- *             kept; in the calm at the end everything is delivered, so nothing is stuck, and what
+ *             kept; a send that is repeated, also of what was removed, gets its first number; in
+ *             the calm at the end everything is delivered, so nothing is stuck, and what
  *             conversations had stored before they got a bound has been counted. In other runs some
  *             messages disappear: each device is shown one in time, or told afterwards that it is
  *             gone, and of no others. */
@@ -340,6 +341,7 @@ static void start_clients(struct story *story)
                      .backoff_ms_min = 100,
                      .backoff_ms_max = 2000,
                      .message_bytes_max = BIG_MESSAGE_BYTES,
+                     .repeat_ms = (uint32_t)world_between(world, 300, 5000),
                      .tight_settings = forgets(world->options.seed),
                      .expiring = expires(world->options.seed),
                      .ask_history = true,

@@ -317,19 +317,25 @@ static void one_message_under_two_numbers_conflicts(void **state)
     ASSERT_ONLY(world, conflicting, 1);
 }
 
-/* Where the server forgets, a message that was never acknowledged may be sent anew; one that was,
- * may not, and its debts are not forgiven. */
-static void a_forgetful_server_may_number_again_what_it_never_acknowledged(void **state)
+/* Neither for one that was never acknowledged, whatever became of it meanwhile. */
+static void a_repeat_that_is_numbered_again_conflicts(void **state)
 {
     struct world *world = *state;
-    oracle_forgets(world->oracle);
     push(world, bert, 1, 1, 1);
     ack(world, 1, 2);
     push(world, bert, 1, 1, 2);
+    struct oracle_counts counts = result(world);
+    assert_true(counts.conflicting > 0);
+}
+
+static void a_repeat_has_the_first_number(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    push(world, bert, 1, 1, 1);
+    oracle_repeated(world->oracle, world->conversation, anna, 1, 1);
     assert_clean(world);
-    assert_true(oracle_settled(world->oracle));
-    ack(world, 1, 3);
-    push(world, bert, 1, 1, 3);
+    oracle_repeated(world->oracle, world->conversation, anna, 1, 2);
     ASSERT_ONLY(world, conflicting, 1);
 }
 
@@ -670,7 +676,8 @@ int main(void)
         TEST(altered_content_is_seen),
         TEST(two_messages_under_one_number_conflict),
         TEST(one_message_under_two_numbers_conflicts),
-        TEST(a_forgetful_server_may_number_again_what_it_never_acknowledged),
+        TEST(a_repeat_that_is_numbered_again_conflicts),
+        TEST(a_repeat_has_the_first_number),
         TEST(acknowledgement_and_delivery_disagree),
         TEST(number_zero_conflicts),
         TEST(number_beyond_the_window_is_not_clean),

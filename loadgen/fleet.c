@@ -108,7 +108,9 @@ enum err fleet_create(struct fleet **out, struct io *io, const struct fleet_opti
         return ERR_NO_MEMORY;
     }
     if (options->user.tight_settings)
-        oracle_forgets(fleet->oracle);
+        oracle_tight(fleet->oracle);
+    if (options->user.expiring)
+        oracle_expires(fleet->oracle);
     for (uint32_t i = 0; i < fleet->device_count; i++)
         user_init(&fleet->devices[i].user, options->first_user + i / options->devices,
                   i % options->devices);
@@ -328,6 +330,11 @@ static void on_user_event(struct fleet *fleet, struct device *device,
         on_ready(fleet, device);
         break;
     case USER_EVENT_ACKED:
+        if (event->first_seq != 0) {
+            oracle_repeated(fleet->oracle, event->conversation, peer_of(device), event->first_seq,
+                            event->seq);
+            break;
+        }
         oracle_acked(fleet->oracle, event->conversation, peer_of(device), &event->id, event->seq);
         count(&fleet->progress.acked);
         histogram_record(&fleet->latency.ack_ns, since(fleet, event->intended_ns));
@@ -339,6 +346,13 @@ static void on_user_event(struct fleet *fleet, struct device *device,
         if (event->message->sender.v == device->user.id.v && fleet->options.devices == 1)
             break; /* an own send that came back before its acknowledgement */
         on_first_sight(fleet, since(fleet, intended_ns));
+        break;
+    case USER_EVENT_GONE:
+        oracle_gone(fleet->oracle, event->conversation, peer_of(device), device->user.connection,
+                    event->seq, event->to_seq);
+        break;
+    case USER_EVENT_HISTORY:
+        oracle_history(fleet->oracle, peer_of(device), event->seq, event->history);
         break;
     case USER_EVENT_REFUSED:
         fail_note(fleet, device, user_failure(fleet->engine));
@@ -695,6 +709,7 @@ void fleet_turn(struct fleet *fleet, uint64_t sleep_until_ns)
     size_t events = io_poll(fleet->io, fleet->events, EVENTS_PER_TURN, deadline);
     fleet->now_ns = io_now_ns(fleet->io);
     user_engine_time(fleet->engine, fleet->now_ns, io_wall_ms(fleet->io));
+    oracle_time(fleet->oracle, io_wall_ms(fleet->io));
     take_phase(fleet);
     for (size_t i = 0; i < events; i++)
         on_io(fleet, &fleet->events[i]);

@@ -13,6 +13,10 @@
  * pushes around it; so a number that a push passes over is no fault yet. It is one if it comes
  * later on the same connection (reordered), or never (lost).
  *
+ * A number that a device was told is gone counts as seen by it. Where nobody knows its message (a
+ * sender that never got its acknowledgement) it is known by that alone, and must turn out to be one
+ * that had expired when it was told.
+ *
  * Content: 8 hex digits CRC32C, ' ', 16 hex digits intended time, ' ', filler up to size. The
  * checksum covers conversation (16 bytes), message id (16), sender (8), and all after it. */
 #include "loadgen/oracle.h"
@@ -28,13 +32,17 @@
 #define WINDOW_DEFAULT 4096
 #define SETTLED_KEPT   8 /* settled numbers kept for late acknowledgements and double storing */
 #define ENTRIES_FIRST  4
+#define LATE_MS        1000 /* between the server's last look at the clock and the device */
 
 struct entry {
-    uint64_t hash;  /* of the message id; 0: placeholder */
-    uint16_t seen;  /* a bit per device */
-    uint8_t sender; /* device + 1, 0: not known */
-    bool acked;
+    uint64_t hash;    /* of the message id; 0: placeholder */
+    uint32_t expires; /* brief; 0: never; gone before it was known: when that was told */
+    uint16_t seen;    /* a bit per device */
+    uint8_t sender;   /* device + 1, 0: not known */
+    bool acked : 1;
+    bool gone : 1; /* some device was told so before anybody knew it */
 };
+_Static_assert(sizeof(struct entry) == 16, "of each number that is on the way");
 
 struct view {
     struct oracle_peer peer;
@@ -65,13 +73,26 @@ struct oracle {
     uint64_t unknown;
     size_t memory;
     uint32_t window_max;
-    bool forgets;
+    uint64_t now_ms;
+    bool expires;
+    bool tight; /* oracle_setting's */
     char fault[ORACLE_FAULT_BYTES];
 };
 
 static struct table_key key_of(struct conversation_id id)
 {
     return (struct table_key){id.hi, id.lo};
+}
+
+/* brief: a time in 32 bits, 0 for none; before: of two that are less than 24 days apart. */
+static uint32_t brief(uint64_t ms)
+{
+    return ms != 0 && (uint32_t)ms == 0 ? 1 : (uint32_t)ms;
+}
+
+static bool before(uint32_t a, uint32_t b)
+{
+    return (int32_t)(a - b) < 0;
 }
 
 static uint64_t hash_of(const struct message_id *id)
@@ -93,9 +114,19 @@ enum err oracle_create(struct oracle **out, uint32_t window_max)
     return OK;
 }
 
-void oracle_forgets(struct oracle *oracle)
+void oracle_tight(struct oracle *oracle)
 {
-    oracle->forgets = true;
+    oracle->tight = true;
+}
+
+void oracle_expires(struct oracle *oracle)
+{
+    oracle->expires = true;
+}
+
+void oracle_time(struct oracle *oracle, uint64_t wall_ms)
+{
+    oracle->now_ms = wall_ms;
 }
 
 void oracle_destroy(struct oracle *oracle)
@@ -270,12 +301,26 @@ bool oracle_knows(const struct oracle *oracle, struct conversation_id id)
 
 /* ---- facts */
 
-/* entry_know: the entry is about this message; false if it is about another one already, or the
- * message stands under another number too. */
+/* know_elsewhere: the message stands under another number too. */
+static void know_elsewhere(struct oracle *oracle, struct conversation *conversation, uint64_t seq,
+                           uint64_t hash, const struct oracle_peer *peer)
+{
+    uint64_t end = conversation->base + conversation->count;
+    for (uint64_t other = conversation->base; other < end; other++) {
+        const struct entry *first = entry_at(conversation, other);
+        if (first->hash == hash)
+            fault(oracle, &oracle->counts.conflicting, conversation->id, peer, seq,
+                  "the message has number %" PRIu64 " already", other);
+    }
+}
+
+/* entry_know: the entry is about this message; false if it is about another one already. */
 static bool entry_know(struct oracle *oracle, struct conversation *conversation, uint64_t seq,
-                       uint64_t hash, const struct oracle_peer *peer)
+                       const struct message_id *id, const struct oracle_peer *peer)
 {
     struct entry *entry = entry_at(conversation, seq);
+    uint64_t hash = hash_of(id);
+    uint32_t expires = oracle->expires ? brief(oracle_expiry(id)) : 0;
     if (entry->hash == hash)
         return true;
     if (entry->hash != 0) {
@@ -283,19 +328,13 @@ static bool entry_know(struct oracle *oracle, struct conversation *conversation,
               "two messages under one number");
         return false;
     }
-    uint64_t end = conversation->base + conversation->count;
-    for (uint64_t other = conversation->base; other < end; other++) {
-        struct entry *first = entry_at(conversation, other);
-        if (first->hash != hash)
-            continue;
-        if (oracle->forgets && !first->acked && other < seq)
-            first->seen = conversation->all; /* it was gone when it was sent again */
-        else
-            fault(oracle, &oracle->counts.conflicting, conversation->id, peer, seq,
-                  "the message has number %" PRIu64 " already", other);
-    }
+    know_elsewhere(oracle, conversation, seq, hash, peer);
+    if (!entry->gone)
+        oracle->unknown--;
+    else if (expires == 0 || before(entry->expires, expires))
+        fault(oracle, &oracle->counts.lost, conversation->id, peer, seq, "was told as gone");
     entry->hash = hash;
-    oracle->unknown--;
+    entry->expires = expires;
     return true;
 }
 
@@ -332,7 +371,7 @@ void oracle_acked(struct oracle *oracle, struct conversation_id id, struct oracl
         fault(oracle, &oracle->counts.unchecked, id, &sender, seq, "acknowledged beyond window");
         return;
     }
-    if (!entry_know(oracle, conversation, seq, hash_of(message_id), &sender))
+    if (!entry_know(oracle, conversation, seq, message_id, &sender))
         return;
     if (!entry->acked) {
         entry->acked = true;
@@ -342,6 +381,14 @@ void oracle_acked(struct oracle *oracle, struct conversation_id id, struct oracl
     entry->sender = (uint8_t)(index + 1);
     entry_see(oracle, entry, &conversation->views[index], (uint16_t)(1u << index), seq);
     window_slide(conversation);
+}
+
+void oracle_repeated(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
+                     uint64_t first_seq, uint64_t seq)
+{
+    if (seq != first_seq)
+        fault(oracle, &oracle->counts.conflicting, id, &sender, seq,
+              "a repeat of what has number %" PRIu64, first_seq);
 }
 
 /* judge_order: what pushing seq on this connection means; true if it is the device's first sight of
@@ -382,14 +429,22 @@ static bool is_whole(const struct oracle *oracle, const struct message *message,
 {
     struct bytes content;
     struct retention_setting expected;
+    bool expires = oracle->expires && !message->has_retention;
+    if (message->expires_ms != (expires ? oracle_expiry(&message->message_id) : 0))
+        return false;
     if (!message->has_retention)
         return protocol_payload_content(&content, message->payload) == OK &&
                oracle_content_check(content, message->conversation, &message->message_id,
                                     message->sender, intended_ns) == OK;
     oracle_setting(&expected, message->conversation, &message->message_id, message->sender,
-                   oracle->forgets);
+                   oracle->tight);
     return message->payload.size == 0 && message->retention.age_s == expected.age_s &&
            message->retention.bytes == expected.bytes;
+}
+
+static bool is_late(const struct oracle *oracle, const struct message *message)
+{
+    return message->expires_ms != 0 && message->expires_ms + LATE_MS < oracle->now_ms;
 }
 
 static bool take(struct oracle *oracle, struct oracle_peer *peer, const uint32_t *connection,
@@ -415,9 +470,11 @@ static bool take(struct oracle *oracle, struct oracle_peer *peer, const uint32_t
         fault(oracle, &oracle->counts.unchecked, id, peer, message->seq, "beyond window");
         return false;
     }
-    if (!below &&
-        !entry_know(oracle, conversation, message->seq, hash_of(&message->message_id), peer))
+    if (!below && !entry_know(oracle, conversation, message->seq, &message->message_id, peer))
         return false;
+    if (is_late(oracle, message))
+        fault(oracle, &oracle->counts.late, id, peer, message->seq, "shown %" PRIu64 " ms late",
+              oracle->now_ms - message->expires_ms);
     bool first;
     if (connection != NULL)
         first = judge_order(oracle, conversation, index, *connection, message->seq);
@@ -460,6 +517,118 @@ bool oracle_fetched(struct oracle *oracle, struct oracle_peer peer, const struct
     return take(oracle, &peer, NULL, message, intended_ns);
 }
 
+/* gone_one: it has expired, if it is known; nobody may say otherwise later. */
+static void gone_one(struct oracle *oracle, struct conversation *conversation, int index,
+                     uint64_t seq)
+{
+    struct entry *entry = entry_at(conversation, seq);
+    struct view *view = &conversation->views[index];
+    uint32_t now = brief(oracle->now_ms);
+    bool seen = (entry->seen >> index & 1) != 0;
+    if (entry->hash == 0 && !entry->gone) {
+        entry->gone = true;
+        entry->expires = now;
+        oracle->unknown--;
+    } else if (entry->hash != 0 && !seen && (entry->expires == 0 || before(now, entry->expires))) {
+        fault(oracle, &oracle->counts.lost, conversation->id, &view->peer, seq, "told as gone");
+    }
+    entry_see(oracle, entry, view, (uint16_t)(1u << index), seq);
+}
+
+void oracle_gone(struct oracle *oracle, struct conversation_id id, struct oracle_peer peer,
+                 uint32_t connection, uint64_t from_seq, uint64_t to_seq)
+{
+    struct conversation *conversation = find(oracle, id);
+    int index = conversation == NULL ? -1 : view_index(conversation, &peer);
+    if (index < 0) {
+        fault(oracle, &oracle->counts.strange, id, &peer, from_seq, "gone, never joined");
+        return;
+    }
+    if (!oracle->expires)
+        return; /* retention: whoever lacks it is owed it */
+    struct view *view = &conversation->views[index];
+    if (view->connection != connection) {
+        view->connection = connection;
+        view->last_pushed = 0;
+    }
+    if (from_seq < conversation->base)
+        from_seq = conversation->base;
+    for (uint64_t seq = from_seq; seq <= to_seq; seq++) {
+        if (window_reach(oracle, conversation, seq) == NULL) {
+            fault(oracle, &oracle->counts.unchecked, id, &peer, seq, "gone beyond window");
+            return;
+        }
+        gone_one(oracle, conversation, index, seq);
+    }
+    if (to_seq > view->last_pushed)
+        view->last_pushed = to_seq;
+    window_slide(conversation);
+}
+
+/* history_message: it is whole, in time, and the one of its number, as far as that is remembered.
+ */
+static void history_message(struct oracle *oracle, const struct conversation *conversation,
+                            const struct oracle_peer *peer, const struct message *message)
+{
+    struct conversation_id id = conversation->id;
+    uint64_t intended_ns;
+    bool kept = message->seq >= conversation->base &&
+                message->seq - conversation->base < conversation->count;
+    const struct entry *entry = kept ? entry_at(conversation, message->seq) : NULL;
+    if (!is_whole(oracle, message, &intended_ns))
+        fault(oracle, &oracle->counts.altered, id, peer, message->seq, "history: does not fit");
+    if (is_late(oracle, message))
+        fault(oracle, &oracle->counts.late, id, peer, message->seq, "history: shown late");
+    if (entry != NULL && entry->hash != 0 && entry->hash != hash_of(&message->message_id))
+        fault(oracle, &oracle->counts.conflicting, id, peer, message->seq, "history: another one");
+}
+
+/* history_gone: what is remembered of it had expired. */
+static void history_gone(struct oracle *oracle, const struct conversation *conversation,
+                         const struct oracle_peer *peer, const struct gone *gone)
+{
+    uint32_t now = brief(oracle->now_ms);
+    uint64_t end = conversation->base + conversation->count;
+    uint64_t seq = gone->from_seq > conversation->base ? gone->from_seq : conversation->base;
+    for (; oracle->expires && seq <= gone->to_seq && seq < end; seq++) {
+        const struct entry *entry = entry_at(conversation, seq);
+        if (entry->hash != 0 && (entry->expires == 0 || before(now, entry->expires)))
+            fault(oracle, &oracle->counts.lost, conversation->id, peer, seq, "history: gone");
+    }
+}
+
+void oracle_history(struct oracle *oracle, struct oracle_peer peer, uint64_t from_seq,
+                    const struct history *history)
+{
+    const struct conversation *conversation = find(oracle, history->conversation);
+    uint64_t next = from_seq;
+    size_t m = 0;
+    size_t g = 0;
+    if (conversation == NULL || view_index(conversation, &peer) < 0) {
+        fault(oracle, &oracle->counts.strange, history->conversation, &peer, 0, "never joined");
+        return;
+    }
+    for (;;) {
+        if (m < history->message_count && history->messages[m].seq == next) {
+            history_message(oracle, conversation, &peer, &history->messages[m++]);
+            next++;
+        } else if (g < history->gone_count && history->gone[g].from_seq == next &&
+                   history->gone[g].to_seq >= next) {
+            history_gone(oracle, conversation, &peer, &history->gone[g]);
+            next = history->gone[g++].to_seq + 1;
+        } else {
+            break;
+        }
+    }
+    bool all = m == history->message_count && g == history->gone_count;
+    if (!all || next != (history->next_seq != 0 ? history->next_seq : history->last_seq + 1))
+        fault(oracle, &oracle->counts.gaps, conversation->id, &peer, next,
+              "not in the history from %" PRIu64 ": %zu messages, %zu ranges, next %" PRIu64
+              ", last %" PRIu64,
+              from_seq, history->message_count, history->gone_count, history->next_seq,
+              history->last_seq);
+}
+
 void oracle_confirmed(struct oracle *oracle, struct conversation_id id, struct oracle_peer peer,
                       uint64_t seq)
 {
@@ -498,7 +667,7 @@ static void count_window(const struct conversation *conversation, struct oracle_
     uint64_t end = conversation->base + conversation->count;
     for (uint64_t seq = conversation->base; seq < end; seq++) {
         const struct entry *entry = entry_at(conversation, seq);
-        if (entry->hash == 0)
+        if (entry->hash == 0 && !entry->gone)
             out->gaps++;
         for (int i = 0; i < conversation->view_count; i++)
             if ((entry->seen >> i & 1) == 0 &&
@@ -528,6 +697,7 @@ void oracle_counts_add(struct oracle_counts *target, const struct oracle_counts 
     target->altered += source->altered;
     target->conflicting += source->conflicting;
     target->gaps += source->gaps;
+    target->late += source->late;
     target->strange += source->strange;
     target->unchecked += source->unchecked;
 }
@@ -535,7 +705,7 @@ void oracle_counts_add(struct oracle_counts *target, const struct oracle_counts 
 bool oracle_clean(const struct oracle_counts *c)
 {
     return (c->lost | c->duplicated | c->reordered | c->altered | c->conflicting | c->gaps |
-            c->strange | c->unchecked) == 0;
+            c->late | c->strange | c->unchecked) == 0;
 }
 
 const char *oracle_fault(const struct oracle *oracle)
@@ -590,6 +760,16 @@ void oracle_setting(struct retention_setting *out, struct conversation_id conver
         out->bytes = 500 + sum % 10000;
     if (tight && sum % 16 == 4)
         out->age_s = 1;
+}
+
+uint64_t oracle_expiry(const struct message_id *id)
+{
+    uint64_t hash = hash_of(id);
+    uint64_t root = hash / 4 % 55;
+    uint64_t made_ms = 0;
+    for (int i = 0; i < 6; i++) /* RFC 9562 5.7 */
+        made_ms = made_ms << 8 | id->v[i];
+    return hash % 4 != 0 ? 0 : made_ms + 20 + root * root;
 }
 
 static bool hex_parse(uint64_t *out, const uint8_t *text, size_t digits)

@@ -2,8 +2,8 @@
  * lost, duplicated, reordered, altered or given two numbers.
  * Flow:       loadgen/fleet or the simulator's clients → oracle_acked, oracle_delivered … →
  *             oracle_result
- * Owns:       one window of sequence numbers per conversation; no I/O, no clock; lives on one
- *             thread
+ * Owns:       one window of sequence numbers per conversation; no I/O, no clock of its own; lives
+ *             on one thread
  * Invariants: a number is settled when every joined device has it; settled numbers leave the window
  *             (the newest few are kept to recognise late acknowledgements), so memory follows what
  *             is on the way
@@ -41,6 +41,7 @@ struct oracle_counts {
     uint64_t altered;     /* content, id, sender and conversation do not belong together */
     uint64_t conflicting; /* one number for two messages, or one message with two numbers */
     uint64_t gaps;        /* numbers below the newest that no message was ever seen to have */
+    uint64_t late;        /* shown though its time had come long before */
     uint64_t strange;     /* conversation or device that never joined */
     uint64_t unchecked;   /* beyond the window: nothing can be said */
 };
@@ -49,9 +50,14 @@ struct oracle_counts {
  * them; 0: 4,096. */
 MUST_USE enum err oracle_create(struct oracle **oracle, uint32_t window_max);
 void oracle_destroy(struct oracle *oracle);
-/* oracle_forgets: the server removes messages soon, and bounds that a run reaches are set
- * (oracle_setting's tight): one that was never acknowledged may then have a second number. */
-void oracle_forgets(struct oracle *oracle);
+/* oracle_tight: bounds that a run reaches are set (oracle_setting's tight). */
+void oracle_tight(struct oracle *oracle);
+
+/* oracle_expires: some messages disappear (oracle_expiry): a device is shown one before its time,
+ * or told that it is gone afterwards; nothing else may be told as gone. oracle_time: the wall
+ * clock, before anything is judged by it. */
+void oracle_expires(struct oracle *oracle);
+void oracle_time(struct oracle *oracle, uint64_t wall_ms);
 
 /* oracle_join: from now on the device has to get every message of the conversation from from_seq
  * on. Joining twice changes nothing. Joins belong before the traffic that they expect. */
@@ -64,6 +70,11 @@ bool oracle_knows(const struct oracle *oracle, struct conversation_id conversati
 void oracle_acked(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
                   const struct message_id *message_id, uint64_t seq);
 
+/* oracle_repeated: a send that had been acknowledged under first_seq was sent again, whatever had
+ * become of the message, and acknowledged under seq. */
+void oracle_repeated(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
+                     uint64_t first_seq, uint64_t seq);
+
 /* oracle_delivered: a message was pushed to the device; connection: a number that differs between
  * the device's connections. True if it is new to the device and its content is whole:
  * *intended_ns is then the time oracle_content was given. False for entries that set a retention,
@@ -74,6 +85,14 @@ bool oracle_delivered(struct oracle *oracle, struct oracle_peer peer, uint32_t c
  * order and as often as it likes. */
 bool oracle_fetched(struct oracle *oracle, struct oracle_peer peer, const struct message *message,
                     uint64_t *intended_ns);
+/* oracle_gone: the device was told that these numbers no longer exist. */
+void oracle_gone(struct oracle *oracle, struct conversation_id conversation,
+                 struct oracle_peer peer, uint32_t connection, uint64_t from_seq, uint64_t to_seq);
+/* oracle_history: an answer to the device's question for everything from from_seq on: each number
+ * is there once, in order, as a message or among those that are gone, by the same rules. Nothing
+ * counts as delivered by that. */
+void oracle_history(struct oracle *oracle, struct oracle_peer peer, uint64_t from_seq,
+                    const struct history *history);
 /* oracle_confirmed: the server is known to have taken the device's delivered watermark and not to
  * have crashed since: pushing any of it again is a duplicate even after a reconnect. */
 void oracle_confirmed(struct oracle *oracle, struct conversation_id conversation,
@@ -115,6 +134,9 @@ MUST_USE enum err oracle_content(struct buffer *out, size_t size,
  */
 void oracle_setting(struct retention_setting *out, struct conversation_id conversation,
                     const struct message_id *id, struct user_id sender, bool tight);
+/* oracle_expiry: when the message of that id disappears, where some do: one in four, 20 ms to 3 s
+ * after its id was made, many of them soon; 0: it stays. */
+uint64_t oracle_expiry(const struct message_id *id);
 /* oracle_content_check: ERR_CORRUPT if anything of it was changed. */
 MUST_USE enum err oracle_content_check(struct bytes content, struct conversation_id conversation,
                                        const struct message_id *id, struct user_id sender,

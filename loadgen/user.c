@@ -201,6 +201,18 @@ uint64_t user_backoff_ms(struct user_engine *engine, uint64_t base_ms, uint32_t 
     return wait_ms / 2 + user_engine_random(engine) % (wait_ms / 2 + 1);
 }
 
+/* release: the held sends whose time has come. */
+static void release(struct user *user, uint64_t now_ns)
+{
+    user->retry_ns = 0;
+    for (struct user_send *send = user->sends; send != NULL; send = send->next) {
+        if (send->retry_ns <= now_ns)
+            send->retry_ns = 0;
+        else if (user->retry_ns == 0 || send->retry_ns < user->retry_ns)
+            user->retry_ns = send->retry_ns;
+    }
+}
+
 void user_lost(struct user *user, struct user_engine *engine)
 {
     connection_forget(user, engine);
@@ -208,9 +220,11 @@ void user_lost(struct user *user, struct user_engine *engine)
     user->unsent = user->send_count;
     for (struct user_send *send = user->sends; send != NULL; send = send->next) {
         send->sent = false;
-        send->retry_ns = 0;
+        if (send->seq == 0)
+            send->retry_ns = 0;
     }
-    user->ack_ns = user->retry_ns = 0;
+    release(user, engine->now_ns);
+    user->ack_ns = 0;
     user->unacked_messages = 0;
     uint64_t wait_ms = user_backoff_ms(engine, engine->options->backoff_ms_min, user->attempts) +
                        user->retry_after_ms;
@@ -227,18 +241,6 @@ void user_reconnect_at(struct user *user, uint64_t at_ns)
 }
 
 /* ---- time */
-
-/* release: the refused sends whose time has come. */
-static void release(struct user *user, uint64_t now_ns)
-{
-    user->retry_ns = 0;
-    for (struct user_send *send = user->sends; send != NULL; send = send->next) {
-        if (send->retry_ns <= now_ns)
-            send->retry_ns = 0;
-        else if (user->retry_ns == 0 || send->retry_ns < user->retry_ns)
-            user->retry_ns = send->retry_ns;
-    }
-}
 
 enum err user_tick(struct user *user, struct user_engine *engine)
 {

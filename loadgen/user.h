@@ -43,9 +43,12 @@ struct user_options {
     uint32_t backoff_ms_max;
     uint32_t message_bytes_max;  /* largest content sent */
     uint32_t response_bytes_max; /* largest WebSocket message taken */
-    bool tight_settings;         /* oracle_forgets */
-    bool resume_tls;             /* keep tickets (about 1 KB per user) and resume with them */
-    uint64_t seed;               /* masks, ids, jitter */
+    uint32_t repeat_ms;  /* an acknowledged send in eight is repeated so long after; 0: none */
+    bool tight_settings; /* oracle_tight */
+    bool expiring;       /* oracle_expires */
+    bool ask_history;    /* of one conversation, whenever a connection is ready */
+    bool resume_tls;     /* keep tickets (about 1 KB per user) and resume with them */
+    uint64_t seed;       /* masks, ids, jitter */
 };
 
 struct user_engine; /* per thread */
@@ -94,6 +97,8 @@ struct user {
     uint32_t request_id;
     uint32_t heartbeat_ms;
     uint32_t retry_after_ms; /* the server's wish */
+    uint64_t asked_seq; /* the history of a conversation is asked for from here on; 0: of none */
+    uint16_t asked;     /* which of the watermarks' */
     uint16_t watermark_count;
     uint16_t watermark_capacity;
     uint16_t send_count;
@@ -118,10 +123,13 @@ void user_reconnect_at(struct user *user, uint64_t at_ns);
 
 enum user_event_kind {
     USER_EVENT_READY,
-    USER_EVENT_ACKED,   /* conversation, id, seq, duplicate, intended_ns */
+    USER_EVENT_ACKED,   /* conversation, id, seq, duplicate, intended_ns; first_seq: of a repeat,
+                           what the first acknowledgement said */
     USER_EVENT_REFUSED, /* a send was given up: code, intended_ns */
     USER_EVENT_RETRY,   /* a send was refused for now and will be repeated: code */
     USER_EVENT_MESSAGE, /* message */
+    USER_EVENT_GONE,    /* conversation, seq … to_seq no longer exist */
+    USER_EVENT_HISTORY, /* history, from seq on */
     USER_EVENT_SYNCED,
     USER_EVENT_LAGGING,
     USER_EVENT_ERROR, /* not about a send: code */
@@ -134,8 +142,11 @@ struct user_event {
     struct conversation_id conversation;
     struct message_id id;
     uint64_t seq;
+    uint64_t to_seq;
+    uint64_t first_seq;
     uint64_t intended_ns;
-    const struct message *message; /* valid until the next user_receive */
+    const struct message *message; /* valid until the next user_receive, */
+    const struct history *history; /* and so is this */
 };
 
 /* user_receive: OK: *out is the next event: call again. ERR_AGAIN: all input is taken, nothing more

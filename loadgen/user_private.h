@@ -10,14 +10,15 @@
 #define REQUESTS_MAX  16 /* per frame; the server's limit may be lower */
 #define LOST_BEATS    5  /* half heartbeats of silence until the server counts as gone */
 
-enum want { WANT_UPGRADE = 1, WANT_HELLO = 2, WANT_PING = 4 };
+enum want { WANT_UPGRADE = 1, WANT_HELLO = 2, WANT_PING = 4, WANT_RANGE = 8 };
 
 struct user_send {
     struct user_send *next;
     struct message_id id;
     struct user_id to;
     uint64_t intended_ns;
-    uint64_t retry_ns; /* refused for now: held until then; 0: not held */
+    uint64_t retry_ns; /* refused for now, or to be repeated: held until then; 0: not held */
+    uint64_t seq;      /* acknowledged, and repeated; 0: not yet */
     uint32_t request;  /* of the newest attempt */
     uint32_t size;
     bool sent;        /* on this connection */

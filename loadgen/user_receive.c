@@ -29,17 +29,17 @@ static struct user_watermark *watermark_of(struct user *user, struct conversatio
     return made;
 }
 
-static enum err on_message(struct user *user, struct user_engine *engine,
-                           const struct message *message)
+/* on_numbers: they came, or are gone, and will be confirmed. */
+static enum err on_numbers(struct user *user, struct user_engine *engine,
+                           struct conversation_id conversation, uint64_t from_seq, uint64_t to_seq)
 {
-    struct user_watermark *watermark = watermark_of(user, message->conversation);
+    struct user_watermark *watermark = watermark_of(user, conversation);
     if (watermark == NULL)
         return user_fail(engine, ERR_NO_MEMORY, "no memory for a watermark");
-    if (message->seq > watermark->received)
-        watermark->received = message->seq;
-    if (message->seq <=
-        watermark->told) /* pushed again: the server does not know what it was told */
-        watermark->told = message->seq - 1;
+    if (to_seq > watermark->received)
+        watermark->received = to_seq;
+    if (from_seq <= watermark->told) /* pushed again: the server does not know what it was told */
+        watermark->told = from_seq - 1;
     if (user->unacked_messages == 0)
         user->ack_ns = engine->now_ns + engine->options->ack_delay_ms * NS_PER_MS;
     if (++user->unacked_messages >= engine->options->ack_messages)
@@ -75,7 +75,27 @@ static void send_remove(struct user *user, struct user_send **link)
     memory_give(send, MEMORY_CONNECTION);
 }
 
-static bool on_ack(struct user *user, const struct ack *ack, struct user_event *out)
+/* hold_until: it is not sent before. */
+static void hold_until(struct user *user, struct user_send *send, uint64_t at_ns)
+{
+    if (send->sent)
+        user->unsent++;
+    send->sent = false;
+    send->retry_ns = at_ns;
+    if (user->retry_ns == 0 || at_ns < user->retry_ns)
+        user->retry_ns = at_ns;
+}
+
+/* repeats: as a device that the answer did not reach would. */
+static bool repeats(const struct user *user, struct user_engine *engine,
+                    const struct user_send *send)
+{
+    return engine->options->repeat_ms != 0 && send->seq == 0 &&
+           user->send_count < USER_SENDS_MAX / 2 && user_engine_random(engine) % 8 == 0;
+}
+
+static bool on_ack(struct user *user, struct user_engine *engine, const struct ack *ack,
+                   struct user_event *out)
 {
     struct user_send **link = send_find(user, &ack->message_id, 0);
     if (link == NULL)
@@ -85,11 +105,17 @@ static bool on_ack(struct user *user, const struct ack *ack, struct user_event *
                                .conversation = ack->conversation,
                                .id = ack->message_id,
                                .seq = ack->seq,
+                               .first_seq = (*link)->seq,
                                .intended_ns = (*link)->intended_ns};
     struct user_watermark *watermark = watermark_of(user, ack->conversation);
     if (watermark != NULL && ack->seq == watermark->received + 1)
         watermark->received = ack->seq;
-    send_remove(user, link);
+    if (repeats(user, engine, *link)) {
+        (*link)->seq = ack->seq;
+        hold_until(user, *link, engine->now_ns + engine->options->repeat_ms * NS_PER_MS);
+    } else {
+        send_remove(user, link);
+    }
     return true;
 }
 
@@ -104,9 +130,7 @@ static void hold(struct user *user, struct user_engine *engine, struct user_send
     uint64_t wait_ms = user_backoff_ms(engine, base_ms, send->refusals);
     if (wait_ms < retry_after_ms)
         wait_ms = retry_after_ms;
-    send->retry_ns = engine->now_ns + wait_ms * NS_PER_MS;
-    if (user->retry_ns == 0 || send->retry_ns < user->retry_ns)
-        user->retry_ns = send->retry_ns;
+    hold_until(user, send, engine->now_ns + wait_ms * NS_PER_MS);
 }
 
 static bool on_error(struct user *user, struct user_engine *engine, uint64_t request,
@@ -131,9 +155,6 @@ static bool on_error(struct user *user, struct user_engine *engine, uint64_t req
         return true;
     }
     out->kind = USER_EVENT_RETRY;
-    if (send->sent)
-        user->unsent++;
-    send->sent = false;
     hold(user, engine, send, error->retry_after_ms);
     return true;
 }
@@ -174,6 +195,12 @@ static enum err on_ready(struct user *user, struct user_engine *engine, const st
     user->heartbeat_ms = ready->heartbeat_ms == 0 ? 120000 : ready->heartbeat_ms;
     user_set_state(user, USER_READY);
     alive(user, engine);
+    user->asked_seq = 0;
+    if (engine->options->ask_history && user->watermark_count != 0) {
+        user->asked = (uint16_t)(user_engine_random(engine) % user->watermark_count);
+        user->asked_seq = 1;
+        user->want |= WANT_RANGE;
+    }
     /* spread, so that users who connected together do not ping together */
     user->ping_ns = engine->now_ns + user->heartbeat_ms / 2 * NS_PER_MS +
                     user_engine_random(engine) % (user->heartbeat_ms / 2 * NS_PER_MS + 1);
@@ -193,10 +220,28 @@ static enum err on_event(struct user *user, struct user_engine *engine, const st
         *out = (struct user_event){.kind = USER_EVENT_READY};
         return OK;
     case EVENT_ACK:
-        return on_ack(user, &event->ack, out) ? OK : ERR_AGAIN;
+        return on_ack(user, engine, &event->ack, out) ? OK : ERR_AGAIN;
     case EVENT_MESSAGE:
-        TRY(on_message(user, engine, &event->message));
+        TRY(on_numbers(user, engine, event->message.conversation, event->message.seq,
+                       event->message.seq));
         *out = (struct user_event){.kind = USER_EVENT_MESSAGE, .message = &event->message};
+        return OK;
+    case EVENT_GONE:
+        TRY(on_numbers(user, engine, event->gone.conversation, event->gone.from_seq,
+                       event->gone.to_seq));
+        *out = (struct user_event){.kind = USER_EVENT_GONE,
+                                   .conversation = event->gone.conversation,
+                                   .seq = event->gone.from_seq,
+                                   .to_seq = event->gone.to_seq};
+        return OK;
+    case EVENT_HISTORY:
+        *out = (struct user_event){.kind = USER_EVENT_HISTORY,
+                                   .conversation = event->history.conversation,
+                                   .seq = user->asked_seq,
+                                   .history = &event->history};
+        user->asked_seq = event->history.next_seq;
+        if (user->asked_seq != 0)
+            user->want |= WANT_RANGE;
         return OK;
     case EVENT_SYNCED:
         *out = (struct user_event){.kind = USER_EVENT_SYNCED};
@@ -217,10 +262,8 @@ static enum err on_event(struct user *user, struct user_engine *engine, const st
     case EVENT_NONE:
     case EVENT_RENEWED:
     case EVENT_RECEIPT:
-    case EVENT_HISTORY:
     case EVENT_PONG:
     case EVENT_TOKEN_EXPIRING:
-    case EVENT_GONE:
         return ERR_AGAIN;
     }
     return ERR_AGAIN;

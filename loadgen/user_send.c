@@ -170,12 +170,14 @@ static enum err add_send(struct user *user, struct user_engine *engine, struct u
                        user->id, send->intended_ns));
     engine->payload.size = 0;
     TRY(protocol_payload_text(&engine->payload, buffer_bytes(&content)));
-    struct request request = {.id = ++user->request_id,
-                              .kind = REQUEST_SEND,
-                              .send = {.has_message_id = true,
-                                       .message_id = send->id,
-                                       .to_user = send->to,
-                                       .payload = buffer_bytes(&engine->payload)}};
+    struct request request = {
+        .id = ++user->request_id,
+        .kind = REQUEST_SEND,
+        .send = {.has_message_id = true,
+                 .message_id = send->id,
+                 .to_user = send->to,
+                 .expires_ms = engine->options->expiring ? oracle_expiry(&send->id) : 0,
+                 .payload = buffer_bytes(&engine->payload)}};
     TRY(frame_add(engine, &request, count));
     send->request = user->request_id;
     return OK;
@@ -188,6 +190,7 @@ struct batch {
     uint32_t watermark_count;
     uint32_t count;
     bool ping;
+    bool range;
     bool full; /* more is due than went in */
 };
 
@@ -203,6 +206,14 @@ static bool batch_room(struct user_engine *engine, struct batch *batch, enum err
     }
     batch->full = true;
     return false;
+}
+
+static bool batch_one(struct user_engine *engine, struct batch *batch,
+                      const struct request *request, struct buffer *output)
+{
+    size_t size = engine->frame.size;
+    enum err err = frame_add(engine, request, &batch->count);
+    return batch_room(engine, batch, err, size, output);
 }
 
 static void batch_watermarks(struct user *user, struct user_engine *engine, struct batch *batch,
@@ -254,6 +265,8 @@ static void batch_done(struct user *user, struct user_engine *engine, const stru
     }
     if (batch->ping)
         user->want &= (uint8_t)~WANT_PING;
+    if (batch->range)
+        user->want &= (uint8_t)~WANT_RANGE;
     if (watermarks && !batch->full) {
         user->ack_ns = 0;
         user->unacked_messages = 0;
@@ -271,9 +284,15 @@ static enum err flush_requests(struct user *user, struct user_engine *engine, st
     if ((user->want & WANT_PING) != 0) {
         struct request request = {
             .id = ++user->request_id, .kind = REQUEST_PING, .ping = {.time_ms = engine->wall_ms}};
-        size_t size = engine->frame.size;
-        enum err err = frame_add(engine, &request, &batch.count);
-        batch.ping = batch_room(engine, &batch, err, size, output);
+        batch.ping = batch_one(engine, &batch, &request, output);
+    }
+    if ((user->want & WANT_RANGE) != 0 && !batch.full) {
+        struct request request = {
+            .id = ++user->request_id,
+            .kind = REQUEST_RANGE,
+            .range = {.conversation = user->watermarks[user->asked].conversation,
+                      .from_seq = user->asked_seq}};
+        batch.range = batch_one(engine, &batch, &request, output);
     }
     if (watermarks && !batch.full)
         batch_watermarks(user, engine, &batch, output);
@@ -295,7 +314,7 @@ enum err user_flush(struct user *user, struct user_engine *engine, struct buffer
     if (user->state != USER_READY)
         return OK;
     bool watermarks = user->ack_ns != 0 && user->ack_ns <= engine->now_ns;
-    if (user->unsent == 0 && !watermarks && (user->want & WANT_PING) == 0)
+    if (user->unsent == 0 && !watermarks && (user->want & (WANT_PING | WANT_RANGE)) == 0)
         return OK;
     return flush_requests(user, engine, output);
 }

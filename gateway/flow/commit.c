@@ -375,10 +375,14 @@ static enum err look_up(struct shard *shard, struct conversation *conversation,
     return err;
 }
 
-static enum code refusal(const struct shard *shard, const struct conversation *conversation)
+/* refusal: of a send that is new: one that repeats what was taken in time has its answer. */
+static enum code refusal(const struct shard *shard, const struct conversation *conversation,
+                         const struct border_send *send)
 {
     if (conversation->absent)
         return CODE_NOT_FOUND;
+    if (send->expires_ms != 0 && send->expires_ms <= shard->expiry_ms)
+        return CODE_MALFORMED;
     if (shard->log_state == LOG_FAILED)
         return CODE_READ_ONLY;
     if (shard->log_state == LOG_NO_SPACE)
@@ -409,7 +413,7 @@ static enum err process_send(struct shard *shard, struct conversation *conversat
     }
     if (verdict == CONVERSATION_LOOK_UP && (self == NULL || self->state != PARKED_FOUND))
         return look_up(shard, conversation, send, self);
-    enum code code = refusal(shard, conversation);
+    enum code code = refusal(shard, conversation, send);
     if (code != CODE_NONE) {
         answer_code(shard, send, code, code == CODE_NO_SPACE ? 5000 : 0);
         return OK;

@@ -314,6 +314,7 @@ static enum err deliver_to(struct shard *shard, struct session *session, struct 
         return OK;
     }
     if (border_record_expired(record, shard->expiry_ms)) {
+        MARK("a message has disappeared before it is pushed");
         cursor->sent = record->seq;
         session_gone(shard, session, deliver->conversation, record->seq, record->seq);
         return OK;

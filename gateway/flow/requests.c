@@ -88,10 +88,6 @@ static enum code payload_fault(const struct shard *shard, const struct send *sen
         *text = "payload is over message_bytes_max";
         return CODE_TOO_BIG;
     }
-    if (send->expires_ms != 0 && send->expires_ms <= shard->expiry_ms) {
-        *text = "expires_ms is in the past";
-        return CODE_MALFORMED;
-    }
     return CODE_NONE;
 }
 
@@ -214,7 +210,9 @@ void request_on_result(struct shard *shard, struct bytes message)
         struct failure failure = {
             .code = (enum code)result->code,
             .retry_after_ms = result->retry_after_ms,
-            .text = bytes_of_text(code_name((enum code)result->code)),
+            .text = bytes_of_text(result->code == CODE_MALFORMED
+                                      ? "expires_ms is in the past" /* nothing else may be */
+                                      : code_name((enum code)result->code)),
             .has_message_id = result->is_send,
             .message_id = result->message_id,
             .conversation = result->conversation,

@@ -487,6 +487,7 @@ static void push_record(struct shard *shard, struct session *session, struct ent
         return;
     }
     if (border_record_expired(record, shard->expiry_ms)) {
+        MARK("a message has disappeared before a device catches up");
         session_gone(shard, session, entry->conversation, record->seq, record->seq);
         return;
     }
@@ -589,6 +590,8 @@ static void on_history(struct shard *shard, struct session *session,
     session->pull.purpose = PULL_NONE;
     uint64_t at = take_history(shard, scratch, pulled, payload);
     uint64_t last_seq = pulled->last_seq != 0 ? pulled->last_seq : pull.last_seq;
+    if (at > last_seq)
+        last_seq = at; /* the log was asked later, and has more by now */
     if (pulled->outcome == PULL_GONE && pulled->missing_from <= last_seq) {
         at = pulled->missing_to < last_seq ? pulled->missing_to : last_seq;
         add_gone(scratch, pulled->missing_from, at);

@@ -7,8 +7,11 @@
  * may be wrong.
  * Checks:     the load generator's oracle: every acknowledged message reaches each device once, in
  *             order, without gaps, unaltered, whatever retention removes: what a device lacks is
- *             kept; in the calm at the end everything is delivered, so nothing is stuck, and what
- *             conversations had stored before they got a bound has been counted. */
+ *             kept; a send that is repeated, also of what was removed, gets its first number; in
+ *             the calm at the end everything is delivered, so nothing is stuck, and what
+ *             conversations had stored before they got a bound has been counted. In other runs some
+ *             messages disappear: each device is shown one in time, or told afterwards that it is
+ *             gone, and of no others. */
 #include "tests/sim/scenario.h"
 
 #include "core/file.h"
@@ -90,8 +93,16 @@ static bool forgets(uint64_t seed)
     return seed / 3 % 4 == 1;
 }
 
+/* expires: some of the messages disappear. Not where the wall clock is set: then nothing does. */
+static bool expires(uint64_t seed)
+{
+    return !forgets(seed) && seed % 3 != 0;
+}
+
 static void configure_retention(struct config *config, uint64_t seed)
 {
+    if (expires(seed))
+        config->expiry_delay_s = (uint32_t)(seed / 2 % 2);
     if (!forgets(seed))
         return;
     config->retention_age_s = (uint32_t)(1 + seed % 3);
@@ -330,7 +341,10 @@ static void start_clients(struct story *story)
                      .backoff_ms_min = 100,
                      .backoff_ms_max = 2000,
                      .message_bytes_max = BIG_MESSAGE_BYTES,
+                     .repeat_ms = (uint32_t)world_between(world, 300, 5000),
                      .tight_settings = forgets(world->options.seed),
+                     .expiring = expires(world->options.seed),
+                     .ask_history = true,
                      .response_bytes_max = 256 * 1024,
                      .seed = world_random(world)},
             .target = address_of(1, PORT),

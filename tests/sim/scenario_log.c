@@ -1,11 +1,13 @@
 /* scenario_log.c: store/log.c on the simulated disk: records of five conversations are appended and
  * flushed, checkpointed and read; segments roll and are merged, and the process is killed or loses
- * power at any time. In some runs records expire and retention removes them, by age and by size.
+ * power at any time. In some runs records expire and retention removes them, by age and by size; by
+ * their ids those that may be sent again are found all the same.
  * Checks:     completions come in the order of appends; after each crash the replay gives the
  *             records from the checkpoint to n in order without a gap, n at least what was
  *             acknowledged and at most what was appended, every body as it was; nothing counts as
  *             damaged; a read gives what was acknowledged, whatever is merged meanwhile, and calls
- *             gone only what was due. */
+ *             gone only what was due; so does a look-up by id, which gives the first number and
+ *             time of what is gone, REPEATS_MS long. */
 #include "tests/sim/scenario.h"
 
 #include "core/file.h"
@@ -21,6 +23,7 @@
 #define READ_RECORDS  60
 #define AGE_MS        1000
 #define EXPIRES_MS    400
+#define REPEATS_MS    2500
 
 struct lane {
     struct run *run;
@@ -38,6 +41,7 @@ struct lane {
     struct log_read read;
     bool reading;
     uint64_t reads;
+    uint64_t wanted;                 /* by its id, by the read; 0: it is a RANGE */
     uint64_t times[RECORDS_MAX + 1]; /* stamps, by n */
     uint8_t out[READ_RECORDS * (BODY_MAX + 128)];
 };
@@ -139,8 +143,10 @@ static void start(struct lane *lane)
                                   .compress = lane->run->world->options.seed % 3 == 0,
                                   .direct = lane->run->world->options.disk_direct};
     if (forgets(lane))
-        options.retention = (struct retention){
-            .age_ms = AGE_MS, .bytes = by_size(lane) ? 256 << 10 : 0, .expiry_delay_ms = 100};
+        options.retention = (struct retention){.age_ms = AGE_MS,
+                                               .bytes = by_size(lane) ? 256 << 10 : 0,
+                                               .expiry_delay_ms = 100,
+                                               .repeats_ms = REPEATS_MS};
     uint64_t damaged = 0;
     lane->replayed = lane->checkpoint_records;
     lane->reading = false;
@@ -197,12 +203,56 @@ static size_t append_some(struct lane *lane)
     return count;
 }
 
-/* read_some: a page from anywhere, and what came is what was written. */
+/* find: the record `wanted`, by its id. */
+static void find(struct lane *lane)
+{
+    lane->read = (struct log_read){.kind = LOG_READ_FIND,
+                                   .conversation = conversation_of(lane->wanted),
+                                   .sender = {1},
+                                   .device = {1},
+                                   .records_max = 1,
+                                   .out = buffer_of(lane->out, sizeof lane->out)};
+    store_u64(lane->read.message_id.v, lane->wanted);
+    lane->reading = log_read(lane->log, &lane->read) == OK;
+}
+
+/* take_found: it is as it was, or gone and known; or gone and too old to be sent again. */
+static void take_found(struct lane *lane, const struct log_read *read)
+{
+    uint64_t n = lane->wanted;
+    uint8_t body[BODY_MAX];
+    struct log_record record;
+    struct bytes rest = buffer_bytes(&read->out);
+    if (read->err == ERR_NOT_FOUND) {
+        MARK("what was removed is forgotten");
+        RUN_EXPECT(lane->run, forgets(lane) && may_be_gone(lane, n) &&
+                                  lane->times[n] + REPEATS_MS <= io_wall_ms(lane->io));
+        return;
+    }
+    RUN_EXPECT(lane->run, read->err == OK && log_record_next(&rest, &record) == OK);
+    if (lane->run->failed)
+        return;
+    RUN_EXPECT(lane->run, record.seq == seq_of(n) && record.time_ms == lane->times[n]);
+    if (record.kind == RECORD_GONE) {
+        MARK("what was removed is found by its id");
+        RUN_EXPECT(lane->run, may_be_gone(lane, n));
+    } else {
+        RUN_EXPECT(lane->run, bytes_equal(record.body, body_make(body, n)));
+    }
+}
+
+/* read_some: a page from anywhere, or one record by its id. */
 static void read_some(struct lane *lane)
 {
     uint64_t full = lane->acked / CONVERSATIONS; /* every conversation has so many */
     if (lane->reading || full == 0 || world_below(lane->run->world, 4) != 0)
         return;
+    lane->wanted =
+        world_below(lane->run->world, 3) == 0 ? 1 + world_below(lane->run->world, lane->acked) : 0;
+    if (lane->wanted != 0) {
+        find(lane);
+        return;
+    }
     uint64_t from = 1 + world_below(lane->run->world, full);
     lane->read = (struct log_read){.kind = LOG_READ_RANGE,
                                    .conversation = conversation_of(lane->reads),
@@ -230,6 +280,12 @@ static size_t take_read(struct lane *lane)
     uint8_t body[BODY_MAX];
     if (read == NULL)
         return 0;
+    lane->reading = false;
+    lane->reads++;
+    if (lane->wanted != 0) {
+        take_found(lane, read);
+        return 1;
+    }
     struct bytes rest = buffer_bytes(&read->out);
     uint64_t seq = read->from_seq;
     for (; log_record_next(&rest, &record) == OK; seq++) {
@@ -243,8 +299,6 @@ static size_t take_read(struct lane *lane)
         take_gone(lane, read, seq);
     else
         RUN_EXPECT(lane->run, read->err == OK && seq - read->from_seq == wanted);
-    lane->reading = false;
-    lane->reads++;
     return 1;
 }
 

@@ -664,6 +664,33 @@ static void repeats_a_send_refused_for_now(void **state)
     assert_true(user_quiet(&rig->user));
 }
 
+/* Some, once, also after a new connection, and says what was acknowledged first. */
+static void repeats_some_acknowledged_sends(void **state)
+{
+    struct rig *rig = *state;
+    connect_user(rig);
+    rig->options.repeat_ms = 5000;
+    for (uint32_t i = 0; i < 12; i++) {
+        assert_int_equal(user_send(&rig->user, rig->engine, OTHER_USER, 64, 1), OK);
+        pump(rig);
+    }
+    uint32_t events = rig->event_count;
+    uint32_t repeats = rig->user.send_count;
+    assert_int_equal(events, 13);
+    assert_in_range(repeats, 1, 6);
+    advance(rig, 4999);
+    tick(rig);
+    assert_int_equal(count_requests(rig, REQUEST_SEND), 12);
+    advance(rig, 1);
+    tick(rig);
+    assert_int_equal(count_requests(rig, REQUEST_SEND), 12 + repeats);
+    assert_int_equal(rig->event_count, events + repeats);
+    assert_int_equal(rig->events[1].first_seq, 0);
+    assert_int_equal(rig->events[events].kind, USER_EVENT_ACKED);
+    assert_int_equal(rig->events[events].first_seq, 7);
+    assert_true(user_quiet(&rig->user));
+}
+
 /* Each at its own time, not all that were refused at once. */
 static void repeats_refused_sends_apart(void **state)
 {
@@ -800,6 +827,7 @@ int main(void)
         BINARY(backs_off_with_jitter),
         BINARY(repeats_a_send_refused_for_now),
         BINARY(repeats_refused_sends_apart),
+        BINARY(repeats_some_acknowledged_sends),
         BINARY(gives_up_a_send_refused_for_good),
         ALL(says_why_the_upgrade_failed),
         ALL(refuses_malformed_frames),

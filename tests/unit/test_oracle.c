@@ -13,15 +13,19 @@ static const struct oracle_peer anna = {{11}, 0};
 static const struct oracle_peer bert = {{22}, 0};
 static const struct oracle_peer bert_two = {{22}, 1};
 
+#define MADE_MS UINT64_C(0x19a00000000) /* of every id */
+
 struct world {
     struct oracle *oracle;
     struct conversation_id conversation;
+    bool expires;
 };
 
 static struct message_id id_of(uint64_t number)
 {
     struct message_id id = {{0}};
-    store_u64(id.v, number * 0x9e3779b97f4a7c15u);
+    for (int i = 0; i < 6; i++)
+        id.v[i] = (uint8_t)(MADE_MS >> (40 - 8 * i));
     store_u64(id.v + 8, number);
     return id;
 }
@@ -64,6 +68,7 @@ static bool push_spoilt(struct world *world, struct oracle_peer peer, uint32_t c
                               .seq = seq,
                               .message_id = id,
                               .sender = ANNA,
+                              .expires_ms = world->expires ? oracle_expiry(&id) : 0,
                               .payload = buffer_bytes(&payload)};
     bool first = oracle_delivered(world->oracle, peer, connection, &message, &intended);
     if (first)
@@ -312,19 +317,25 @@ static void one_message_under_two_numbers_conflicts(void **state)
     ASSERT_ONLY(world, conflicting, 1);
 }
 
-/* Where the server forgets, a message that was never acknowledged may be sent anew; one that was,
- * may not, and its debts are not forgiven. */
-static void a_forgetful_server_may_number_again_what_it_never_acknowledged(void **state)
+/* Neither for one that was never acknowledged, whatever became of it meanwhile. */
+static void a_repeat_that_is_numbered_again_conflicts(void **state)
 {
     struct world *world = *state;
-    oracle_forgets(world->oracle);
     push(world, bert, 1, 1, 1);
     ack(world, 1, 2);
     push(world, bert, 1, 1, 2);
+    struct oracle_counts counts = result(world);
+    assert_true(counts.conflicting > 0);
+}
+
+static void a_repeat_has_the_first_number(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    push(world, bert, 1, 1, 1);
+    oracle_repeated(world->oracle, world->conversation, anna, 1, 1);
     assert_clean(world);
-    assert_true(oracle_settled(world->oracle));
-    ack(world, 1, 3);
-    push(world, bert, 1, 1, 3);
+    oracle_repeated(world->oracle, world->conversation, anna, 1, 2);
     ASSERT_ONLY(world, conflicting, 1);
 }
 
@@ -433,6 +444,216 @@ static void content_binds_all_it_names(void **state)
     assert_int_equal(oracle_content(&out, 3, conversation, &id, ANNA, 0), ERR_INVALID);
 }
 
+/* ---- messages that disappear */
+
+/* number_that: the first from `from` on whose message disappears, or does not. */
+static uint64_t number_that(uint64_t from, bool disappears)
+{
+    for (;; from++) {
+        struct message_id id = id_of(from);
+        if ((oracle_expiry(&id) != 0) == disappears)
+            return from;
+    }
+}
+
+static uint64_t expiry_of(uint64_t number)
+{
+    struct message_id id = id_of(number);
+    return oracle_expiry(&id);
+}
+
+static void gone(struct world *world, struct oracle_peer peer, uint64_t from_seq, uint64_t to_seq)
+{
+    oracle_gone(world->oracle, world->conversation, peer, 1, from_seq, to_seq);
+}
+
+static void expiring(struct world *world, uint64_t now_ms)
+{
+    world->expires = true;
+    oracle_expires(world->oracle);
+    oracle_time(world->oracle, now_ms);
+}
+
+static void one_in_four_disappears_soon(void **state)
+{
+    (void)state;
+    uint32_t count = 0;
+    for (uint64_t n = 1; n <= 10000; n++) {
+        uint64_t at_ms = expiry_of(n);
+        count += at_ms != 0;
+        if (at_ms != 0)
+            assert_in_range(at_ms, MADE_MS + 20, MADE_MS + 20 + 54 * 54);
+    }
+    assert_in_range(count, 2300, 2700);
+}
+
+static void gone_after_its_time_is_as_good_as_shown(void **state)
+{
+    struct world *world = *state;
+    uint64_t a = number_that(1, true);
+    uint64_t b = number_that(a + 1, true);
+    expiring(world, MADE_MS);
+    ack(world, a, 1);
+    ack(world, b, 2);
+    assert_false(oracle_settled(world->oracle));
+    oracle_time(world->oracle, MADE_MS + 3300);
+    gone(world, bert, 1, 2);
+    assert_true(oracle_settled(world->oracle));
+    assert_clean(world);
+}
+
+static void gone_before_its_time_is_lost(void **state)
+{
+    struct world *world = *state;
+    uint64_t n = number_that(1, true);
+    expiring(world, expiry_of(n) - 1);
+    ack(world, n, 1);
+    gone(world, bert, 1, 1);
+    ASSERT_ONLY(world, lost, 1);
+}
+
+static void gone_though_it_stays_is_lost(void **state)
+{
+    struct world *world = *state;
+    expiring(world, MADE_MS + 10000);
+    ack(world, number_that(1, false), 1);
+    gone(world, bert, 1, 1);
+    ASSERT_ONLY(world, lost, 1);
+}
+
+static void gone_and_acknowledged_late_is_judged_then(void **state)
+{
+    struct world *world = *state;
+    uint64_t n = number_that(1, true);
+    expiring(world, expiry_of(n));
+    gone(world, bert, 1, 2);
+    assert_true(oracle_settled(world->oracle)); /* nobody acknowledged them */
+    ack(world, n, 1);
+    assert_clean(world);
+    ack(world, number_that(1, false), 2);
+    ASSERT_ONLY(world, lost, 1);
+}
+
+static void a_sender_is_owed_the_number_that_others_were_told(void **state)
+{
+    struct world *world = *state;
+    uint64_t stays = number_that(1, false);
+    expiring(world, MADE_MS + 3300);
+    gone(world, bert, 1, 1);
+    ack(world, stays, 2);
+    push(world, bert, 1, stays, 2);
+    ASSERT_ONLY(world, lost, 1);
+    gone(world, anna, 1, 1);
+    assert_clean(world);
+}
+
+static void shown_long_after_its_time_is_late(void **state)
+{
+    struct world *world = *state;
+    uint64_t n = number_that(1, true);
+    expiring(world, expiry_of(n) + 1000); /* it was on its way */
+    ack(world, n, 1);
+    assert_true(push(world, bert, 1, n, 1));
+    assert_clean(world);
+    oracle_time(world->oracle, expiry_of(n) + 1001);
+    push(world, bert, 2, n, 1);
+    ASSERT_ONLY(world, late, 1);
+}
+
+static void another_expiry_than_was_asked_for_is_altered(void **state)
+{
+    struct world *world = *state;
+    expiring(world, MADE_MS);
+    world->expires = false;
+    push(world, bert, 1, number_that(1, true), 1);
+    ASSERT_ONLY(world, altered, 1);
+}
+
+/* ---- history */
+
+/* ask: an answer from number 1 on: count messages, anna's `numbers`, and at most one range. */
+static void ask(struct world *world, const uint64_t *numbers, size_t count, struct gone range,
+                uint64_t last_seq)
+{
+    static uint8_t bytes[8][CONTENT_BYTES + 64];
+    struct message messages[8] = {0};
+    for (size_t i = 0; i < count; i++) {
+        uint8_t content_bytes[CONTENT_BYTES];
+        struct buffer content = buffer_of(content_bytes, sizeof content_bytes);
+        struct buffer payload = buffer_of(bytes[i], sizeof bytes[i]);
+        struct message_id id = id_of(numbers[i]);
+        assert_int_equal(oracle_content(&content, CONTENT_BYTES, world->conversation, &id, ANNA, 5),
+                         OK);
+        assert_int_equal(protocol_payload_text(&payload, buffer_bytes(&content)), OK);
+        uint64_t skipped =
+            range.from_seq != 0 && range.from_seq <= i + 1 ? range.to_seq + 1 - range.from_seq : 0;
+        messages[i] = (struct message){.conversation = world->conversation,
+                                       .seq = i + 1 + skipped,
+                                       .message_id = id,
+                                       .sender = ANNA,
+                                       .expires_ms = world->expires ? oracle_expiry(&id) : 0,
+                                       .payload = buffer_bytes(&payload)};
+    }
+    const struct history history = {.conversation = world->conversation,
+                                    .messages = messages,
+                                    .message_count = count,
+                                    .gone = &range,
+                                    .gone_count = range.from_seq != 0 ? 1 : 0,
+                                    .last_seq = last_seq};
+    oracle_history(world->oracle, bert, 1, &history);
+}
+
+static void a_history_is_complete(void **state)
+{
+    struct world *world = *state;
+    const uint64_t numbers[] = {1, 2, 3};
+    for (uint64_t n = 1; n <= 3; n++) {
+        ack(world, n, n);
+        assert_true(push(world, bert, 1, n, n));
+    }
+    ask(world, numbers, 3, (struct gone){0}, 3);
+    ask(world, numbers, 3, (struct gone){.from_seq = 2, .to_seq = 4}, 6); /* retention */
+    assert_clean(world);
+    ask(world, numbers, 2, (struct gone){0}, 3);
+    ASSERT_ONLY(world, gaps, 1);
+}
+
+static void a_history_has_what_was_delivered(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    assert_true(push(world, bert, 1, 1, 1));
+    ask(world, (const uint64_t[]){2}, 1, (struct gone){0}, 1);
+    ASSERT_ONLY(world, conflicting, 1);
+}
+
+static void a_history_tells_what_disappeared(void **state)
+{
+    struct world *world = *state;
+    uint64_t stays = number_that(1, false);
+    uint64_t n = number_that(1, true);
+    expiring(world, MADE_MS);
+    ack(world, n, 1);
+    ack(world, stays, 2);
+    assert_true(push(world, bert, 1, n, 1));
+    assert_true(push(world, bert, 1, stays, 2));
+    ask(world, (const uint64_t[]){n, stays}, 2, (struct gone){0}, 2);
+    oracle_time(world->oracle, expiry_of(n));
+    ask(world, &stays, 1, (struct gone){.from_seq = 1, .to_seq = 1}, 2);
+    assert_clean(world);
+    ask(world, NULL, 0, (struct gone){.from_seq = 1, .to_seq = 2}, 2);
+    ASSERT_ONLY(world, lost, 1);
+}
+
+static void a_history_shows_nothing_late(void **state)
+{
+    struct world *world = *state;
+    uint64_t n = number_that(1, true);
+    expiring(world, expiry_of(n) + 1001);
+    ask(world, &n, 1, (struct gone){0}, 1);
+    ASSERT_ONLY(world, late, 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -455,7 +676,8 @@ int main(void)
         TEST(altered_content_is_seen),
         TEST(two_messages_under_one_number_conflict),
         TEST(one_message_under_two_numbers_conflicts),
-        TEST(a_forgetful_server_may_number_again_what_it_never_acknowledged),
+        TEST(a_repeat_that_is_numbered_again_conflicts),
+        TEST(a_repeat_has_the_first_number),
         TEST(acknowledgement_and_delivery_disagree),
         TEST(number_zero_conflicts),
         TEST(number_beyond_the_window_is_not_clean),
@@ -463,6 +685,18 @@ int main(void)
         TEST(repeated_send_acknowledged_late_is_fine),
         TEST(unacknowledged_newest_message_is_not_promised),
         TEST(fetched_message_fills_a_hole_in_any_order),
+        TEST(one_in_four_disappears_soon),
+        TEST(gone_after_its_time_is_as_good_as_shown),
+        TEST(gone_before_its_time_is_lost),
+        TEST(gone_though_it_stays_is_lost),
+        TEST(gone_and_acknowledged_late_is_judged_then),
+        TEST(a_sender_is_owed_the_number_that_others_were_told),
+        TEST(shown_long_after_its_time_is_late),
+        TEST(another_expiry_than_was_asked_for_is_altered),
+        TEST(a_history_is_complete),
+        TEST(a_history_has_what_was_delivered),
+        TEST(a_history_tells_what_disappeared),
+        TEST(a_history_shows_nothing_late),
         cmocka_unit_test(content_binds_all_it_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,8 @@
 #define STEP_BYTES_MIN    (64u << 10) /* a portion: 1/256 of the segment, within these */
 #define STEP_BYTES_MAX    (1u << 20)
 #define HURRY_BYTES       (8u << 20) /* a portion while the lane waits */
-#define WRITE_BYTES       (4u << 20) /* one write, at most; from huge pages */
+#define WRITE_BYTES_MIN   (1u << 20) /* one write: 1/16 of the segment, within these … */
+#define WRITE_BYTES_MAX   (4u << 20) /* … and no more than there is; huge pages from 2 MiB on */
 #define AHEAD_NUMERATOR   5u         /* made ≥ filled × 5 / 4 */
 #define AHEAD_DENOMINATOR 4u
 
@@ -127,8 +128,10 @@ static enum err zeros_take(struct making *making)
 {
     if (making->zeros != NULL)
         return OK;
-    uint64_t bytes = making->header.bytes;
-    making->zeros_bytes = bytes < WRITE_BYTES ? (size_t)bytes : WRITE_BYTES;
+    uint64_t bytes = align_down(making->header.bytes / 16, SEGMENT_BLOCK);
+    bytes = bytes < WRITE_BYTES_MIN ? WRITE_BYTES_MIN : bytes;
+    bytes = bytes < making->header.bytes ? bytes : making->header.bytes;
+    making->zeros_bytes = bytes < WRITE_BYTES_MAX ? (size_t)bytes : WRITE_BYTES_MAX;
     making->zeros = memory_take_huge(making->zeros_bytes, MEMORY_STORE);
     if (making->zeros == NULL)
         return ERR_NO_MEMORY;

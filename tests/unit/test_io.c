@@ -632,7 +632,7 @@ static void test_file_write_sync_and_read(void **state)
 {
     (void)state;
     char path[64];
-    (void)snprintf(path, sizeof path, "test_io.%d.tmp", (int)getpid());
+    (void)snprintf(path, sizeof path, "out/test_io.%d.tmp", (int)getpid());
     file_test(path, 100, false);
     file_test(path, 3 << 20, false);
     file_test(path, 3 << 20, true);
@@ -664,7 +664,7 @@ static void test_file_advance_begins_the_sync(void **state)
     struct world *world = world_open(&options);
     char path[64];
     int fd;
-    (void)snprintf(path, sizeof path, "test_io.%d.tmp", (int)getpid());
+    (void)snprintf(path, sizeof path, "out/test_io.%d.tmp", (int)getpid());
     if (strstr(io_features(world->io), "taskrun_flag") == NULL ||
         file_open(&fd, path, FILE_WRITE | FILE_CREATE | FILE_DIRECT) != OK) {
         print_message("SKIPPED: no taskrun_flag, or no O_DIRECT here\n");

@@ -1,9 +1,9 @@
 /* bench_history.c: a page of 50 messages from history, on a real directory: how many disk reads it
  * costs, cold and warm, from segments as they were written, from segments that are sorted and not
- * merged yet, from merged ones and from the active one, for conversations of different rates; what
- * merging writes, how far it is behind the head meanwhile and what appending loses by it, for
- * several settings. Reads are counted, and the bytes that came from the device (/proc/self/io);
- * times are shown beside them. `--smoke`: a small log.
+ * merged yet, from merged ones, and from what was active before a start, until it is sorted and
+ * then, for conversations of different rates; what merging writes, how far it is behind the head
+ * meanwhile and what appending loses by it, for several settings. Reads are counted, and the bytes
+ * that came from the device (/proc/self/io); times are shown beside them. `--smoke`: a small log.
  *
  * Conversations: most get their messages in turns, so that each segment holds a few of each, far
  * apart; one is busy (every 25th message is its own), one is rare (about one in a segment).
@@ -58,6 +58,7 @@ struct bench {
     uint64_t rare_every;
     uint64_t segment_bytes;
     uint64_t *newest;
+    uint64_t *first;      /* number in the segment that was active when all was written */
     uint32_t waiting_max; /* segments that wait for merging */
     uint64_t acked;
     uint64_t random;
@@ -186,6 +187,18 @@ static void fill(struct bench *b, uint64_t rate)
         turn(b, NS_PER_MS);
 }
 
+/* note_active: what the active segment has. */
+static void note_active(struct bench *b)
+{
+    const struct index *index = b->log->segments[b->log->active]->index;
+    for (uint64_t n = 0; n < b->conversations + 2; n++) {
+        struct index_hit hit = {.seq = b->newest[n]};
+        bool before;
+        (void)index_range(index, conversation_of(n), 1, UINT32_MAX, &hit, 1, &before);
+        b->first[n] = hit.seq;
+    }
+}
+
 static uint64_t reads(const struct bench *b)
 {
     struct metrics *const all[] = {b->metrics};
@@ -264,18 +277,8 @@ struct page_plan {
     const char *name;
     enum which which;
     enum log_read_kind kind;
-    uint64_t part; /* from the oldest 1/part of history; 0: what is in the active segment */
+    uint64_t part; /* from the oldest 1/part of history; 0: note_active */
 };
-
-/* first_active: the conversation's first number in the active segment. */
-static uint64_t first_active(const struct bench *b, uint64_t n)
-{
-    struct index_hit hit = {.seq = b->newest[n]};
-    bool before;
-    (void)index_range(b->log->segments[b->log->active]->index, conversation_of(n), 1, UINT32_MAX,
-                      &hit, 1, &before);
-    return hit.seq;
-}
 
 static void page(struct bench *b, const struct page_plan *plan, struct page_cost *cost)
 {
@@ -291,7 +294,7 @@ static void page(struct bench *b, const struct page_plan *plan, struct page_cost
         .out = buffer_of(b->out, sizeof b->out),
     };
     if (plan->part == 0)
-        read.from_seq = first_active(b, n);
+        read.from_seq = b->first[n];
     uint64_t before = reads(b);
     read.to_seq = read.kind == LOG_READ_BACK ? UINT64_MAX : read.from_seq + PAGE - 1;
     must(log_read(b->log, &read), "log_read");
@@ -432,17 +435,27 @@ static uint32_t archives(const struct bench *b)
     return count;
 }
 
-/* show_sorted: every sealed segment is an archive of its own. */
+static void show_active(struct bench *b, uint32_t count)
+{
+    static const struct page_plan plans[] = {
+        {"what was active then", OF_MOST, LOG_READ_RANGE, 0},
+        {"the same of a busy one", OF_BUSY, LOG_READ_RANGE, 0},
+    };
+    for (size_t i = 0; i < COUNT_OF(plans); i++)
+        show(b, count, &plans[i]);
+}
+
+/* show_sorted: every segment from before the start is an archive of its own. */
 static void show_sorted(struct bench *b, uint32_t count)
 {
-    const struct page_plan active = {"what the active one has", OF_MOST, LOG_READ_RANGE, 0};
-    const struct page_plan busy = {"the same of a busy one", OF_BUSY, LOG_READ_RANGE, 0};
     struct setting setting = {.segment_bytes = b->segment_bytes,
                               .merge_segments = 1,
                               .merge_inputs = 16,
                               .archive_bytes_max = 1,
                               .lookup_bytes = LOOKUPS};
     restart(b, &setting);
+    printf("after a start, before anything is sorted:\n");
+    show_active(b, count);
     uint64_t began = now_ns();
     merge(b);
     printf("%u segments sorted in %.1f s, each an archive; look-ups of %.1f MiB in memory:\n",
@@ -462,8 +475,7 @@ static void show_sorted(struct bench *b, uint32_t count)
                        (unsigned long long)cost.by_held[held].pages);
         printf("\n");
     }
-    show(b, count, &active);
-    show(b, count, &busy);
+    show_active(b, count);
     setting.lookup_bytes = 0;
     restart(b, &setting);
     printf("the same without look-ups in memory (directories are read):\n");
@@ -567,6 +579,7 @@ static void tear_down(struct bench *b)
     io_destroy(b->io);
     io_group_destroy(b->group);
     free(b->newest);
+    free(b->first);
     clean(b);
 }
 
@@ -581,7 +594,8 @@ int main(int argc, char **argv)
     b->rare_every = smoke ? 3000 : 52000;
     b->segment_bytes = smoke ? 1 << 20 : 16 << 20;
     b->newest = calloc(b->conversations + 2, sizeof *b->newest);
-    if (b->newest == NULL)
+    b->first = calloc(b->conversations + 2, sizeof *b->first);
+    if (b->newest == NULL || b->first == NULL)
         return 1;
     logging_init(LOG_ERROR, LOG_KEY_VALUE);
     snprintf(b->directory, sizeof b->directory, "%.900s/bench_history", parent);
@@ -589,6 +603,7 @@ int main(int argc, char **argv)
     set_up(b);
     start(b, &(struct setting){.segment_bytes = b->segment_bytes, .lookup_bytes = LOOKUPS}, 0);
     fill(b, 0);
+    note_active(b);
     printf("%llu messages of %u bytes in %u conversations; a page of %u:\n",
            (unsigned long long)b->messages, BODY, b->conversations + 2, PAGE);
     show_unmerged(b, smoke ? 20 : 200);

@@ -32,7 +32,7 @@
 #define WINDOW_DEFAULT 4096
 #define SETTLED_KEPT   8 /* settled numbers kept for late acknowledgements and double storing */
 #define ENTRIES_FIRST  4
-#define LATE_MS        1000 /* between the server's last look at the clock and the device */
+#define LATE_MS        2000 /* between the server's last look at the clock and the device */
 #define KNOWN_MS       (24 * 3600 * 1000ull) /* so long a repeat gets the first answer */
 
 struct entry {

@@ -520,10 +520,11 @@ static enum err start_move(struct log *log, const struct lifecycle_plan *plan)
     return OK;
 }
 
-/* roll: something in the active segment is due, or may be: it ends, so that it can be merged. */
+/* roll: something in the active segment is due, or may be, or it is old: it ends, so that it can be
+ * merged. What is in flight to it is no hindrance: it is sealed when that is durable. */
 static void roll(struct log *log)
 {
-    if (log->gather.size == 0 && !log->in_flight && log->gather.offset > SEGMENT_DATA_OFFSET &&
+    if (log->gather.size == 0 && log->gather.offset > SEGMENT_DATA_OFFSET &&
         log->state == LOG_OPEN && lane_next_ready(log) != NULL)
         lane_roll(log);
 }
@@ -589,6 +590,8 @@ void lifecycle_turn(struct log *log)
     if (log->closing || log->state == LOG_FAILED)
         return;
     lifecycle_scrub_turn(log);
+    if (log->segments[log->active]->id <= life->old_id)
+        roll(log); /* lifecycle_plan.c; no job's end is waited for */
     if (life->running)
         return;
     if (io_now_ns(log->io) < life->due_ns)

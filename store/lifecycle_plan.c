@@ -19,15 +19,30 @@
  * - merge: merge_segments segments, or merge_inputs archives of one level, the lowest level first;
  *   fewer where what follows them is merged already, or more would be too large (half at least)
  * - cold: an archive whose newest record is older than cold_ms moves to the cold directory
+ *
+ * After a start: what stands in order of arrival costs a page of history one read per message.
+ * Those are served from memory while they are recent, but then nothing is in memory. So what is old
+ * (from before the start) and not sorted yet is sorted soon:
+ *
+ * - the segment that was active ends, in the first turn with nothing gathered, if batches fill more
+ *   than 1/OLD_PARTS of it: starts close upon each other leave no archive each, and at worst
+ *   OLD_PARTS archives stand for a segment, which merge_inputs = 16 makes one of in one more merge.
+ *   It goes on where segments are not merged, or where space is short: what it would still have
+ *   taken is better than a segment behind the next one, and merging would pause
+ * - it and those before it are merged as soon as the checkpoint is past them, though they be fewer
+ *   than merge_segments: what was full already becomes no smaller archives by that than by default
  */
 #include "store/lifecycle.h"
 
+#include "core/file.h"
 #include "core/logging.h"
 #include "store/merge.h"
 
 #define REWRITE_PAUSE_MS (24ull * 3600 * 1000) /* before retention looks at an archive again */
 #define RETRY_SOON_MS    (60ull * 1000)
 #define LOOK_PAUSE_MS    1000ull /* between two looks into a file, at least */
+#define OLD_PARTS        16u
+#define OLD_SPACE        4u /* segments: one is made next (and its sidecar), merging needs two */
 
 uint64_t lifecycle_bytes(const struct log *log)
 {
@@ -54,7 +69,22 @@ uint32_t lifecycle_waiting(const struct log *log)
     return count;
 }
 
-/* ---- the clock */
+/* ---- a start; the clock */
+
+/* old_id: of the newest segment that is sorted soon. */
+static uint32_t old_id(const struct log *log)
+{
+    const struct log_options *options = &log->options;
+    const struct lane_segment *active = log->segments[log->active];
+    uint64_t space = 0;
+    if (options->merge_inputs == 0)
+        return 0;
+    if (log->gather.offset - SEGMENT_DATA_OFFSET > active->header.bytes / OLD_PARTS &&
+        file_free_bytes(log->directory, &space) == OK &&
+        space >= options->reserve_bytes + OLD_SPACE * options->segment_bytes)
+        return active->id;
+    return active->id - 1;
+}
 
 void lifecycle_open(struct log *log, uint64_t newest_ms)
 {
@@ -65,6 +95,7 @@ void lifecycle_open(struct log *log, uint64_t newest_ms)
     clock_init(&life->clock, io_now_ns(log->io), io_wall_ms(log->io), newest_ms,
                log->options.trust_clock);
     life->active_ms = log->segments[log->active]->header.created_ms;
+    life->old_id = old_id(log);
 }
 
 uint64_t lifecycle_purge_ms(struct log *log)
@@ -344,8 +375,15 @@ static bool run_goes_on(const struct log *log, const struct run *run, uint32_t a
            (run->count == 0 || log->segments[at - 1]->cold == segment->cold);
 }
 
+/* last_old: the newest of those that are sorted soon. */
+static bool last_old(const struct log *log, uint32_t at)
+{
+    uint32_t old_id = log->lifecycle.old_id;
+    return log->segments[at]->id <= old_id && log->segments[at + 1]->id > old_id;
+}
+
 /* plan_level: the oldest run of that level, as many as are merged at a time; or fewer where the run
- * cannot grow any more, because what follows was merged already. */
+ * cannot grow any more, because what follows was merged already; or of what is old. */
 static bool plan_level(const struct log *log, struct lifecycle_plan *plan, uint32_t level)
 {
     const struct log_options *options = &log->options;
@@ -370,6 +408,8 @@ static bool plan_level(const struct log *log, struct lifecycle_plan *plan, uint3
         run_add(log, &run, i, bytes_max);
         *plan = (struct lifecycle_plan){.kind = LIFECYCLE_MERGE, .lo = run.lo, .hi = i};
         if (run.count == wanted && run.bytes <= bytes_max)
+            return true;
+        if (level == 0 && last_old(log, i))
             return true;
     }
     return false;

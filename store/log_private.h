@@ -119,6 +119,7 @@ struct lifecycle {
     bool no_space;                /* pausing */
     bool clock_wrong;
     struct clock clock;
+    uint32_t old_id;    /* segments up to it are from before the start, and sorted soon */
     uint64_t active_ms; /* wall clock when the active segment became it, or before */
     bool own_any;       /* some conversation had a rule of its own when that was looked for last */
     uint64_t asked_ms;  /* that was asked for the active segment's sake */

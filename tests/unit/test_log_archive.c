@@ -114,6 +114,42 @@ static void test_pages_backwards(void **state)
     assert_int_equal(rig_await(rig, &read), ERR_NOT_FOUND);
 }
 
+static uint32_t level_max(void)
+{
+    uint32_t level = 0;
+    for (uint32_t i = 0; i < rig->log->segment_count; i++)
+        level = rig->log->segments[i]->level > level ? rig->log->segments[i]->level : level;
+    return level;
+}
+
+/* test_many_starts: each ends a segment that has hardly enough. The small archives that come of
+ * them are merged like others: there are never more of a level than are merged at a time, and
+ * nothing is written more than once per level, the large archives from before least of all. */
+static void test_many_starts(void **state)
+{
+    (void)state;
+    rig->options.merge_segments = 1;
+    assert_int_equal(metrics_create(&rig->metrics), OK);
+    struct metrics *const all[] = {rig->metrics};
+    assert_int_equal(rig_open(rig), OK);
+    fixture_fill(6000, 20, true);
+    fixture_merge();
+    uint32_t level = level_max();
+    for (uint32_t start = 0; start < 50; start++) {
+        fixture_fill(30, 20, true);
+        uint32_t id = rig->log->segments[rig->log->active]->id;
+        fixture_reopen(log_durable(rig->log));
+        fixture_merge();
+        assert_int_equal(rig->log->segments[rig->log->active]->id, id + 1);
+        assert_int_equal(rig->log->segment_count, archives() + 2); /* the active and the next one */
+        assert_in_range(archives(), 1, 3 * level_max());
+    }
+    assert_in_range(level_max(), level, level + 1);
+    assert_in_range(metrics_sum(all, 1, METRIC_MERGE_WRITTEN_BYTES), 1,
+                    level_max() * metrics_sum(all, 1, METRIC_LOG_APPENDED_BYTES));
+    rig_read_all(rig);
+}
+
 static void test_one_long_conversation(void **state)
 {
     (void)state;
@@ -821,6 +857,7 @@ int main(void)
         FIXTURE_TEST_AFTER(set_up, test_checkpoints_within_archives),
         FIXTURE_TEST_AFTER(set_up, test_left_between_archives),
         FIXTURE_TEST_AFTER(set_up, test_pages_backwards),
+        FIXTURE_TEST_AFTER(set_up, test_many_starts),
         FIXTURE_TEST_AFTER(set_up, test_one_long_conversation),
         FIXTURE_TEST_AFTER(set_up, test_every_bit_flip_is_detected),
         FIXTURE_TEST_AFTER(set_up, test_damaged_archive_degrades_its_conversations),

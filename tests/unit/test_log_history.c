@@ -469,6 +469,98 @@ static void test_a_page_reads_each_archive_once(void **state)
     assert_true(most >= 10);
 }
 
+/* newest_pages: their cost, and that of one read per archive that holds some. */
+static uint64_t newest_pages(uint64_t *least)
+{
+    uint64_t cost = 0;
+    *least = 0;
+    for (uint32_t c = 0; c < 16; c++) {
+        uint64_t to = rig->acked[c];
+        *least += archives_with(c, to - 19, to);
+        cost += page(LOG_READ_BACK, c, to - 19, to);
+        *least += archives_with(c, to - 24, to - 5);
+        cost += page(LOG_READ_RANGE, c, to - 24, to - 5);
+    }
+    return cost;
+}
+
+/* test_a_start_sorts_what_was_active: nothing of it is in anybody's memory then. It does not wait
+ * for others, nor do those that waited before the start. */
+static void test_a_start_sorts_what_was_active(void **state)
+{
+    (void)state;
+    uint64_t least;
+    rig->body_max = 3000;
+    rig->options.segment_bytes = 256 << 10;
+    rig->options.merge_segments = 4;
+    rig->options.merge_inputs = 16;
+    assert_int_equal(rig_open(rig), OK);
+    fill(1500, 16);
+    fixture_merge();
+    assert_in_range(lifecycle_waiting(rig->log), 1, 3);
+    fixture_reopen(log_durable(rig->log));
+    rig_read_all(rig); /* everything is loaded */
+    assert_true(newest_pages(&least) >= 32 * 10);
+    fixture_merge();
+    assert_int_equal(lifecycle_waiting(rig->log), 0);
+    rig_read_all(rig);
+    rig_read_all(rig);
+    uint64_t cost = newest_pages(&least);
+    assert_int_equal(cost, least);
+    assert_in_range(cost, 32, 32 * 2);
+    fill(300, 16);
+    rig_read_all(rig);
+}
+
+/* active_id: an end of the active segment makes it another. */
+static uint32_t active_id(void)
+{
+    return rig->log->segments[rig->log->active]->id;
+}
+
+static uint32_t restart(void)
+{
+    fixture_reopen(log_durable(rig->log));
+    rig_settle(rig);
+    return active_id();
+}
+
+/* test_a_start_ends_what_has_enough: more than a 16th of a segment, where segments are merged and
+ * there is room for it; later nothing ends early. */
+static void test_a_start_ends_what_has_enough(void **state)
+{
+    (void)state;
+    rig->body_max = 40;
+    rig->options.segment_bytes = 1 << 20;
+    rig->options.merge_inputs = 4;
+    assert_int_equal(rig_open(rig), OK);
+    fill(5, 5);
+    assert_int_equal(restart(), 1);
+    fill(200, 5); /* in batches of 4 KiB */
+    assert_int_equal(active_id(), 1);
+    rig->options.merge_inputs = 0;
+    assert_int_equal(restart(), 1);
+    rig->options.merge_inputs = 4;
+    rig->options.reserve_bytes = UINT64_MAX / 2 - (3 << 20);
+    assert_int_equal(restart(), 1);
+    rig->options.reserve_bytes = UINT64_MAX / 2 - (5 << 20);
+    assert_int_equal(restart(), 2);
+    assert_int_equal(restart(), 2);
+    fill(200, 5);
+    assert_int_equal(active_id(), 2);
+    fixture_reopen(log_durable(rig->log));
+    for (uint32_t i = 0; i < 100; i++) { /* there is always something to write, and in flight */
+        assert_int_equal(rig_append_now(rig, i % 5), OK);
+        fault.hold = i % 4 != 3;
+        rig_turn(rig);
+        assert_int_equal(rig_append_now(rig, i % 5), OK);
+    }
+    fault.hold = false;
+    rig_settle(rig);
+    assert_int_equal(active_id(), 3);
+    rig_read_all(rig);
+}
+
 static void test_archives_are_read_side_by_side(void **state)
 {
     (void)state;
@@ -769,6 +861,8 @@ int main(void)
         FIXTURE_TEST_AFTER(set_up, test_places_say_what_the_directory_says),
         FIXTURE_TEST_AFTER(set_up, test_a_page_reads_each_segment_once),
         FIXTURE_TEST_AFTER(set_up, test_a_page_reads_each_archive_once),
+        FIXTURE_TEST_AFTER(set_up, test_a_start_sorts_what_was_active),
+        FIXTURE_TEST_AFTER(set_up, test_a_start_ends_what_has_enough),
         FIXTURE_TEST_AFTER(set_up, test_archives_are_read_side_by_side),
         FIXTURE_TEST_AFTER(set_up, test_archives_beyond_the_budget),
         FIXTURE_TEST_AFTER(set_up, test_without_lookups_one_more_for_each),

@@ -112,11 +112,11 @@ static bool a_life(uint32_t hours_due)
     assert_int_equal(expect_all(true), all);
     assert_int_equal(log_verify(RIG_DIRECTORY, NULL, fixture_say, NULL), OK);
     fixture_hours(26 - hours_due);
-    assert_int_equal(expect_all(false), all);
+    assert_true(expect_all(false)); /* what was active at that start has ended */
     assert_int_equal(names(), 0);
     assert_false(id_on_disk(1, 3));
     fixture_reopen(log_durable(rig->log));
-    assert_int_equal(expect_all(false), all);
+    assert_true(expect_all(false));
     return all;
 }
 

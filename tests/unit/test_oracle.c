@@ -594,11 +594,11 @@ static void shown_long_after_its_time_is_late(void **state)
 {
     struct world *world = *state;
     uint64_t n = number_that(1, true);
-    expiring(world, expiry_of(n) + 1000); /* it was on its way */
+    expiring(world, expiry_of(n) + 2000); /* it was on its way */
     ack(world, n, 1);
     assert_true(push(world, bert, 1, n, 1));
     assert_clean(world);
-    oracle_time(world->oracle, expiry_of(n) + 1001);
+    oracle_time(world->oracle, expiry_of(n) + 2001);
     push(world, bert, 2, n, 1);
     ASSERT_ONLY(world, late, 1);
 }
@@ -692,7 +692,7 @@ static void a_history_shows_nothing_late(void **state)
 {
     struct world *world = *state;
     uint64_t n = number_that(1, true);
-    expiring(world, expiry_of(n) + 1001);
+    expiring(world, expiry_of(n) + 2001);
     ask(world, &n, 1, (struct gone){0}, 1);
     ASSERT_ONLY(world, late, 1);
 }

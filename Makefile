@@ -118,7 +118,7 @@ $(OUT)/test/test_%: $(OUT)/obj/tests/unit/test_%.o $(if $(filter release,$(BUILD
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka
-$(OUT)/test/test_api $(OUT)/test/test_auth: $(OUT)/test/%: $(OUT)/obj/tests/unit/%.o $(UNIT_ARCHIVES)
+$(OUT)/test/test_api $(OUT)/test/test_auth $(OUT)/test/test_lane_count: $(OUT)/test/%: $(OUT)/obj/tests/unit/%.o $(UNIT_ARCHIVES)
 	@mkdir -p $(@D)
 	@printf '  %-8s %s\n' link $@
 	@$(CC) $(LINK) -o $@ $^ $(LIBS) -lcmocka

@@ -1,31 +1,35 @@
 /* bench_log.c: what the log costs over the disk, beside a raw writer in the same run: a pre-written
  * file, written with O_DIRECT in the same batch sizes, write + sync, one in flight.
- * Use:        bench_log [--smoke] [--vs-raw | --latency | --making | --files | --index |
- *             --senders N] [--body BYTES] [--batch BYTES] [DIRECTORY]; the directory decides which
- *             disk is measured. Without a mode: the first five.
+ * Use:        bench_log [--smoke] [--vs-raw | --latency | --making | --files | --senders N]
+ *             [--body BYTES] [--batch BYTES] [DIRECTORY]; the directory decides which disk is
+ *             measured. Without a mode: the first four.
  *             --vs-raw and --latency end with status 1 if their limit is missed: 80 % of the raw
  *             writer's bytes per second; 1.5 times its p50. --body, --batch: of --vs-raw's table
  *             only that. --making: commits while a segment is made in the background and while none
  *             is. --files: by the kind of file that a commit goes to: the raw writer in a new one
  *             that is pre-written, in a recycled one (its content wiped) and in one whose blocks
  *             are only allocated; the log in recycled segments, what --making does in new ones.
- *             --index: what the index of a full unsealed segment of 64 MiB takes per record, and
- *             the time of look-ups. --senders: N senders of 256 bytes, each with one record in
+ *             --senders: N senders of 256 bytes, each with one record in
  *             flight, for 3 s; prints records per second and p50 and p99 in microseconds, for
  *             bench/store
  * Method:     log and raw take turns, round by round; a figure is the median of the rounds' ratios,
- *             since other users of the disk disturb both alike. The raw writer has what decides a
+ *             since other users of the disk disturb both alike, over several passes, since it
+ *             matters where on the disk a file happens to lie. The raw writer has what decides a
  *             disk's rate as the log has it: a buffer in huge pages, and per figure a file made
  *             beside the log's segment, of zeros in large writes. A round has 16 batches at least:
  *             the first one is filled while the disk idles, which a log that goes on does not see.
  *             The log's shard is played as the gateway's turn does it: some records, then io_poll,
- *             log_flush, log_completed.
+ *             log_flush, log_completed. Its processor time is read in rounds of their own behind
+ *             the others: reading it is a system call, two for each portion of records, which took
+ *             a tenth of a batch of 64 KiB.
  * Counted:    making the records up, which is their senders' work, is in "all" and in bytes per
  *             second, not in "log" nor in a commit's latency. "log" CPU is this thread's in
- *             log_append and log_completed, without what reading the clock takes; "all" is the
- *             process's between the first append and the last completion, user and kernel, with
- *             io_uring's workers; "raw" is the same for the raw writer, per record that its batch
- *             would hold. Not in it: the way of a record from another shard (bench_core: mesh) */
+ *             log_append and log_completed, without what reading the clock takes: the mean, and in
+ *             brackets the median of the portions, since a kernel without IRQ_TIME_ACCOUNTING
+ *             charges the disk's interrupts to whoever runs; "all" is the process's between the
+ *             first append and the last completion, user and kernel, with io_uring's workers; "raw"
+ *             is the same for the raw writer, per record that its batch would hold. Not in it: the
+ *             way of a record from another shard (bench_core: mesh) */
 #include "core/file.h"
 #include "core/memory.h"
 #include "core/worker.h"
@@ -36,7 +40,9 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define ROUNDS        9
+#define PASSES        3u  /* each with files of its own */
+#define ROUNDS        9u  /* of a pass */
+#define CPU_ROUNDS    2u  /* beside them, of which the log's processor time is read */
 #define BATCHES_MIN   16u /* of a round */
 #define BATCH_MAX     (4u << 20)
 #define TURN_RECORDS  64u /* appended between two polls */
@@ -45,9 +51,8 @@
 #define SENDERS_NS    (3 * NS_PER_S)
 #define SAMPLES_MAX   (1u << 20)
 #define KEEP_OF_RAW   0.8
-#define INDEX_SEGMENT (64u << 20)
-#define RECORDS_MAX   1024u /* prepared at a time */
-#define INDEX_LOOKS   2000u
+#define RECORDS_MAX   1024u  /* prepared at a time */
+#define PORTIONS_MAX  65536u /* of which the median is taken */
 #define TIMES_RAW     1.5
 #define FILE_COMMITS  128u /* of a round */
 #define RECYCLED_MAX  12u  /* files there to be recycled */
@@ -56,15 +61,7 @@ enum file_kind { FILE_NEW, FILE_RECYCLED, FILE_ALLOCATED, FILE_KINDS };
 
 static const char *const file_kinds[FILE_KINDS] = {"new", "recycled", "allocated"};
 
-enum mode {
-    MODE_ALL,
-    MODE_VS_RAW,
-    MODE_LATENCY,
-    MODE_MAKING,
-    MODE_FILES,
-    MODE_INDEX,
-    MODE_SENDERS
-};
+enum mode { MODE_ALL, MODE_VS_RAW, MODE_LATENCY, MODE_MAKING, MODE_FILES, MODE_SENDERS };
 
 struct bench {
     struct io_group *group;
@@ -88,7 +85,10 @@ struct bench {
     uint32_t record_count;
     uint64_t appended;
     uint64_t completed;
+    bool count_cpu; /* of the log, into: */
     uint64_t log_cpu_ns;
+    uint64_t *portions; /* ns of each, per record */
+    uint32_t portion_count;
     uint64_t clock_cost_ns;
     uint32_t making_commits;
     uint32_t senders;
@@ -102,11 +102,26 @@ static uint64_t clock_ns(clockid_t clock)
     return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-/* log_time: what this thread has used since `began`, without the reading of its clock. */
-static uint64_t log_time(const struct bench *b, uint64_t began)
+/* log_begin, log_end: what this thread uses between them is the log's. */
+static uint64_t log_begin(const struct bench *b)
 {
+    return b->count_cpu ? clock_ns(CLOCK_THREAD_CPUTIME_ID) : 0;
+}
+
+static uint64_t log_end(struct bench *b, uint64_t began)
+{
+    if (!b->count_cpu)
+        return 0;
     uint64_t used = clock_ns(CLOCK_THREAD_CPUTIME_ID) - began;
-    return used < b->clock_cost_ns ? 0 : used - b->clock_cost_ns;
+    used = used < b->clock_cost_ns ? 0 : used - b->clock_cost_ns;
+    b->log_cpu_ns += used;
+    return used;
+}
+
+static void portion_add(struct bench *b, uint64_t ns, uint32_t records)
+{
+    if (b->count_cpu && b->portion_count < PORTIONS_MAX)
+        b->portions[b->portion_count++] = ns / records;
 }
 
 static int number_compare(const void *a, const void *b)
@@ -269,12 +284,12 @@ static void turn(struct bench *b, bool flush, uint64_t deadline_ns)
     struct log_completion done;
     if (count == 0)
         return; /* nothing has completed: the clock would be most of it */
-    uint64_t began = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    uint64_t began = log_begin(b);
     while (log_completed(b->log, &done)) {
         CHECK(done.err == OK);
         b->completed++;
     }
-    b->log_cpu_ns += log_time(b, began);
+    (void)log_end(b, began);
 }
 
 /* append_batch: in portions of a turn. Between two turns a linked sync begins at log_append's looks
@@ -286,13 +301,13 @@ static void append_batch(struct bench *b, size_t body, uint32_t records)
         uint32_t portion = records < TURN_RECORDS ? records : TURN_RECORDS;
         if (b->record_at == b->record_count)
             prepare(b, body, portion);
-        uint64_t began = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+        uint64_t began = log_begin(b);
         for (uint32_t i = 0; i < portion; i++)
             while (!append_next(b, 0)) { /* the segment is full, or the next not made yet */
                 log_flush(b->log);
                 turn(b, true, io_now_ns(b->io) + NS_PER_S);
             }
-        b->log_cpu_ns += log_time(b, began);
+        portion_add(b, log_end(b, began), portion);
         records -= portion;
         if (records > 0)
             turn(b, false, 0);
@@ -316,68 +331,100 @@ static void log_round(struct bench *b, size_t body, uint32_t records, uint32_t b
 
 /* rounds: the log's and the raw writer's times and processor times of one figure. */
 struct rounds {
-    uint64_t ours[ROUNDS];
-    uint64_t raws[ROUNDS];
-    double ratios[ROUNDS];
-    uint64_t log_cpu;
+    uint64_t ours[PASSES * ROUNDS];
+    uint64_t raws[PASSES * ROUNDS];
+    double ratios[PASSES * ROUNDS];
+    uint32_t count;
     uint64_t our_cpu;
     uint64_t raw_cpu;
 };
 
-static void rounds_run(struct bench *b, struct rounds *r, size_t body, size_t batch_bytes,
-                       uint32_t records, uint32_t batches)
+/* figure: what one line is about. */
+struct figure {
+    size_t body;
+    size_t batch_bytes;
+    uint32_t records; /* of a batch */
+    uint32_t batches; /* of a round */
+};
+
+static void round_run(struct bench *b, struct rounds *r, const struct figure *f)
 {
-    double payload = (double)records * (double)record_bytes(body);
-    *r = (struct rounds){0};
-    b->log_cpu_ns = 0;
-    for (uint32_t round = 0; round < ROUNDS; round++) {
-        uint64_t cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-        uint64_t began = clock_ns(CLOCK_MONOTONIC);
-        log_round(b, body, records, batches);
-        r->ours[round] = clock_ns(CLOCK_MONOTONIC) - began;
-        r->our_cpu += clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-        cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-        began = clock_ns(CLOCK_MONOTONIC);
-        for (uint32_t batch = 0; batch < batches; batch++)
-            raw_write(b, batch_bytes);
-        r->raws[round] = clock_ns(CLOCK_MONOTONIC) - began;
-        r->raw_cpu += clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-        r->ratios[round] =
-            payload / (double)batch_bytes * (double)r->raws[round] / (double)r->ours[round];
+    double payload = (double)f->records * (double)record_bytes(f->body);
+    uint64_t cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    uint64_t began = clock_ns(CLOCK_MONOTONIC);
+    log_round(b, f->body, f->records, f->batches);
+    uint64_t ours = clock_ns(CLOCK_MONOTONIC) - began;
+    r->our_cpu += clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    began = clock_ns(CLOCK_MONOTONIC);
+    for (uint32_t batch = 0; batch < f->batches; batch++)
+        raw_write(b, f->batch_bytes);
+    uint64_t raws = clock_ns(CLOCK_MONOTONIC) - began;
+    r->raw_cpu += clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    r->ours[r->count] = ours;
+    r->raws[r->count] = raws;
+    r->ratios[r->count++] = payload / (double)f->batch_bytes * (double)raws / (double)ours;
+}
+
+/* pass: the rounds of processor time spread over it, since an index costs the more the fuller. */
+static void pass(struct bench *b, struct rounds *r, const struct figure *f)
+{
+    uint32_t counted = 0;
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        round_run(b, r, f);
+        if ((i + 1) * CPU_ROUNDS / ROUNDS == counted)
+            continue;
+        counted++;
+        b->count_cpu = true;
+        log_round(b, f->body, f->records, f->batches);
+        b->count_cpu = false;
     }
-    r->log_cpu = b->log_cpu_ns;
+}
+
+static void throughput_line(struct bench *b, struct rounds *r, const struct figure *f)
+{
+    qsort(r->ratios, r->count, sizeof *r->ratios, ratio_compare);
+    double ratio = r->ratios[r->count / 2];
+    double count = (double)f->records * f->batches;
+    double ns = (double)quantile(r->ours, r->count, 50);
+    double raw_ns = (double)quantile(r->raws, r->count, 50);
+    b->missed = b->missed || ratio < KEEP_OF_RAW;
+    printf("append body %4zu batch %7zu: %7.1f MB/s, raw %7.1f MB/s, %5.1f %%; %8.0f records/s; "
+           "CPU ns/record: log %4.0f (%3.0f), all %5.0f, raw %5.0f\n",
+           f->body, f->batch_bytes, count * (double)record_bytes(f->body) / ns * 1e3,
+           (double)f->batch_bytes * f->batches / raw_ns * 1e3, 100 * ratio, count / ns * 1e9,
+           (double)b->log_cpu_ns / count / (PASSES * CPU_ROUNDS),
+           (double)quantile(b->portions, b->portion_count, 50),
+           (double)r->our_cpu / count / r->count, (double)r->raw_cpu / count / r->count);
 }
 
 static void throughput(struct bench *b, size_t body, size_t batch_bytes)
 {
-    uint32_t records = (uint32_t)((batch_bytes - BATCH_HEADER_BYTES) / record_bytes(body));
-    uint32_t batches = (uint32_t)((b->segment_bytes - SEGMENT_DATA_OFFSET) / batch_bytes / ROUNDS);
+    uint32_t rounds = ROUNDS + CPU_ROUNDS;
     uint64_t segment_bytes = b->segment_bytes;
-    struct rounds r;
-    if (batches < BATCHES_MIN)
-        batches = BATCHES_MIN;
-    if (batches > b->batches_max)
-        batches = b->batches_max;
-    if (b->segment_bytes < ROUNDS * (uint64_t)batches * batch_bytes + (1 << 20))
-        b->segment_bytes = ROUNDS * (uint64_t)batches * batch_bytes + (1 << 20);
-    open_log(b);
-    raw_open(b, FILE_NEW, b->segment_bytes);
+    struct figure f = {
+        .body = body,
+        .batch_bytes = batch_bytes,
+        .records = (uint32_t)((batch_bytes - BATCH_HEADER_BYTES) / record_bytes(body)),
+        .batches = (uint32_t)((segment_bytes - SEGMENT_DATA_OFFSET) / batch_bytes / rounds)};
+    struct rounds r = {.count = 0};
+    if (f.batches < BATCHES_MIN)
+        f.batches = BATCHES_MIN;
+    if (f.batches > b->batches_max)
+        f.batches = b->batches_max;
+    if (b->segment_bytes < rounds * (uint64_t)f.batches * batch_bytes + (1 << 20))
+        b->segment_bytes = rounds * (uint64_t)f.batches * batch_bytes + (1 << 20);
+    b->log_cpu_ns = 0;
+    b->portion_count = 0;
+    for (uint32_t i = 0; i < PASSES; i++) {
+        open_log(b);
+        raw_open(b, FILE_NEW, b->segment_bytes);
+        pass(b, &r, &f);
+        file_close(b->raw_fd);
+        log_close(b->log);
+    }
     b->segment_bytes = segment_bytes;
-    rounds_run(b, &r, body, batch_bytes, records, batches);
-    file_close(b->raw_fd);
-    log_close(b->log);
-    qsort(r.ratios, ROUNDS, sizeof *r.ratios, ratio_compare);
-    double ratio = r.ratios[ROUNDS / 2];
-    double count = (double)records * batches;
-    double ns = (double)quantile(r.ours, ROUNDS, 50);
-    double raw_ns = (double)quantile(r.raws, ROUNDS, 50);
-    b->missed = b->missed || ratio < KEEP_OF_RAW;
-    printf("append body %4zu batch %7zu: %7.1f MB/s, raw %7.1f MB/s, %5.1f %%; %8.0f records/s; "
-           "CPU ns/record: log %4.0f, all %5.0f, raw %5.0f; raw us/batch %6.1f\n",
-           body, batch_bytes, count * (double)record_bytes(body) / ns * 1e3,
-           (double)batch_bytes * batches / raw_ns * 1e3, 100 * ratio, count / ns * 1e9,
-           (double)r.log_cpu / count / ROUNDS, (double)r.our_cpu / count / ROUNDS,
-           (double)r.raw_cpu / count / ROUNDS, (double)r.raw_cpu / batches / ROUNDS / 1e3);
+    throughput_line(b, &r, &f);
 }
 
 static void latency(struct bench *b, uint32_t senders)
@@ -520,86 +567,6 @@ static void files(struct bench *b)
     making(b, true);
 }
 
-/* ---- the index of a full segment */
-
-static struct log_record indexed(uint64_t conversation, uint64_t seq)
-{
-    struct log_record record = {.kind = RECORD_MESSAGE,
-                                .conversation = {1, conversation},
-                                .seq = seq,
-                                .sender = {7},
-                                .device = {1}};
-    store_u64(record.message_id.v, seq);
-    return record;
-}
-
-/* index_fill: conversations at random; returns how many records. */
-static uint32_t index_fill(struct index *index, uint64_t *seqs, uint32_t conversations, size_t size)
-{
-    uint32_t count = 0;
-    uint64_t random = 1;
-    for (uint32_t at = SEGMENT_DATA_OFFSET; at + size <= INDEX_SEGMENT; at += (uint32_t)size) {
-        random = random * 6364136223846793005u + 1442695040888963407u;
-        uint64_t conversation = (random >> 33) % conversations;
-        struct log_record record = indexed(conversation, ++seqs[conversation]);
-        CHECK(index_add(index, &record, at, (uint32_t)size) == OK);
-        count++;
-    }
-    return count;
-}
-
-/* index_looks: nanoseconds per page of the oldest 50 and per look-up of a key. */
-static void index_looks(const struct index *index, const struct segment_key *key,
-                        uint32_t conversations, double ns[2])
-{
-    struct index_hit hits[50];
-    uint32_t looks = 0;
-    bool before;
-    for (int find = 0; find < 2; find++) {
-        uint64_t began = clock_ns(CLOCK_MONOTONIC);
-        for (looks = 0; looks < INDEX_LOOKS; looks++) {
-            struct log_record record = indexed(looks * 7919ull % conversations, 1);
-            if (find == 0) {
-                (void)index_range(index, record.conversation, 1, UINT32_MAX, hits, COUNT_OF(hits),
-                                  &before);
-                continue;
-            }
-            uint32_t print = segment_print(key, record.conversation, record.sender, record.device,
-                                           record.message_id);
-            (void)index_find(index, record.conversation, print, UINT32_MAX, hits, COUNT_OF(hits));
-        }
-        ns[find] = (double)(clock_ns(CLOCK_MONOTONIC) - began) / looks;
-    }
-}
-
-static void index_line(uint32_t conversations, size_t body)
-{
-    const struct segment_header header = {.id = 1, .bytes = INDEX_SEGMENT, .nonce = 1};
-    const struct segment_key key = segment_key_of(&header);
-    uint64_t *seqs = memory_take_zeroed(conversations * sizeof *seqs, MEMORY_STORE);
-    struct index *index;
-    double ns[2];
-    CHECK(seqs != NULL && index_create(&index, &key, header.bytes) == OK);
-    uint64_t began = clock_ns(CLOCK_MONOTONIC);
-    uint32_t records = index_fill(index, seqs, conversations, record_bytes(body));
-    double add_ns = (double)(clock_ns(CLOCK_MONOTONIC) - began) / records;
-    index_looks(index, &key, conversations, ns);
-    printf("index of 64 MiB, body %4zu: %6u records in %6u conversations: %5.1f B per record; "
-           "adding %4.0f ns, oldest 50 %5.0f ns, by key %6.0f ns\n",
-           body, records, index->conversation_count, (double)index_memory(index) / records, add_ns,
-           ns[0], ns[1]);
-    index_destroy(index);
-    memory_give(seqs, MEMORY_STORE);
-}
-
-static void index_lines(void)
-{
-    static const uint32_t conversations[] = {1, 1000, 20000, 200000};
-    for (size_t i = 0; i < COUNT_OF(conversations); i++)
-        index_line(conversations[i], 256);
-    index_line(1000, 1024);
-}
-
 /* ---- a closed loop of senders */
 
 struct senders {
@@ -681,8 +648,9 @@ static void start(struct bench *b)
     CHECK(workers_create(&b->workers, b->group, &workers) == OK);
     b->seqs = memory_take(CONVERSATIONS * sizeof *b->seqs, MEMORY_STORE);
     b->records = memory_take(RECORDS_MAX * sizeof *b->records, MEMORY_STORE);
+    b->portions = memory_take(PORTIONS_MAX * sizeof *b->portions, MEMORY_STORE);
     b->raw_data = memory_take_huge(BATCH_MAX, MEMORY_STORE);
-    CHECK(b->seqs != NULL && b->records != NULL && b->raw_data != NULL);
+    CHECK(b->seqs != NULL && b->records != NULL && b->portions != NULL && b->raw_data != NULL);
     b->clock_cost_ns = clock_cost();
 }
 
@@ -707,8 +675,6 @@ static void run(struct bench *b, enum mode mode)
         making(b, false);
     if (mode == MODE_ALL || mode == MODE_FILES)
         files(b);
-    if (mode == MODE_ALL || mode == MODE_INDEX)
-        index_lines();
     if (mode == MODE_SENDERS)
         senders_run(b, b->senders);
 }
@@ -739,8 +705,6 @@ int main(int argc, char **argv)
             b.body = strtoul(argv[++i], NULL, 10);
         } else if (strcmp(argv[i], "--batch") == 0 && i + 1 < argc) {
             b.batch = strtoul(argv[++i], NULL, 10);
-        } else if (strcmp(argv[i], "--index") == 0) {
-            mode = MODE_INDEX;
         } else if (strcmp(argv[i], "--senders") == 0 && i + 1 < argc) {
             mode = MODE_SENDERS;
             b.senders = (uint32_t)strtoul(argv[++i], NULL, 10);
@@ -757,6 +721,7 @@ int main(int argc, char **argv)
     memory_give(b.raw_data, MEMORY_STORE);
     memory_give(b.seqs, MEMORY_STORE);
     memory_give(b.records, MEMORY_STORE);
+    memory_give(b.portions, MEMORY_STORE);
     workers_destroy(b.workers);
     io_destroy(b.io);
     io_group_destroy(b.group);

@@ -293,7 +293,7 @@ static void sizes(struct bench *b)
 {
     resident(b);
     printf("memory: %zu B more per conversation while it is busy; inbox entry %zu B + %zu per "
-           "device; message in an unsealed segment %u B and room for growth (bench_log --index) + "
+           "device; message in an unsealed segment %u B and room for growth (bench_index) + "
            "2 per KiB of segment + %zu per conversation there\n",
            sizeof(struct conversation_work), sizeof(struct entry), sizeof(struct cursor_state),
            INDEX_RECORD_BYTES, sizeof(struct index_run));

@@ -65,8 +65,11 @@ uint64_t hash_bytes(const struct hash_key *key, struct bytes data)
     for (size_t i = 0; i < whole; i += 8)
         sip_word(&s, load_u64(data.data + i));
     uint64_t last = (uint64_t)data.size << 56;
-    for (size_t i = whole; i < data.size; i++)
-        last |= (uint64_t)data.data[i] << (8 * (i - whole));
+    size_t rest = data.size - whole;
+    if (rest != 0 && whole != 0)
+        return sip_finish(&s, last | load_u64(data.data + data.size - 8) >> (64 - 8 * rest));
+    for (size_t i = 0; i < rest; i++)
+        last |= (uint64_t)data.data[i] << (8 * i);
     return sip_finish(&s, last);
 }
 

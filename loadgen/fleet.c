@@ -355,6 +355,8 @@ static void on_user_event(struct fleet *fleet, struct device *device,
         oracle_history(fleet->oracle, peer_of(device), event->seq, event->history);
         break;
     case USER_EVENT_REFUSED:
+        oracle_refused(fleet->oracle, event->conversation, peer_of(device), &event->id,
+                       event->first_seq, event->code);
         fail_note(fleet, device, user_failure(fleet->engine));
         count(&fleet->progress.refused);
         break;

@@ -33,6 +33,7 @@
 #define SETTLED_KEPT   8 /* settled numbers kept for late acknowledgements and double storing */
 #define ENTRIES_FIRST  4
 #define LATE_MS        2000 /* between the server's last look at the clock and the device */
+#define KNOWN_MS       (24 * 3600 * 1000ull) /* so long a repeat gets the first answer */
 
 struct entry {
     uint64_t hash;    /* of the message id; 0: placeholder */
@@ -100,6 +101,15 @@ static uint64_t hash_of(const struct message_id *id)
     static const struct hash_key key = {0x6f7261636c650001u, 0x6f7261636c650002u};
     uint64_t hash = hash_u128(&key, load_u64(id->v), load_u64(id->v + 8));
     return hash == 0 ? 1 : hash;
+}
+
+/* made_ms: when the id was made (RFC 9562 5.7). */
+static uint64_t made_ms(const struct message_id *id)
+{
+    uint64_t ms = 0;
+    for (int i = 0; i < 6; i++)
+        ms = ms << 8 | id->v[i];
+    return ms;
 }
 
 enum err oracle_create(struct oracle **out, uint32_t window_max)
@@ -301,17 +311,14 @@ bool oracle_knows(const struct oracle *oracle, struct conversation_id id)
 
 /* ---- facts */
 
-/* know_elsewhere: the message stands under another number too. */
-static void know_elsewhere(struct oracle *oracle, struct conversation *conversation, uint64_t seq,
-                           uint64_t hash, const struct oracle_peer *peer)
+/* number_of: where the message stands, as far as that is remembered; 0: nowhere. */
+static uint64_t number_of(const struct conversation *conversation, uint64_t hash)
 {
     uint64_t end = conversation->base + conversation->count;
-    for (uint64_t other = conversation->base; other < end; other++) {
-        const struct entry *first = entry_at(conversation, other);
-        if (first->hash == hash)
-            fault(oracle, &oracle->counts.conflicting, conversation->id, peer, seq,
-                  "the message has number %" PRIu64 " already", other);
-    }
+    for (uint64_t seq = conversation->base; seq < end; seq++)
+        if (entry_at(conversation, seq)->hash == hash)
+            return seq;
+    return 0;
 }
 
 /* entry_know: the entry is about this message; false if it is about another one already. */
@@ -328,7 +335,10 @@ static bool entry_know(struct oracle *oracle, struct conversation *conversation,
               "two messages under one number");
         return false;
     }
-    know_elsewhere(oracle, conversation, seq, hash, peer);
+    uint64_t other = number_of(conversation, hash);
+    if (other != 0)
+        fault(oracle, &oracle->counts.conflicting, conversation->id, peer, seq,
+              "the message has number %" PRIu64 " already", other);
     if (!entry->gone)
         oracle->unknown--;
     else if (expires == 0 || before(entry->expires, expires))
@@ -389,6 +399,19 @@ void oracle_repeated(struct oracle *oracle, struct conversation_id id, struct or
     if (seq != first_seq)
         fault(oracle, &oracle->counts.conflicting, id, &sender, seq,
               "a repeat of what has number %" PRIu64, first_seq);
+}
+
+void oracle_refused(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
+                    const struct message_id *message_id, uint64_t first_seq, enum code code)
+{
+    const struct conversation *conversation = find(oracle, id);
+    if (oracle->now_ms >= made_ms(message_id) + KNOWN_MS)
+        return;
+    if (first_seq == 0 && conversation != NULL)
+        first_seq = number_of(conversation, hash_of(message_id));
+    if (first_seq != 0)
+        fault(oracle, &oracle->counts.conflicting, id, &sender, first_seq,
+              "has its number, and was refused when it was sent again: %s", code_name(code));
 }
 
 /* judge_order: what pushing seq on this connection means; true if it is the device's first sight of
@@ -766,10 +789,7 @@ uint64_t oracle_expiry(const struct message_id *id)
 {
     uint64_t hash = hash_of(id);
     uint64_t root = hash / 4 % 55;
-    uint64_t made_ms = 0;
-    for (int i = 0; i < 6; i++) /* RFC 9562 5.7 */
-        made_ms = made_ms << 8 | id->v[i];
-    return hash % 4 != 0 ? 0 : made_ms + 20 + root * root;
+    return hash % 4 != 0 ? 0 : made_ms(id) + 20 + root * root;
 }
 
 static bool hex_parse(uint64_t *out, const uint8_t *text, size_t digits)

@@ -39,7 +39,8 @@ struct oracle_counts {
     uint64_t duplicated;  /* pushed twice on one connection, or again though confirmed */
     uint64_t reordered;   /* a lower number after a higher one on one connection */
     uint64_t altered;     /* content, id, sender and conversation do not belong together */
-    uint64_t conflicting; /* one number for two messages, or one message with two numbers */
+    uint64_t conflicting; /* one number for two messages, one message with two numbers, or with one
+                             and refused for good */
     uint64_t gaps;        /* numbers below the newest that no message was ever seen to have */
     uint64_t late;        /* shown though its time had come long before */
     uint64_t strange;     /* conversation or device that never joined */
@@ -74,6 +75,12 @@ void oracle_acked(struct oracle *oracle, struct conversation_id id, struct oracl
  * become of the message, and acknowledged under seq. */
 void oracle_repeated(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
                      uint64_t first_seq, uint64_t seq);
+
+/* oracle_refused: the server refused this device's send for good. first_seq: it had been
+ * acknowledged under that, 0: it had not. What has a number may be sent again for a day after its
+ * id was made, whatever has become of it (PROTOCOL.md, 6): until then the refusal is a fault. */
+void oracle_refused(struct oracle *oracle, struct conversation_id id, struct oracle_peer sender,
+                    const struct message_id *message_id, uint64_t first_seq, enum code code);
 
 /* oracle_delivered: a message was pushed to the device; connection: a number that differs between
  * the device's connections. True if it is new to the device and its content is whole:

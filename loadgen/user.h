@@ -125,7 +125,7 @@ enum user_event_kind {
     USER_EVENT_READY,
     USER_EVENT_ACKED,   /* conversation, id, seq, duplicate, intended_ns; first_seq: of a repeat,
                            what the first acknowledgement said */
-    USER_EVENT_REFUSED, /* a send was given up: code, intended_ns */
+    USER_EVENT_REFUSED, /* a send was given up: code, conversation, id, first_seq, intended_ns */
     USER_EVENT_RETRY,   /* a send was refused for now and will be repeated: code */
     USER_EVENT_MESSAGE, /* message */
     USER_EVENT_GONE,    /* conversation, seq … to_seq no longer exist */

@@ -151,6 +151,8 @@ static bool on_error(struct user *user, struct user_engine *engine, uint64_t req
     out->id = send->id;
     if (error->verdict != VERDICT_RETRY) {
         out->kind = USER_EVENT_REFUSED;
+        out->conversation = conversation_id_direct(user->id, send->to);
+        out->first_seq = send->seq;
         send_remove(user, link);
         return true;
     }

@@ -1,66 +1,22 @@
 /* replay.c: see replay.h. Records are gathered, a group at a time, and then taken together: the
  * rows that they are the first to need are read in key order, and memory that will be written is
  * fetched while other records are taken; one after the other, in the order of the log, as they
- * came.
- *
- * An entry is a conversation's row and its two members' inbox rows, decoded as rows.c reads them.
- * What a message changes stands in its first three cache lines: two devices' senders and one
- * device's cursor of each member among it. */
+ * came. Entries: replay_entry.h; their rows: replay_rows.c. */
 #include "gateway/chat/replay.h"
 
 #include "core/memory.h"
-#include "gateway/chat/replay_sort.h"
+#include "gateway/chat/replay_entry.h"
 
-#define LINE_BYTES 64 /* of a cache */
-
-struct replay_cursors {
-    struct inbox_cursor first;
-    uint32_t count;
-    uint32_t capacity; /* above 1: all stand in `more` of the member's inbox */
-};
-
-struct replay_inbox {
-    uint64_t last_seq;
-    uint64_t activity_ms;
-    uint64_t read_seq;
-    uint64_t peer_delivered;
-    uint64_t peer_read;
-    struct inbox_cursor *more;
-};
-
-struct replay_entry {
-    struct conversation_id id;
-    uint64_t last_seq;
-    uint64_t last_time_ms;
-    uint64_t seen_seq; /* highest number among the records: of both inboxes too */
-    uint64_t seen_ms;
-    struct keep *keep; /* NULL: nobody set any */
-    uint32_t count;    /* senders */
-    uint32_t capacity; /* above COUNT_OF(first): all stand in `more` */
-    struct sender_row first[2];
-    struct replay_cursors cursors[2];
-    struct sender_row *more;
-    _Alignas(LINE_BYTES) uint64_t delivered[2]; /* from here on: what messages do not touch */
-    uint64_t read[2];
-    struct replay_inbox inboxes[2]; /* a talk with oneself uses the first */
-};
+#define ENTRY_BYTES   (sizeof(struct replay_entry) + 64) /* and the table's cell, about */
+#define APPROACH      12u /* so many records ahead memory is fetched */
+#define MESSAGE_BYTES offsetof(struct replay_entry, delivered) /* what messages touch */
+_Static_assert(MESSAGE_BYTES == 3 * REPLAY_LINE_BYTES, "whole lines");
 
 /* gathered: a record that waits to be taken. */
 struct gathered {
     struct log_record record; /* its body: what `body` holds; of a message only its size is known */
     uint8_t body[KEEP_BODY_BYTES];
     struct replay_entry *entry;
-};
-
-#define CHUNK_ENTRIES 64                                 /* 20 KiB */
-#define ENTRY_BYTES   (sizeof(struct replay_entry) + 64) /* and the table's cell, about */
-#define APPROACH      12u /* so many records ahead memory is fetched */
-#define APPROACH_ROWS 6u  /* the same of rows */
-
-struct replay_chunk {
-    struct replay_chunk *next;
-    uint32_t count;
-    struct replay_entry entries[CHUNK_ENTRIES];
 };
 
 struct replay_group {
@@ -70,28 +26,9 @@ struct replay_group {
     struct gathered gathered[REPLAY_GROUP_RECORDS];
 };
 
-#define MESSAGE_BYTES offsetof(struct replay_entry, delivered) /* what messages touch */
-_Static_assert(MESSAGE_BYTES == 3 * LINE_BYTES, "whole lines");
-
-static void raise(uint64_t *target, uint64_t value)
-{
-    if (value > *target)
-        *target = value;
-}
-
 static struct table_key key_of(struct conversation_id id)
 {
     return (struct table_key){id.hi, id.lo};
-}
-
-static uint64_t member_user(struct conversation_id id, uint32_t member)
-{
-    return member == 0 ? id.hi : id.lo;
-}
-
-static uint32_t members_of(struct conversation_id id)
-{
-    return id.hi == id.lo ? 1 : 2;
 }
 
 /* ---- life */
@@ -150,19 +87,11 @@ enum err replay_create(struct replay **out)
     return OK;
 }
 
-static void entry_deinit(struct replay_entry *entry)
-{
-    for (int i = 0; i < 2; i++)
-        memory_give(entry->inboxes[i].more, MEMORY_CHAT);
-    memory_give(entry->keep, MEMORY_CHAT);
-    memory_give(entry->more, MEMORY_CHAT);
-}
-
 static void forget(struct replay *replay)
 {
     for (struct replay_chunk *at = replay->chunks; at != NULL; at = at->next)
         for (uint32_t i = 0; i < at->count; i++)
-            entry_deinit(&at->entries[i]);
+            replay_entry_deinit(&at->entries[i]);
     chunks_give(replay->chunks);
     replay->chunks = NULL;
     replay->entry_count = 0;
@@ -184,241 +113,25 @@ bool replay_full(const struct replay *replay)
     return replay->bytes >= REPLAY_BYTES_MAX;
 }
 
-/* ---- an entry's arrays */
-
-/* grow: room for one more element; the first ones stand in the entry, then all in *more. */
-static enum err grow(struct replay *replay, void **more, const void *first, uint32_t *capacity,
-                     uint32_t count, size_t size)
-{
-    if (count < *capacity)
-        return OK;
-    uint32_t doubled = *capacity * 2;
-    void *grown = memory_resize(*more, doubled * size, MEMORY_CHAT);
-    if (grown == NULL)
-        return ERR_NO_MEMORY;
-    if (*more == NULL)
-        memcpy(grown, first, count * size);
-    replay->bytes += (doubled - *capacity) * size;
-    *more = grown;
-    *capacity = doubled;
-    return OK;
-}
-
-static struct sender_row *senders_of(struct replay_entry *entry)
-{
-    return entry->capacity > COUNT_OF(entry->first) ? entry->more : entry->first;
-}
-
-/* sender_of: the device's place, made if absent; *out NULL: the row has no more. */
-static enum err sender_of(struct replay *replay, struct sender_row **out,
-                          struct replay_entry *entry, struct user_id user, struct device_id device)
-{
-    struct sender_row *senders = senders_of(entry);
-    for (uint32_t i = 0; i < entry->count; i++)
-        if (senders[i].user.v == user.v && senders[i].device.v == device.v) {
-            *out = &senders[i];
-            return OK;
-        }
-    *out = NULL;
-    if (entry->count == ROW_SENDERS_MAX)
-        return OK;
-    void *more = entry->more;
-    TRY(grow(replay, &more, entry->first, &entry->capacity, entry->count, sizeof **out));
-    entry->more = more;
-    *out = &senders_of(entry)[entry->count++];
-    **out = (struct sender_row){.user = user, .device = device};
-    return OK;
-}
-
-static struct inbox_cursor *cursors_of(struct replay_entry *entry, uint32_t member)
-{
-    struct replay_cursors *cursors = &entry->cursors[member];
-    return cursors->capacity > 1 ? entry->inboxes[member].more : &cursors->first;
-}
-
-static enum err cursor_of(struct replay *replay, struct inbox_cursor **out,
-                          struct replay_entry *entry, uint32_t member, struct device_id device)
-{
-    struct replay_cursors *cursors = &entry->cursors[member];
-    struct inbox_cursor *at = cursors_of(entry, member);
-    for (uint32_t i = 0; i < cursors->count; i++)
-        if (at[i].device.v == device.v) {
-            *out = &at[i];
-            return OK;
-        }
-    *out = NULL;
-    if (cursors->count == ROW_CURSORS_MAX)
-        return OK;
-    void *more = entry->inboxes[member].more;
-    TRY(grow(replay, &more, &cursors->first, &cursors->capacity, cursors->count, sizeof **out));
-    entry->inboxes[member].more = more;
-    *out = &cursors_of(entry, member)[cursors->count++];
-    **out = (struct inbox_cursor){.device = device};
-    return OK;
-}
-
-/* keep_of: a place for the conversation's own retention. */
-static enum err keep_of(struct replay *replay, struct replay_entry *entry)
-{
-    if (entry->keep != NULL)
-        return OK;
-    entry->keep = memory_take_zeroed(sizeof *entry->keep, MEMORY_CHAT);
-    if (entry->keep == NULL)
-        return ERR_NO_MEMORY;
-    replay->bytes += sizeof *entry->keep;
-    return OK;
-}
-
-/* ---- loading */
-
-static enum err load_inbox(struct replay *replay, struct catalog_txn *txn,
-                           struct replay_entry *entry, uint32_t member)
-{
-    struct inbox_row *row = &replay->inbox;
-    struct replay_inbox *inbox = &entry->inboxes[member];
-    const struct user_id user = {member_user(entry->id, member)};
-    enum err err = rows_read_inbox(txn, user, entry->id, row);
-    if (err == ERR_NOT_FOUND)
-        return OK;
-    TRY(err);
-    inbox->last_seq = row->last_seq;
-    inbox->activity_ms = row->activity_ms;
-    inbox->read_seq = row->read_seq;
-    inbox->peer_delivered = row->peer_delivered;
-    inbox->peer_read = row->peer_read;
-    for (uint32_t i = 0; i < row->cursor_count; i++) {
-        struct inbox_cursor *cursor;
-        TRY(cursor_of(replay, &cursor, entry, member, row->cursors[i].device));
-        cursor->delivered = row->cursors[i].delivered;
-    }
-    return OK;
-}
-
-static enum err load_conversation(struct replay *replay, struct catalog_txn *txn,
-                                  struct replay_entry *entry)
-{
-    struct conversation_row *row = &replay->row;
-    enum err err = rows_read_conversation(txn, entry->id, row);
-    if (err == ERR_NOT_FOUND)
-        return OK;
-    TRY(err);
-    entry->last_seq = row->last_seq;
-    entry->last_time_ms = row->last_time_ms;
-    memcpy(entry->delivered, row->delivered, sizeof entry->delivered);
-    memcpy(entry->read, row->read, sizeof entry->read);
-    if (row->keep.seq != 0) {
-        TRY(keep_of(replay, entry));
-        *entry->keep = row->keep;
-    }
-    for (uint32_t i = 0; i < row->sender_count; i++) {
-        struct sender_row *sender;
-        TRY(sender_of(replay, &sender, entry, row->senders[i].user, row->senders[i].device));
-        sender->highest = row->senders[i].highest;
-    }
-    return OK;
-}
-
-/* ---- row by row */
-
-/* row_visits: what is done with each row of the entries: they are read, or written. */
-struct row_visits {
-    enum err (*conversation)(struct replay *replay, struct catalog_txn *txn,
-                             struct replay_entry *entry);
-    enum err (*inbox)(struct replay *replay, struct catalog_txn *txn, struct replay_entry *entry,
-                      uint32_t member);
-};
-
-/* approach: have memory fetched that will be written. */
-static void approach(const struct replay_entry *entry, size_t bytes)
-{
-    for (size_t at = 0; at < bytes; at += LINE_BYTES)
-        __builtin_prefetch((const char *)entry + at, 1);
-}
-
-static void approach_place(const struct replay_place *places, size_t at, size_t count)
-{
-    if (at < count)
-        approach(places[at].entry, sizeof *places[at].entry);
-}
-
-/* each_inbox: first[] is sorted by the first member, second[] by the second, who is another. */
-static enum err each_inbox(struct replay *replay, struct catalog_txn *txn,
-                           const struct row_visits *visits, const struct replay_place *first,
-                           size_t first_count, const struct replay_place *second,
-                           size_t second_count)
-{
-    for (size_t i = 0, j = 0; i < first_count || j < second_count;) {
-        bool is_second = i == first_count || (j < second_count && second[j].user <= first[i].user);
-        approach_place(first, i + APPROACH_ROWS, first_count);
-        approach_place(second, j + APPROACH_ROWS, second_count);
-        struct replay_entry *entry = is_second ? second[j++].entry : first[i++].entry;
-        TRY(visits->inbox(replay, txn, entry, is_second));
-    }
-    return OK;
-}
-
-static enum err each_sorted(struct replay *replay, struct catalog_txn *txn,
-                            const struct row_visits *visits, struct replay_place *places,
-                            size_t count)
-{
-    struct replay_place *second = places + count;
-    struct replay_place *spare = second + count;
-    size_t second_count = 0;
-    for (size_t i = 0; i < count; i++) {
-        struct replay_place place = places[i];
-        if (place.user != place.peer)
-            second[second_count++] = (struct replay_place){place.peer, place.user, place.entry};
-    }
-    replay_sort(places, spare, count);
-    replay_sort(second, spare, second_count);
-    for (size_t i = 0; i < count; i++) {
-        approach_place(places, i + APPROACH_ROWS, count);
-        TRY(visits->conversation(replay, txn, places[i].entry));
-    }
-    return each_inbox(replay, txn, visits, places, count, second, second_count);
-}
-
-/* each_row: of the count entries that stand before `end`, in key order: all their conversations'
- * rows, then the inboxes'. */
-static enum err each_row(struct replay *replay, struct catalog_txn *txn,
-                         const struct row_visits *visits, const struct replay_chunk *end,
-                         uint32_t count)
-{
-    if (count == 0)
-        return OK;
-    struct replay_place *places = memory_take(3 * (size_t)count * sizeof *places, MEMORY_CHAT);
-    if (places == NULL)
-        return ERR_NO_MEMORY;
-    size_t at = 0;
-    for (struct replay_chunk *chunk = replay->chunks; chunk != end; chunk = chunk->next)
-        for (uint32_t i = 0; i < chunk->count; i++) {
-            struct replay_entry *entry = &chunk->entries[i];
-            places[at++] = (struct replay_place){entry->id.hi, entry->id.lo, entry};
-        }
-    enum err err = each_sorted(replay, txn, visits, places, count);
-    memory_give(places, MEMORY_CHAT);
-    return err;
-}
-
 /* ---- taking */
 
 static enum err take_message(struct replay *replay, struct replay_entry *entry,
                              const struct log_record *record)
 {
     struct sender_row *sender;
-    TRY(sender_of(replay, &sender, entry, record->sender, record->device));
+    TRY(replay_sender_of(replay, &sender, entry, record->sender, record->device));
     if (sender != NULL && message_id_compare(record->message_id, sender->highest) > 0)
         sender->highest = record->message_id;
-    raise(&entry->last_seq, record->seq);
-    raise(&entry->last_time_ms, record->time_ms);
-    raise(&entry->seen_seq, record->seq);
-    raise(&entry->seen_ms, record->time_ms);
-    for (uint32_t i = 0; i < members_of(entry->id); i++) {
-        if (member_user(entry->id, i) != record->sender.v)
+    replay_raise(&entry->last_seq, record->seq);
+    replay_raise(&entry->last_time_ms, record->time_ms);
+    replay_raise(&entry->seen_seq, record->seq);
+    replay_raise(&entry->seen_ms, record->time_ms);
+    for (uint32_t i = 0; i < replay_members(entry->id); i++) {
+        if (replay_user(entry->id, i) != record->sender.v)
             continue;
         /* The acknowledgement told the sending device. Only where it has a cursor: one made here
          * would be the row's only one, and the user's other devices would begin behind it. */
-        struct inbox_cursor *cursors = cursors_of(entry, i);
+        struct inbox_cursor *cursors = replay_cursors_of(entry, i);
         for (uint32_t j = 0; j < entry->cursors[i].count; j++)
             if (cursors[j].device.v == record->device.v && cursors[j].delivered + 1 == record->seq)
                 cursors[j].delivered = record->seq;
@@ -444,15 +157,15 @@ static enum err take_watermark(struct replay *replay, struct replay_entry *entry
     uint64_t delivered = record->seq;
     uint32_t member = record->sender.v == entry->id.hi ? 0 : 1;
     struct inbox_cursor *cursor;
-    TRY(cursor_of(replay, &cursor, entry, member, record->device));
+    TRY(replay_cursor_of(replay, &cursor, entry, member, record->device));
     if (cursor != NULL)
-        raise(&cursor->delivered, delivered);
-    raise(&entry->inboxes[member].read_seq, read);
-    raise(&entry->delivered[member], delivered);
-    raise(&entry->read[member], read);
-    if (members_of(entry->id) == 2) {
-        raise(&entry->inboxes[1 - member].peer_delivered, delivered);
-        raise(&entry->inboxes[1 - member].peer_read, read);
+        replay_raise(&cursor->delivered, delivered);
+    replay_raise(&entry->inboxes[member].read_seq, read);
+    replay_raise(&entry->delivered[member], delivered);
+    replay_raise(&entry->read[member], read);
+    if (replay_members(entry->id) == 2) {
+        replay_raise(&entry->inboxes[1 - member].peer_delivered, delivered);
+        replay_raise(&entry->inboxes[1 - member].peer_read, read);
     }
     return OK;
 }
@@ -463,7 +176,7 @@ static enum err take_retention(struct replay *replay, struct replay_entry *entry
 {
     struct retention_setting setting;
     TRY(keep_decode(&setting, record->body));
-    TRY(keep_of(replay, entry));
+    TRY(replay_keep_of(replay, entry));
     TRY(take_message(replay, entry, record));
     keep_set(entry->keep, record->seq, &setting);
     return OK;
@@ -472,8 +185,8 @@ static enum err take_retention(struct replay *replay, struct replay_entry *entry
 /* take_lost: the number was given, and must not be given again. */
 static void take_lost(struct replay_entry *entry, uint64_t seq)
 {
-    raise(&entry->last_seq, seq);
-    raise(&entry->seen_seq, seq);
+    replay_raise(&entry->last_seq, seq);
+    replay_raise(&entry->seen_seq, seq);
 }
 
 static enum err take(struct replay *replay, struct replay_entry *entry,
@@ -504,7 +217,6 @@ static enum err load_fresh(struct replay *replay, struct catalog_txn *txn,
     struct replay_chunk *known = replay->chunks;
     struct replay_chunk **last = &group->fresh;
     uint32_t count = group->fresh_count;
-    static const struct row_visits load = {load_conversation, load_inbox};
     while (*last != NULL)
         last = &(*last)->next;
     *last = known;
@@ -513,7 +225,7 @@ static enum err load_fresh(struct replay *replay, struct catalog_txn *txn,
     replay->bytes += count * ENTRY_BYTES;
     group->fresh = NULL;
     group->fresh_count = 0;
-    return each_row(replay, txn, &load, known, count);
+    return replay_rows_load(replay, txn, known, count);
 }
 
 static enum err settle(struct replay *replay, struct catalog_txn *txn, struct replay_group *group)
@@ -522,7 +234,7 @@ static enum err settle(struct replay *replay, struct catalog_txn *txn, struct re
     TRY(load_fresh(replay, txn, group));
     for (uint32_t i = 0; i < group->count; i++) {
         if (i + APPROACH < group->count)
-            approach(gathered[i + APPROACH].entry, MESSAGE_BYTES);
+            replay_approach(gathered[i + APPROACH].entry, MESSAGE_BYTES);
         TRY(take(replay, gathered[i].entry, &gathered[i].record));
     }
     group->count = 0;
@@ -588,8 +300,8 @@ static enum err entry_create(struct replay_entry **out, struct replay_group *gro
                              struct conversation_id id)
 {
     struct replay_chunk *chunk = group->fresh;
-    if (chunk == NULL || chunk->count == CHUNK_ENTRIES) {
-        chunk = memory_take_aligned(sizeof *chunk, LINE_BYTES, MEMORY_CHAT);
+    if (chunk == NULL || chunk->count == REPLAY_CHUNK_ENTRIES) {
+        chunk = memory_take_aligned(sizeof *chunk, REPLAY_LINE_BYTES, MEMORY_CHAT);
         if (chunk == NULL)
             return ERR_NO_MEMORY;
         chunk->next = group->fresh;
@@ -665,7 +377,7 @@ static enum err take_mark(struct replay *replay, struct replay_entry *entry,
     if (mark->user.v != entry->id.hi && mark->user.v != entry->id.lo)
         return ERR_CORRUPT;
     if (message_id_compare(mark->highest, none) != 0) {
-        TRY(sender_of(replay, &sender, entry, mark->user, mark->device));
+        TRY(replay_sender_of(replay, &sender, entry, mark->user, mark->device));
         if (sender != NULL && message_id_compare(mark->highest, sender->highest) > 0)
             sender->highest = mark->highest;
     }
@@ -673,13 +385,13 @@ static enum err take_mark(struct replay *replay, struct replay_entry *entry,
         TRY(take_watermark(replay, entry, &record));
     uint32_t member = mark->user.v == entry->id.hi ? 0 : 1;
     for (uint32_t i = 0; i < entry->cursors[member].count; i++) {
-        struct inbox_cursor *cursor = &cursors_of(entry, member)[i];
+        struct inbox_cursor *cursor = &replay_cursors_of(entry, member)[i];
         if (cursor->device.v != mark->device.v)
             continue;
         if (mark->lead != 0 && cursor->delivered + 1 >= state->first_seq)
-            raise(&cursor->delivered, mark->lead);
+            replay_raise(&cursor->delivered, mark->lead);
         if (mark->marked)
-            raise(&cursor->delivered, mark->own);
+            replay_raise(&cursor->delivered, mark->own);
     }
     return OK;
 }
@@ -694,8 +406,8 @@ static enum err take_state(struct replay *replay, struct catalog_txn *txn,
     TRY(find(&entry, &replay->finder, replay->group, state->conversation));
     TRY(load_fresh(replay, txn, replay->group));
     take_lost(entry, state->last_seq);
-    raise(&entry->last_time_ms, state->time_ms);
-    raise(&entry->seen_ms, state->time_ms);
+    replay_raise(&entry->last_time_ms, state->time_ms);
+    replay_raise(&entry->seen_ms, state->time_ms);
     for (uint32_t i = 0; i < state->count; i++) {
         archive_state_mark(&mark, state, i);
         TRY(take_mark(replay, entry, state, &mark));
@@ -713,46 +425,10 @@ enum err replay_state(struct replay *replay, struct catalog_txn *txn,
     return replay->failed;
 }
 
-/* ---- writing */
-
-static enum err write_conversation(struct replay *replay, struct catalog_txn *txn,
-                                   struct replay_entry *entry)
-{
-    struct conversation_row *row = &replay->row;
-    row->last_seq = entry->last_seq;
-    row->last_time_ms = entry->last_time_ms;
-    memcpy(row->delivered, entry->delivered, sizeof row->delivered);
-    memcpy(row->read, entry->read, sizeof row->read);
-    row->keep = (struct keep){0};
-    if (entry->keep != NULL)
-        row->keep = *entry->keep;
-    row->sender_count = entry->count;
-    memcpy(row->senders, senders_of(entry), entry->count * sizeof *row->senders);
-    return rows_put_conversation(txn, entry->id, row);
-}
-
-static enum err write_inbox(struct replay *replay, struct catalog_txn *txn,
-                            struct replay_entry *entry, uint32_t member)
-{
-    const struct replay_inbox *inbox = &entry->inboxes[member];
-    struct inbox_row *row = &replay->inbox;
-    row->last_seq = inbox->last_seq;
-    row->activity_ms = inbox->activity_ms;
-    raise(&row->last_seq, entry->seen_seq);
-    raise(&row->activity_ms, entry->seen_ms);
-    row->read_seq = inbox->read_seq;
-    row->peer_delivered = inbox->peer_delivered;
-    row->peer_read = inbox->peer_read;
-    row->cursor_count = entry->cursors[member].count;
-    memcpy(row->cursors, cursors_of(entry, member), row->cursor_count * sizeof *row->cursors);
-    return rows_put_inbox(txn, (struct user_id){member_user(entry->id, member)}, entry->id, row);
-}
-
 enum err replay_flush(struct replay *replay, struct catalog_txn *txn)
 {
-    static const struct row_visits write = {write_conversation, write_inbox};
     TRY(take_own(replay, txn));
-    replay->failed = each_row(replay, txn, &write, NULL, replay->entry_count);
+    replay->failed = replay_rows_write(replay, txn);
     if (replay->failed == OK)
         forget(replay);
     return replay->failed;

@@ -222,9 +222,22 @@ void lane_turn(struct shard *shard)
         answer_appends(shard, lane);
         atomic_store_explicit(&lane->status->dropped_ms, log_dropped_ms(lane->log),
                               memory_order_release);
+        lane_count_turn(shard, lane); /* before: what has no need of the disk is read at once */
         lane_answer_reads(shard, lane);
         report(shard, lane);
     }
+}
+
+uint64_t lane_next_ns(const struct shard *shard)
+{
+    const struct lanes *lanes = shard->lanes;
+    uint64_t next_ns = UINT64_MAX;
+    for (uint32_t i = 0; lanes != NULL && i < lanes->count; i++) {
+        const struct lane *lane = &lanes->lanes[i];
+        if (lane->counts != NULL && !lane->count_reading && lane->count_due_ns < next_ns)
+            next_ns = lane->count_due_ns;
+    }
+    return next_ns;
 }
 
 bool lane_idle(const struct shard *shard)

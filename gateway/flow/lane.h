@@ -30,6 +30,8 @@ void lane_on_file(struct shard *shard, struct io_file_op *op);
 /* lane_turn: the commit phase: flush, answer what is durable, answer finished reads, tell of a
  * checkpoint round. */
 void lane_turn(struct shard *shard);
+/* lane_next_ns: when a turn is due, whatever happens; UINT64_MAX: then only. */
+uint64_t lane_next_ns(const struct shard *shard);
 /* lane_idle: nothing is in flight. */
 bool lane_idle(const struct shard *shard);
 /* lane_jobs: worker jobs of the logs themselves: they may be under way when the shard ends. */

@@ -178,8 +178,10 @@ static void explain_open(const struct config *config, const struct opening *open
 
 static void free_lanes(struct lanes *lanes)
 {
-    for (uint32_t i = 0; i < lanes->count; i++)
+    for (uint32_t i = 0; i < lanes->count; i++) {
+        lane_count_deinit(&lanes->lanes[i]);
         memory_give(lanes->lanes[i].owed, MEMORY_STORE);
+    }
     memory_give(lanes, MEMORY_STORE);
 }
 

@@ -31,8 +31,11 @@ struct lane {
     uint64_t outstanding; /* owed that the log has */
     uint64_t answered;    /* position of the newest record answered */
     uint32_t epoch;
-    enum err refusing;          /* why the present epoch began; OK: it did not */
-    uint32_t reads;             /* under way */
+    enum err refusing;         /* why the present epoch began; OK: it did not */
+    uint32_t reads;            /* under way, counts that wait among them */
+    struct lane_count *counts; /* asked for first … last: the first is under way or rests */
+    uint64_t count_due_ns;     /* its next read, not before */
+    bool count_reading;
     uint64_t round;             /* the newest checkpoint round that it told of */
     char cold[LANE_PATH_BYTES]; /* "": none */
 };
@@ -53,10 +56,14 @@ MUST_USE enum err lane_on_find(const struct config *config, struct lane *lane,
 void lane_answer_reads(struct shard *shard, struct lane *lane);
 
 /* ---- lane_count.c */
-/* lane_on_count: ERR_FULL: leave it in the ring. */
+/* lane_on_count: it waits for its turn. ERR_FULL: leave it in the ring. */
 MUST_USE enum err lane_on_count(const struct config *config, struct lane *lane,
                                 const struct border_count *ask);
-/* lane_count_on_read: its page has been read: the next one, or the answer. */
+/* lane_count_turn: once a turn: the next read, if it is due. */
+void lane_count_turn(struct shard *shard, struct lane *lane);
+/* lane_count_on_read: some of its page has been read: the answer, or more when that is due. */
 void lane_count_on_read(struct shard *shard, struct lane *lane, struct log_read *read);
+/* lane_count_deinit: those that nobody will answer; the log is closed. */
+void lane_count_deinit(struct lane *lane);
 
 #endif

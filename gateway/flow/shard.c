@@ -580,7 +580,8 @@ uint64_t shard_next_ns(const struct shard *shard)
         next_ns = tick_ns;
     if (waits_for_room(shard) && shard->now_ns + SOON_NS < next_ns)
         next_ns = shard->now_ns + SOON_NS;
-    return next_ns;
+    uint64_t lane_ns = lane_next_ns(shard);
+    return lane_ns < next_ns ? lane_ns : next_ns;
 }
 
 static size_t poll(struct shard *shard, uint64_t deadline_ns)

@@ -7,11 +7,11 @@
  * may be wrong.
  * Checks:     the load generator's oracle: every acknowledged message reaches each device once, in
  *             order, without gaps, unaltered, whatever retention removes: what a device lacks is
- *             kept; a send that is repeated, also of what was removed, gets its first number; in
- *             the calm at the end everything is delivered, so nothing is stuck, and what
- *             conversations had stored before they got a bound has been counted. In other runs some
- *             messages disappear: each device is shown one in time, or told afterwards that it is
- *             gone, and of no others. */
+ *             kept; a send that is repeated, also of what was removed, gets its first number and is
+ *             never refused for good; in the calm at the end everything is delivered, so nothing is
+ *             stuck, and what conversations had stored before they got a bound has been counted. In
+ *             other runs some messages disappear: each device is shown one in time, or told
+ *             afterwards that it is gone, and of no others. */
 #include "tests/sim/scenario.h"
 
 #include "core/file.h"

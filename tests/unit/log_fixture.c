@@ -74,6 +74,16 @@ void fixture_merge(void)
     }
 }
 
+void fixture_hours(uint32_t count)
+{
+    for (uint32_t i = 0; i < count * 60; i++) {
+        fault_pass(HOUR_MS / 60 * NS_PER_MS);
+        for (uint32_t j = 0; j < 8; j++)
+            rig_turn(rig);
+        log_checkpointed(rig->log, log_durable(rig->log));
+    }
+}
+
 void fixture_checkpoint(void)
 {
     rig_take_completions(rig);
@@ -179,6 +189,16 @@ void fixture_all_delivered(void)
 {
     for (uint32_t c = 0; c < RIG_CONVERSATIONS; c++)
         rules[c].delivered_seq = UINT64_MAX;
+}
+
+void fixture_naming(uint64_t known_ms)
+{
+    fixture_retention(0, 0);
+    fixture_all_delivered();
+    rig->time = fixture_times_now;
+    rig->options.retention.repeats_ms = known_ms;
+    rig->options.retention.expiry_delay_ms = 0;
+    rig->options.retention.own_delay_ms = 0;
 }
 
 /* ---- call after call fails */

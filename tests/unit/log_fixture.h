@@ -11,6 +11,7 @@
 #include "tests/unit/log_rig.h"
 
 #define DAY_MS  86400000ull
+#define HOUR_MS (DAY_MS / 24)
 #define WALL_MS 1700000000000ull /* the test disk's clock begins here */
 
 extern struct rig *rig;
@@ -31,6 +32,8 @@ void fixture_merging(uint32_t inputs);
 void fixture_fill(uint32_t records, uint32_t conversations, bool marks);
 /* fixture_merge: everything that is due in 400 s, from the present checkpoint on. */
 void fixture_merge(void);
+/* fixture_hours: turns in every minute of them, and a checkpoint each. */
+void fixture_hours(uint32_t count);
 /* fixture_checkpoint: what it includes is what was acknowledged when it named its position. */
 void fixture_checkpoint(void);
 /* fixture_reopen: after a clean stop, with everything below that checkpoint; nothing is damaged. */
@@ -55,6 +58,9 @@ void fixture_end_looks(void *session);
 enum err fixture_own(void *session, uint8_t first,
                      enum err (*add)(void *list, struct conversation_id conversation), void *list);
 void fixture_all_delivered(void);
+/* fixture_naming: records are from now, everything is delivered, what is due goes without delay,
+ * and its name is kept for known_ms. */
+void fixture_naming(uint64_t known_ms);
 
 /* fixture_keep: the rig, closed, its disk and the clock, for fixture_go_back. */
 void fixture_keep(void);

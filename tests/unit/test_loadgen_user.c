@@ -720,7 +720,33 @@ static void gives_up_a_send_refused_for_good(void **state)
     refused(rig, VERDICT_FATAL);
     assert_int_equal(rig->events[1].kind, USER_EVENT_REFUSED);
     assert_true(user_quiet(&rig->user));
+    assert_int_equal(rig->events[1].first_seq, 0);
     assert_non_null(strstr(user_failure(rig->engine), "FORBIDDEN"));
+}
+
+/* It is said which send that was, and under which number it had been acknowledged. */
+static void tells_of_a_repeat_refused_for_good(void **state)
+{
+    struct rig *rig = *state;
+    connect_user(rig);
+    rig->options.repeat_ms = 5000;
+    while (rig->user.send_count == 0) {
+        assert_int_equal(user_send(&rig->user, rig->engine, OTHER_USER, 64, 1), OK);
+        pump(rig);
+    }
+    uint32_t events = rig->event_count;
+    rig->server.silent = true;
+    advance(rig, 5000);
+    tick(rig);
+    refuse(rig, VERDICT_FATAL);
+    assert_int_equal(rig->event_count, events + 1);
+    const struct user_event *event = &rig->events[events];
+    assert_int_equal(event->kind, USER_EVENT_REFUSED);
+    assert_int_equal(event->first_seq, 7);
+    assert_memory_equal(&event->id, &rig->events[events - 1].id, sizeof event->id);
+    assert_true(conversation_id_equal(event->conversation,
+                                      conversation_id_direct(SERVER_USER, OTHER_USER)));
+    assert_true(user_quiet(&rig->user));
 }
 
 static void says_why_the_upgrade_failed(void **state)
@@ -829,6 +855,7 @@ int main(void)
         BINARY(repeats_refused_sends_apart),
         BINARY(repeats_some_acknowledged_sends),
         BINARY(gives_up_a_send_refused_for_good),
+        BINARY(tells_of_a_repeat_refused_for_good),
         ALL(says_why_the_upgrade_failed),
         ALL(refuses_malformed_frames),
         BINARY(honours_goodbye),

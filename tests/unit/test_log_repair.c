@@ -54,8 +54,11 @@ static enum err verify(void)
     return log_verify(RIG_DIRECTORY, rig->options.cold_directory, tell, NULL);
 }
 
-/* served: how many of all numbers can be had; each other one is named as missing. present[] tells
- * which. */
+/* What is told of a number: nothing, or that it is damaged; it can be had; it was removed. */
+enum told { TOLD_NOT, TOLD_SERVED, TOLD_GONE };
+
+/* served: how many of all numbers can be had or are told as removed; each other one is named as
+ * missing. present[] tells which. */
 static uint64_t served(uint8_t *present)
 {
     uint64_t count = 0;
@@ -65,11 +68,13 @@ static uint64_t served(uint8_t *present)
             enum err err = rig_await(rig, &read);
             uint64_t got = rig_check(rig, &read, c, next);
             for (uint64_t i = 0; i < got; i++)
-                present[(next + i) * CONVERSATIONS + c] = 1;
+                present[(next + i) * CONVERSATIONS + c] = TOLD_SERVED;
             count += got;
             next += got;
-            if (err == ERR_CORRUPT) {
+            if (err == ERR_CORRUPT || err == ERR_EXPIRED) {
                 assert_true(read.missing_from == next && read.missing_to >= next);
+                for (; next <= read.missing_to && err == ERR_EXPIRED; count++, next++)
+                    present[next * CONVERSATIONS + c] = TOLD_GONE;
                 next = read.missing_to + 1;
             } else if (err == ERR_NOT_FOUND) {
                 break; /* of the rest nothing is known */
@@ -115,7 +120,7 @@ static struct repair_report repaired_after(uint64_t lost_before)
     uint64_t count_after = served(after);
     assert_true(count_after >= count_before);
     for (size_t i = 0; i < sizeof before; i++)
-        assert_true(before[i] <= after[i]);
+        assert_true(before[i] == TOLD_NOT || before[i] == after[i]);
     assert_true(total - count_after <= first.lost + lost_before);
     rig_close(rig);
     assert_int_equal(verify(), OK);
@@ -503,22 +508,28 @@ static void test_archive_in_the_cold(void **state)
     assert_int_equal(repaired().ranges, 1);
 }
 
+/* damage_archive: up to three stretches of it, anywhere but in the footer. */
+static void damage_archive(void)
+{
+    uint64_t size;
+    uint8_t *data = fault_data(archive_file, &size);
+    for (uint64_t i = 0; i <= draw(3); i++) {
+        uint64_t from = draw(size - ARCHIVE_FOOTER_BYTES);
+        uint64_t length = 1 + draw(draw(2) == 0 ? 600 : 50000);
+        for (uint64_t at = from; at < from + length && at < size - ARCHIVE_FOOTER_BYTES; at++)
+            data[at] ^= (uint8_t)(1 + draw(255));
+    }
+    fault_settle();
+}
+
 static void test_archive_any_damage(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 40; seed++) {
-        uint64_t size;
         fault_reset();
         rig_init(rig);
         write_archives(seed * 1000, seed % 2, false);
-        uint8_t *data = fault_data(archive_file, &size);
-        for (uint64_t i = 0; i <= draw(3); i++) {
-            uint64_t from = draw(size - ARCHIVE_FOOTER_BYTES);
-            uint64_t length = 1 + draw(draw(2) == 0 ? 600 : 50000);
-            for (uint64_t at = from; at < from + length && at < size - ARCHIVE_FOOTER_BYTES; at++)
-                data[at] ^= (uint8_t)(1 + draw(255));
-        }
-        fault_settle();
+        damage_archive();
         print_message("seed %d\n", (int)seed);
         repaired();
     }
@@ -547,6 +558,209 @@ static void test_archive_failures(void **state)
         }
 }
 
+/* ---- archives with names of what was removed */
+
+/* What is sent to even conversations expires in an hour, in half of the others every second message
+ * does: blocks of names, of messages, and of both. */
+static uint64_t some_expire(uint32_t conversation, uint64_t seq)
+{
+    bool expires = conversation % 2 == 0 || (conversation % 4 == 3 && seq % 2 == 0);
+    return expires ? fixture_times_now(conversation, seq) + HOUR_MS : 1ull << 62;
+}
+
+static void write_names(uint64_t seed, bool compress)
+{
+    random_state = seed;
+    fixture_merging(4);
+    fixture_naming(DAY_MS);
+    rig->options.compress = compress;
+    rig->expires = some_expire;
+    assert_int_equal(rig_open(rig), OK);
+    fill(5000);
+    fixture_merge();
+    fixture_hours(2);
+    fixture_checkpoint();
+    assert_true(rig->log->segments[0]->archived && rig->log->segments[0]->footer.named > 1000);
+    assert_int_equal(lane_archive_path(rig->log, rig->log->segments[0], archive_file), OK);
+    rig_close(rig);
+    assert_int_equal(verify(), OK);
+}
+
+/* names_in: how many of a data block's records are names. */
+static uint32_t names_in(struct archive *archive, struct archive_walk *walk,
+                         const struct walk_item *item)
+{
+    struct bytes records;
+    struct bytes encoded;
+    struct log_record record;
+    uint32_t count = 0;
+    assert_int_equal(archive_walk_records(walk, item, &records), OK);
+    while (archive_record_next(&record, &encoded, &records, &archive->key) == OK)
+        count += gone_named(&record);
+    return count;
+}
+
+enum holding { HOLDS_MESSAGES, HOLDS_NAMES, HOLDS_BOTH };
+
+/* block_holding: the first data block that holds nothing else. Returns how many are names. */
+static uint32_t block_holding(struct walk_item *item, enum holding holding)
+{
+    struct archive *archive;
+    struct archive_walk walk;
+    uint32_t named = 0;
+    bool found = false;
+    assert_int_equal(archive_load(&archive, archive_file), OK);
+    archive_walk_init(&walk, archive->fd, &archive->key, ARCHIVE_HEADER_BYTES,
+                      archive->footer.bytes);
+    while (!found) {
+        assert_int_equal(archive_walk_next(&walk, item), OK);
+        assert_true(item->kind == WALK_BLOCK);
+        if (item->block.kind != ARCHIVE_DATA)
+            continue;
+        named = names_in(archive, &walk, item);
+        found = holding == (named == 0                   ? HOLDS_MESSAGES
+                            : named == item->block.count ? HOLDS_NAMES
+                                                         : HOLDS_BOTH);
+    }
+    archive_walk_deinit(&walk);
+    archive_destroy(archive);
+    return named;
+}
+
+/* expect_repeats: what is served or was removed is found by its id, the latter under its first
+ * number; what is damaged, before the repair, is never taken for unknown. Returns how many are not
+ * found. */
+static uint64_t expect_repeats(const uint8_t *present, bool is_repaired)
+{
+    uint64_t missed = 0;
+    for (uint32_t c = 0; c < CONVERSATIONS; c++)
+        for (uint64_t seq = 1; seq <= rig->acked[c]; seq++) {
+            enum told told = present[seq * CONVERSATIONS + c];
+            enum err err = rig_find(rig, c, seq);
+            enum err expected = told == TOLD_SERVED ? OK : ERR_EXPIRED;
+            bool lost = is_repaired ? told == TOLD_NOT && err == ERR_NOT_FOUND : err == ERR_CORRUPT;
+            assert_true(lost || (told != TOLD_NOT && err == expected));
+            missed += lost;
+        }
+    return missed;
+}
+
+/* expect_all_given: every number is known to be given, whatever has become of what it was given
+ * to, also where the catalog knows nothing. */
+static void expect_all_given(void)
+{
+    uint64_t checkpoint = rig->options.checkpoint;
+    rig->options.checkpoint = 0;
+    reopen();
+    assert_memory_equal(rig->found, rig->acked, sizeof rig->found);
+    rig_close(rig);
+    rig->options.checkpoint = checkpoint;
+    memcpy(rig->found, rig->acked, sizeof rig->found);
+}
+
+/* expect_forgotten: the names go when their time has come, and nothing else does. */
+static void expect_forgotten(const uint8_t *present)
+{
+    static uint8_t later[CONVERSATIONS * 5000];
+    memset(later, 0, sizeof later);
+    reopen();
+    fixture_hours(26);
+    assert_int_equal(rig->log->segments[0]->footer.named, 0);
+    (void)served(later);
+    for (size_t i = 0; i < sizeof later; i++)
+        assert_true(later[i] == present[i] || (present[i] == TOLD_SERVED && later[i] == TOLD_GONE));
+    for (uint32_t c = 0; c < CONVERSATIONS; c++)
+        for (uint64_t seq = 1; seq <= rig->acked[c]; seq += 7)
+            assert_int_equal(rig_find(rig, c, seq),
+                             later[seq * CONVERSATIONS + c] == TOLD_SERVED ? OK : ERR_NOT_FOUND);
+    rig_close(rig);
+}
+
+/* look: what is told of every number, and of the repeat of each. Returns how many repeats are not
+ * found. */
+static uint64_t look(uint8_t *present, bool is_repaired)
+{
+    memset(present, 0, CONVERSATIONS * 5000);
+    reopen();
+    (void)served(present);
+    uint64_t missed = expect_repeats(present, is_repaired);
+    rig_close(rig);
+    return missed;
+}
+
+/* repaired_repeats: what holds beside `repaired` after any damage. */
+static struct repair_report repaired_repeats(uint8_t *present)
+{
+    struct fault_image *image = fault_save();
+    (void)look(present, false);
+    fault_load(image);
+    fault_free(image);
+    struct repair_report report = repaired();
+    assert_true(look(present, true) <= report.lost);
+    return report;
+}
+
+/* repaired_names: and what holds where only one block was damaged. */
+static struct repair_report repaired_names(void)
+{
+    static uint8_t present[CONVERSATIONS * 5000];
+    struct repair_report report = repaired_repeats(present);
+    assert_int_equal(report.ranges, 1);
+    assert_int_equal(look(present, true), report.lost);
+    assert_int_equal(report.lost_known, report.lost);
+    expect_all_given();
+    expect_forgotten(present);
+    return report;
+}
+
+/* Where only what finds them is damaged, nothing is lost. */
+static void test_names_lookups(void **state)
+{
+    struct walk_item item;
+    const enum archive_kind kinds[] = {ARCHIVE_DIRECTORY, ARCHIVE_TABLE, ARCHIVE_PRINTS,
+                                       ARCHIVE_STATES, ARCHIVE_SUMMARY};
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(kinds); i++) {
+        fault_reset();
+        rig_init(rig);
+        write_names(30, false);
+        assert_true(block(&item, kinds[i], 0));
+        spoil(item.from + ARCHIVE_HEAD_BYTES + 5);
+        assert_int_equal(repaired_names().lost, 0);
+    }
+}
+
+/* A block's records are lost, by conversation and number, be they messages or names. */
+static void test_names_data(void **state)
+{
+    struct walk_item item;
+    (void)state;
+    for (enum holding holding = HOLDS_MESSAGES; holding <= HOLDS_BOTH; holding++)
+        for (int compress = 0; compress < 2; compress++) {
+            fault_reset();
+            rig_init(rig);
+            write_names(31, compress);
+            uint32_t named = block_holding(&item, holding);
+            assert_true(named > 20 || holding == HOLDS_MESSAGES);
+            spoil(item.from + ARCHIVE_HEAD_BYTES + 100);
+            assert_int_equal(repaired_names().lost, item.block.count);
+        }
+}
+
+static void test_names_any_damage(void **state)
+{
+    static uint8_t present[CONVERSATIONS * 5000];
+    (void)state;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        fault_reset();
+        rig_init(rig);
+        write_names(seed * 1000, seed % 2);
+        damage_archive();
+        print_message("seed %d\n", (int)seed);
+        (void)repaired_repeats(present);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -559,7 +773,8 @@ int main(void)
         FIXTURE_TEST(test_archive_data),        FIXTURE_TEST(test_archive_lookups),
         FIXTURE_TEST(test_archive_ends),        FIXTURE_TEST(test_archive_beyond_repair),
         FIXTURE_TEST(test_archive_in_the_cold), FIXTURE_TEST(test_archive_any_damage),
-        FIXTURE_TEST(test_archive_failures),
+        FIXTURE_TEST(test_archive_failures),    FIXTURE_TEST(test_names_lookups),
+        FIXTURE_TEST(test_names_data),          FIXTURE_TEST(test_names_any_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

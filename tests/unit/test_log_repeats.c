@@ -7,31 +7,14 @@
 #include "core/file.h"
 
 #define CONVERSATIONS 8u
-#define HOUR_MS       (DAY_MS / 24)
 #define KNOWN_MS      (24 * HOUR_MS)
 
 static int set_up(void **state)
 {
     fixture_set_up(state);
     fixture_merging(4);
-    fixture_retention(0, 0);
-    fixture_all_delivered();
-    rig->time = fixture_times_now;
-    rig->options.retention.repeats_ms = KNOWN_MS;
-    rig->options.retention.expiry_delay_ms = 0;
-    rig->options.retention.own_delay_ms = 0;
+    fixture_naming(KNOWN_MS);
     return 0;
-}
-
-/* hours: turns in every minute of them, and a checkpoint each. */
-static void hours(uint32_t count)
-{
-    for (uint32_t i = 0; i < count * 60; i++) {
-        fault_pass(HOUR_MS / 60 * NS_PER_MS);
-        for (uint32_t j = 0; j < 8; j++)
-            rig_turn(rig);
-        log_checkpointed(rig->log, log_durable(rig->log));
-    }
 }
 
 static void fill(void)
@@ -120,7 +103,7 @@ static bool a_life(uint32_t hours_due)
     fill();
     expect_conversation(1, 0, false);
     assert_true(content_on_disk(1, 3) && id_on_disk(1, 3));
-    hours(hours_due);
+    fixture_hours(hours_due);
     bool all = expect_all(true);
     assert_true(names() > 0);
     assert_false(content_on_disk(1, 3));
@@ -128,7 +111,7 @@ static bool a_life(uint32_t hours_due)
     fixture_reopen(log_durable(rig->log));
     assert_int_equal(expect_all(true), all);
     assert_int_equal(log_verify(RIG_DIRECTORY, NULL, fixture_say, NULL), OK);
-    hours(26 - hours_due);
+    fixture_hours(26 - hours_due);
     assert_true(expect_all(false)); /* what was active at that start has ended */
     assert_int_equal(names(), 0);
     assert_false(id_on_disk(1, 3));
@@ -165,12 +148,12 @@ static void test_too_much(void **state)
     expect_conversation(1, 0, false);
     rig->options.retention.bytes = 1;
     fixture_reopen(log_durable(rig->log));
-    hours(1);
+    fixture_hours(1);
     (void)expect_all(true);
     assert_false(content_on_disk(1, 3));
     fixture_reopen(log_durable(rig->log));
     (void)expect_all(true);
-    hours(25);
+    fixture_hours(25);
     assert_int_equal(names(), 0);
     (void)expect_all(false);
     assert_false(id_on_disk(1, 3));
@@ -193,7 +176,7 @@ static void test_one_answer_for_many(void **state)
     rig->expires = in_an_hour;
     assert_int_equal(rig_open(rig), OK);
     fill();
-    hours(3);
+    fixture_hours(3);
     assert_int_equal(names(), 1200);
     uint64_t last = rig->acked[2];
     struct log_read read = rig_range(rig, 2, 5, UINT64_MAX, 10, RIG_OUT_BYTES);
@@ -222,7 +205,7 @@ static void test_catalog_is_older(void **state)
     rig->expires = in_an_hour;
     assert_int_equal(rig_open(rig), OK);
     fill();
-    hours(3);
+    fixture_hours(3);
     uint64_t named = names();
     rig->options.checkpoint = 0;
     rig_close(rig);
@@ -245,7 +228,7 @@ static void test_clock_is_wrong(void **state)
     rig->expires = in_an_hour;
     assert_int_equal(rig_open(rig), OK);
     fill();
-    hours(3);
+    fixture_hours(3);
     uint32_t last = rig->log->segments[0]->id;
     fixture_checkpoint();
     rig_close(rig);
@@ -255,11 +238,11 @@ static void test_clock_is_wrong(void **state)
     assert_int_equal(rig_open(rig), OK);
     rig_adopt(rig);
     fill();
-    hours(20);
+    fixture_hours(20);
     assert_true(rig->log->segments[0]->id > last);
     assert_int_equal(names(), 1200);
     assert_int_equal(rig_find(rig, 1, 3), ERR_EXPIRED);
-    hours(8); /* a day after the start it is */
+    fixture_hours(8); /* a day after the start it is */
     assert_int_equal(rig_find(rig, 1, 3), ERR_NOT_FOUND);
 }
 
@@ -282,7 +265,7 @@ static void test_every_bit(void **state)
     rig->expires = in_an_hour;
     assert_int_equal(rig_open(rig), OK);
     fixture_fill(40, 4, false);
-    hours(3);
+    fixture_hours(3);
     assert_int_equal(names(), 40);
     rig_close(rig);
     assert_int_equal(file_list(RIG_DIRECTORY, find_archive, NULL), OK);

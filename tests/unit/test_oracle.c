@@ -339,6 +339,49 @@ static void a_repeat_has_the_first_number(void **state)
     ASSERT_ONLY(world, conflicting, 1);
 }
 
+static void refuse(struct world *world, uint64_t number, uint64_t first_seq)
+{
+    struct message_id id = id_of(number);
+    oracle_refused(world->oracle, world->conversation, anna, &id, first_seq, CODE_MALFORMED);
+}
+
+/* For a day, also when the message has long been everywhere. */
+static void a_repeat_is_not_refused(void **state)
+{
+    struct world *world = *state;
+    for (uint64_t n = 1; n <= 20; n++) {
+        ack(world, n, n);
+        push(world, bert, 1, n, n);
+    }
+    oracle_time(world->oracle, MADE_MS + 24 * 3600 * 1000 - 1);
+    refuse(world, 1, 1);
+    ASSERT_ONLY(world, conflicting, 1);
+    assert_non_null(strstr(oracle_fault(world->oracle), "number 1 "));
+    assert_non_null(strstr(oracle_fault(world->oracle), "MALFORMED"));
+}
+
+static void a_repeat_after_a_day_may_be_refused(void **state)
+{
+    struct world *world = *state;
+    ack(world, 1, 1);
+    push(world, bert, 1, 1, 1);
+    oracle_time(world->oracle, MADE_MS + 24 * 3600 * 1000);
+    refuse(world, 1, 1);
+    assert_clean(world);
+}
+
+/* Its acknowledgement did not get through; somebody else was shown it. */
+static void what_was_delivered_is_not_refused(void **state)
+{
+    struct world *world = *state;
+    push(world, bert, 1, 1, 1);
+    oracle_time(world->oracle, MADE_MS + 5000);
+    refuse(world, 2, 0);
+    assert_int_equal(result(world).conflicting, 0);
+    refuse(world, 1, 0);
+    assert_int_equal(result(world).conflicting, 1);
+}
+
 static void acknowledgement_and_delivery_disagree(void **state)
 {
     struct world *world = *state;
@@ -678,6 +721,9 @@ int main(void)
         TEST(one_message_under_two_numbers_conflicts),
         TEST(a_repeat_that_is_numbered_again_conflicts),
         TEST(a_repeat_has_the_first_number),
+        TEST(a_repeat_is_not_refused),
+        TEST(a_repeat_after_a_day_may_be_refused),
+        TEST(what_was_delivered_is_not_refused),
         TEST(acknowledgement_and_delivery_disagree),
         TEST(number_zero_conflicts),
         TEST(number_beyond_the_window_is_not_clean),

@@ -7,7 +7,6 @@
 #include "tests/unit/log_fixture.h"
 
 #define STEPS_PER_DISK 5000
-#define HOUR_MS        3600000ull
 #define SPAN_MS        (40 * DAY_MS) /* times and expiries of records are within */
 #define OWN_AGE_MS     (8 * DAY_MS)  /* of conversations that have a rule of their own */
 

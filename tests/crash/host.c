@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -19,6 +20,7 @@
 #define LOOP_TRIES  20
 #define RUN_SECONDS 120
 #define BUSY_TRIES  500 /* of 10 ms */
+#define CACHE_TRIES 100 /* of 10 ms */
 
 static bool fails(const char *what, const char *path)
 {
@@ -87,9 +89,41 @@ int host_loop(const char *path_file, uint64_t offset, uint64_t bytes, char path[
     return loop;
 }
 
+/* cached: pages of the device that the kernel has in its cache; UINT64_MAX: it does not say. */
+static uint64_t cached(int loop)
+{
+    uint64_t bytes = 0;
+    if (ioctl(loop, BLKGETSIZE64, &bytes) != 0)
+        return UINT64_MAX;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t pages = (size_t)(bytes + page - 1) / page;
+    void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, loop, 0);
+    unsigned char *there = malloc(pages);
+    CHECK(there != NULL);
+    uint64_t count = 0;
+    if (map == MAP_FAILED || mincore(map, bytes, there) != 0)
+        count = UINT64_MAX;
+    for (size_t i = 0; i < pages && count != UINT64_MAX; i++)
+        count += there[i] & 1;
+    free(there);
+    if (map != MAP_FAILED)
+        (void)munmap(map, bytes);
+    return count;
+}
+
+/* host_loop_forget: the kernel passes over a page that somebody is just looking at, be it only to
+ * see how old it is (DAMON); such a page would be served at the next cut too. */
 bool host_loop_forget(int loop)
 {
-    return ioctl(loop, BLKFLSBUF, 0) == 0 || fails("flush", "the loop device");
+    uint64_t left = UINT64_MAX;
+    for (uint32_t i = 0; i < CACHE_TRIES && left != 0; i++) {
+        if (i != 0)
+            nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+        if (ioctl(loop, BLKFLSBUF, 0) != 0 || (left = cached(loop)) == UINT64_MAX)
+            return fails("flush", "the loop device");
+    }
+    errno = EBUSY;
+    return left == 0 || fails("forget", "what is cached of the loop device");
 }
 
 bool host_mkfs(const char *filesystem, const char *disk)

@@ -19,7 +19,8 @@ bool host_directory(const char *path);
 /* host_loop: attach a free loop device to a part of a file; path gets its name. -1: none. It is
  * detached when the last of its descriptors and mounts is gone. */
 int host_loop(const char *file, uint64_t offset, uint64_t bytes, char path[HOST_PATH_BYTES]);
-/* host_loop_forget: the kernel forgets what it has cached of the device. */
+/* host_loop_forget: the kernel forgets what it has cached of the device. false: within a second
+ * some of it was still in use. */
 bool host_loop_forget(int loop);
 /* host_mkfs, host_mount: filesystem is "ext4" or "xfs". */
 bool host_mkfs(const char *filesystem, const char *disk);

@@ -9,6 +9,7 @@
  */
 #include "tests/crash/device_test.h"
 #include "tests/crash/host.h"
+#include "tests/crash/host_test.h"
 #include "tests/crash/lab.h"
 #include "tests/crash/repair.h"
 #include "tests/crash/writer.h"
@@ -87,7 +88,7 @@ int main(int count, char **values)
     if (strcmp(what, "check") == 0)
         return writer_check();
     if (strcmp(what, "self") == 0)
-        return device_test();
+        return device_test() + (host_missing() == NULL ? host_test() : 0);
     bool lab = strcmp(what, "lab") == 0;
     if (!lab && strcmp(what, "with") != 0) {
         fprintf(stderr, "crash lab|with|self (tests/crash/main.c)\n");

@@ -207,12 +207,12 @@ class World:
                  ("range", conversation))
 
     def most(self, said, user, conversation):
-        """The most that its device may be thought to have: its newest watermark, and own messages behind it."""
+        """The most that its device may be thought to have: its newest watermark, and what may be own messages behind it."""
         last = max((s[3] for s in said if s[1] == user.index and s[2] == conversation), default=0)
-        own = {ack[1] for ack in self.before if ack[0] == conversation and ack[3] == user.index}
-        unknown = {n for n in range(1, len(self.histories[conversation]) + 1)} - {
-            ack[1] for ack in self.before if ack[0] == conversation}
-        while last + 1 in own or last + 1 in unknown:
+        there = self.histories[conversation]
+        # what stands under a number that was not promised may be another message, sent after the cut
+        senders = {ack[1]: ack[3] for ack in self.before if ack[0] == conversation and there.get(ack[1]) == ack[2]}
+        while last + 1 in there and senders.get(last + 1, user.index) == user.index:
             last += 1
         return last
 

@@ -271,6 +271,12 @@ int lab_run(const struct lab_options *options)
         return skipped(lab);
     if (!record(lab))
         return 1;
+    const char *lacking = points_lacking(&lab->device.record, options->repair);
+    if (options->control == SKIP_NONE && lacking != NULL) {
+        printf("%s: no '%s' in this recording\n", options->name, lacking);
+        lab_stop(lab);
+        return LAB_LACKING;
+    }
     lab->points = points_draw(&lab->device.record, options->points, options->control,
                               options->cold != NULL, &lab->random);
     for (uint64_t i = 0; i < options->points && lab->points != NULL; i++)

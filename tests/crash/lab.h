@@ -23,9 +23,11 @@ struct lab_options {
     enum skip control; /* a negative control: 99 of 100 points must lose */
 };
 
+#define LAB_LACKING                                                                                \
+    75 /* something never happened while the load was recorded: it may another time */
 #define LAB_SKIPPED 77 /* this host has no FUSE, no loop devices or no such file system for us */
 
-/* lab_run: 0: nothing lost (or, the control: enough); 1: else; LAB_SKIPPED. */
+/* lab_run: 0: nothing lost (or, the control: enough); 1: else; LAB_LACKING, LAB_SKIPPED. */
 int lab_run(const struct lab_options *options);
 /* lab_with: run a command with CRASH_MOUNT on such a disk and CRASH_CONTROL; its status, or
  * LAB_SKIPPED. */

@@ -162,6 +162,22 @@ struct point *points_draw(const struct device_log *log, uint64_t count, enum ski
     return points;
 }
 
+const char *points_lacking(const struct device_log *log, bool repair)
+{
+    struct places places;
+    const char *lacking = NULL;
+    size_t told = 0;
+    places_init(&places, log, SKIP_NONE);
+    for (uint32_t phase = 0; phase < PHASE_COUNT; phase++)
+        told += places.count[phase];
+    uint32_t end = repair ? PHASE_COUNT : PHASE_REPAIR;
+    for (uint32_t phase = repair ? PHASE_REPAIR : 0; phase < end && told != 0; phase++)
+        if (places.count[phase] == 0)
+            lacking = phase_name(phase);
+    places_deinit(&places);
+    return lacking;
+}
+
 bool points_table(const struct point *points, uint64_t count, const char *name, bool repair)
 {
     uint64_t in[PHASE_COUNT] = {0};

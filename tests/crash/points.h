@@ -24,6 +24,9 @@ uint64_t points_random(uint64_t *state, uint64_t below);
  * that control. */
 struct point *points_draw(const struct device_log *log, uint64_t count, enum skip control,
                           bool moves, uint64_t *random);
+/* points_lacking: a phase, of `log repair` or of the rest, in which the store never was; NULL:
+ * there is none, or the load does not tell its phases. */
+const char *points_lacking(const struct device_log *log, bool repair);
 /* points_table: how many fell into each phase, of `log repair` or of the rest. false: too few into
  * some; true where the load does not tell its phases. */
 bool points_table(const struct point *points, uint64_t count, const char *name, bool repair);

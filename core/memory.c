@@ -49,6 +49,10 @@
 #define PAGE_BYTES 4096u
 #define HUGE_BYTES (2u << 20) /* a huge page */
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
 #define CELLS 256 /* shards + workers + spare; more threads share the last one */
 
 struct cell {
@@ -167,12 +171,20 @@ void *memory_take_aligned(size_t size, size_t alignment, enum memory_purpose pur
     return counted(p, purpose);
 }
 
+/* huge_advise: refused, or none there: small pages. Memory that the allocator gives out again may
+ * have some already: these are moved together. */
+static void huge_advise(void *p, size_t size)
+{
+    (void)madvise(p, size, MADV_HUGEPAGE);
+    (void)madvise(p, size, MADV_COLLAPSE);
+}
+
 void *memory_take_huge(size_t size, enum memory_purpose purpose)
 {
     bool huge = size >= HUGE_BYTES;
     void *p = memory_take_aligned(size, huge ? HUGE_BYTES : PAGE_BYTES, purpose);
-    if (p != NULL && huge) /* refused: small pages */
-        (void)madvise(p, size / HUGE_BYTES * HUGE_BYTES, MADV_HUGEPAGE);
+    if (p != NULL && huge)
+        huge_advise(p, size / HUGE_BYTES * HUGE_BYTES);
     return p;
 }
 
